@@ -98,6 +98,7 @@ func child(unpack copyfs.Unpacker) int {
 		return 1
 	}
 	var o outcome
+	// There is no context here: this process is killed when the context of Run ends.
 	switch a := j.spec.Action.(type) {
 	case *Process:
 		err = runProcess(j, a, &o)

@@ -37,6 +37,7 @@ func Unpack(f io.Reader, o copyfs.UnpackOptions) (bool, error) {
 		return true, err
 	}
 	opts.Links = &unpack.LinkRoot{Dir: dest.Root, Path: dest.Path}
+	// A step's process unpacks, and is killed when the context of the step ends.
 	if _, err := unpack.Tar(context.Background(), tar, dest.Dir, opts); err != nil {
 		return true, err
 	}

@@ -188,7 +188,8 @@ func indexFile(dir, name string) (string, error) {
 func (c *Context) ignore(dir string) (lines []string, name string, err error) {
 	if file := c.o.Dockerfile; file != "-" && !isHTTP(file) {
 		own := c.hostDockerfile(dir) + ".dockerignore"
-		b, err := readHostFile(context.Background(), own, false) // not a pipe
+		// Only a pipe has to be waited for, and a pipe is an error here.
+		b, err := readHostFile(context.Background(), own, false)
 		if err == nil {
 			lines, err := ReadIgnore(own, bytes.NewReader(b))
 			return lines, own, err
@@ -465,7 +466,7 @@ func (c *Context) readInside(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// not a pipe
+	// Only a pipe has to be waited for, and a pipe is an error here.
 	return readFile(context.Background(), os.NewFile(uintptr(fd), name), false, maxDockerfile)
 }
 
