@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/blocks"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -70,8 +71,19 @@ type Options struct {
 	Warn func(path, problem string)
 	// Table is called for each entry when it is written; may be nil.
 	Table func(Entry)
+	// Blocks finds compressed blocks of earlier layers, which are not compressed again, and keeps
+	// the table of this layer's blocks; nil: all blocks are compressed. The layer has the same
+	// bytes with and without it.
+	Blocks Blocks
 	// Tee, if not nil, gets the uncompressed tar stream from Seal, in a separate goroutine.
 	Tee io.Writer
+}
+
+// Blocks has compressed blocks of earlier layers.
+type Blocks interface {
+	blocks.Earlier
+	// Keep keeps the table of a layer's blocks, so that Find finds them in the layer's blob.
+	Keep(d ocispec.Descriptor, t blocks.Table)
 }
 
 // Stats describes a written layer.

@@ -1,9 +1,9 @@
 // Package diff turns the difference between two file system states into a layer, and a layer into a
 // directory.
 //
-// It imports dirfd, fileentry and unpack. It makes system calls to walk trees and to set owners,
-// modes and attributes. It reads the directories of a Tree, writes only to the directory that Apply
-// and Inherit are called with, and makes no mounts.
+// It imports blocks, dirfd, fileentry and unpack. It makes system calls to walk trees and to set
+// owners, modes and attributes. It reads the directories of a Tree, writes only to the directory
+// that Apply and Inherit are called with, and makes no mounts.
 //
 // To test it, run go test ./diff as root, or as a user who may make user namespaces. The tests run
 // in a mount namespace of their own, and again in user namespaces. testdata/golden.txt fixes the

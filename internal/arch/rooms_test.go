@@ -26,6 +26,7 @@ type allowed struct {
 var floors = []floor{
 	{"primitives", []allowed{
 		{"executor/rawproc", ""},
+		{"internal/blocks", ""},
 		{"internal/dirfd", ""},
 		{"internal/event", ""},
 		{"internal/fileentry", ""},
@@ -64,7 +65,7 @@ var floors = []floor{
 		{"executor/archive", "executor/copyfs internal/unpack"},
 		{"snapshot", "internal/atomicfile internal/dirfd internal/lock internal/mount internal/safepath " +
 			"internal/smallfile internal/state/ledger"},
-		{"diff", "internal/dirfd internal/fileentry internal/unpack"},
+		{"diff", "internal/blocks internal/dirfd internal/fileentry internal/unpack"},
 		{"export", "internal/subprocess internal/atomicfile internal/event internal/ocidoc internal/ocijson " +
 			"internal/platform internal/reference internal/stagedir internal/suggest internal/unpack"},
 		{"analyze", "internal/pattern internal/units internal/unpack"},
@@ -88,7 +89,7 @@ var floors = []floor{
 		{"internal/container", "executor internal/event internal/image internal/state snapshot"},
 		{"internal/imageanalysis", "analyze diff internal/image internal/ocidoc " +
 			"internal/ocijson internal/state parser"},
-		{"internal/layers", "diff executor/copyfs internal/cache internal/dirfd internal/image " +
+		{"internal/layers", "diff executor/copyfs internal/blocks internal/cache internal/dirfd internal/image " +
 			"internal/imageanalysis internal/layercheck internal/memo internal/mount " +
 			"internal/state internal/store internal/unpack parser snapshot"},
 		{"internal/inputs", "internal/cache internal/event internal/image internal/layers " +
@@ -159,7 +160,7 @@ var floors = []floor{
 var modules = map[string]string{
 	"github.com/BurntSushi/toml":        "internal/registry", // containers-registries.conf
 	"github.com/docker/go-units":        "internal/units",
-	"github.com/klauspost/compress":     "diff internal/imageanalysis internal/imagetest internal/unpack",
+	"github.com/klauspost/compress":     "internal/blocks internal/imageanalysis internal/imagetest internal/unpack",
 	"github.com/mattn/go-runewidth":     "internal/ui",
 	"github.com/moby/buildkit":          "parser",
 	"github.com/moby/docker-image-spec": "cmd/layerbuild internal/build internal/image internal/imagetest internal/inputs internal/outputs parser",

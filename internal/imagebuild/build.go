@@ -51,6 +51,7 @@ type builder struct {
 	uploads *outputs.Uploads
 	recipe  outputs.Recipe // recipe of the image in the store
 	tempdir *state.TempDir
+	blocks  *layers.Blocks
 	// epoch is set with recipe, when the Dockerfile has been read; nil keeps real times.
 	epoch *time.Time
 
@@ -131,6 +132,8 @@ func (b *builder) run(ctx context.Context) (res *Result, err error) {
 	if err := b.makeTempDir(); err != nil {
 		return res, err
 	}
+	b.blocks = layers.NewBlocks(b.state)
+	b.closeLater(b.blocks)
 	b.in = b.newInputs()
 	b.closeLater(b.in)
 	var cancel context.CancelFunc
@@ -213,6 +216,7 @@ func (b *builder) newSealer() {
 	}
 	b.sealer, b.directories = b.parts.NewSealer(b.ctx, layers.SealerOptions{
 		State: b.state, TempDir: b.tempdir, Lazy: b.lazy, Format: b.recipe.Format(b.epochSeconds()),
+		Blocks: b.blocks,
 		Tables: b.opts.Analyze, Check: b.checker,
 		Warn: func(l *layers.Layer, path, problem string) {
 			b.sink(event.Warning{Message: path + ": " + problem, File: b.name,

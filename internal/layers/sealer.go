@@ -20,6 +20,8 @@ type SealerOptions struct {
 	TempDir *state.TempDir
 	Lazy    *Lazy
 	Format  Format
+	// Blocks has the compressed blocks of earlier layers; nil: all blocks are compressed.
+	Blocks diff.Blocks
 	// Tables keeps the table of each layer for package analyze.
 	Tables bool
 	// Check compares each layer with its snapshot; nil: layers are not checked.
@@ -142,7 +144,7 @@ func (s *Sealer) seal(l *Layer) (cache.Layer, error) {
 	if err != nil {
 		return cache.Layer{}, err
 	}
-	o := s.o.Format.options()
+	o := s.options()
 	o.Warn = func(path, problem string) { s.o.Warn(l, path, problem) }
 	seal := func() (diff.Layer, error) { return diff.Seal(s.ctx, s.o.State.Store, t, o) }
 	if s.o.Tables {
@@ -154,6 +156,13 @@ func (s *Sealer) seal(l *Layer) (cache.Layer, error) {
 	}
 	made := cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size}
 	return made, s.finish(l, made)
+}
+
+// options returns the options with which layers are written.
+func (s *Sealer) options() diff.Options {
+	o := s.o.Format.options()
+	o.Blocks = s.o.Blocks
+	return o
 }
 
 // finish checks and records a layer that was written.

@@ -7,13 +7,15 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 	digest "github.com/opencontainers/go-digest"
 )
 
 // kept are the directories below cache/ whose files are named by the digest of a blob.
-var kept = []string{"tables", "builds"}
+var kept = []string{"tables", "builds", "blocks"}
 
 // ReadKept returns the data that Keep has written. It returns an error if they are damaged.
 func (s *State) ReadKept(kind string, d digest.Digest) ([]byte, error) {
@@ -29,6 +31,31 @@ func (s *State) ReadKept(kind string, d digest.Digest) ([]byte, error) {
 		return nil, fmt.Errorf("%s of %s are damaged", kind, d)
 	}
 	return body, nil
+}
+
+// Kept returns the blobs that data of a kind are about, those that were written last first.
+func (s *State) Kept(kind string) []digest.Digest {
+	entries, err := os.ReadDir(filepath.Join(s.Root, "cache", kind))
+	if err != nil {
+		return nil
+	}
+	type file struct {
+		d       digest.Digest
+		written time.Time
+	}
+	var files []file
+	for _, e := range entries {
+		d := digest.NewDigestFromEncoded(digest.SHA256, e.Name())
+		if fi, err := e.Info(); err == nil && d.Validate() == nil {
+			files = append(files, file{d, fi.ModTime()})
+		}
+	}
+	slices.SortFunc(files, func(a, b file) int { return b.written.Compare(a.written) })
+	list := make([]digest.Digest, len(files))
+	for i, f := range files {
+		list[i] = f.d
+	}
+	return list
 }
 
 // keptHead returns the first line of a file that Keep writes.

@@ -22,13 +22,15 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// dockerfile makes an image with one file of each kind that a layer can hold.
+// dockerfile makes an image with one file of each kind that a layer can hold, and a layer of
+// several compressed blocks.
 const dockerfile = `
 FROM busybox
 RUN mkdir -p /t/sub /t/gone /t/hidden && echo old > /t/old && echo keep > /t/keep && echo x > /t/hidden/x && touch -d '2001-02-03 04:05:06' /t/keep
 RUN mknod /t/null c 1 3 && mkfifo -m 640 /t/fifo && ln /t/keep /t/sub/hard && ln -s ../keep /t/sub/soft && ln -s nowhere /t/dangling
 RUN echo s > /t/suid && chown 1:200 /t/suid && chmod 6755 /t/suid && mkdir -m 1777 /t/sticky && echo i > /t/ids && chown 3000000:4000000 /t/ids
 RUN rm /t/old && rm -r /t/gone && rm -r /t/hidden && mkdir /t/hidden && echo y > /t/hidden/y && echo was-dir > /t/tmp && rm /t/tmp && mkdir /t/tmp
+RUN seq 1 1700000 > /t/seq
 COPY ["xattr", "n a m e", "/t/"]
 WORKDIR /t
 USER daemon
@@ -131,6 +133,38 @@ func TestSkopeo(t *testing.T) {
 	}
 	if got := fresh.Run("run", host+"/a/reader:v1"); got != started {
 		t.Errorf("the pulled image prints %q", got)
+	}
+}
+
+// TestZstd has skopeo decompress layers of several zstd frames.
+func TestZstd(t *testing.T) {
+	lab.Need(t, "skopeo", "zstd")
+	l := build(t)
+	l.Run("build", "-o", "type=oci,tar=false,dest=zstd,compression=zstd,force-compression=true,"+
+		"name=reader:v1", "ctx")
+	img, err := imagetest.Open(filepath.Join(l.Dir, "zstd"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames := 0
+	for _, d := range img.Manifest.Layers {
+		blob := filepath.Join(l.Dir, "zstd/blobs/sha256", d.Digest.Encoded())
+		lab.Output(t, "zstd", "-tq", blob)
+		var n int
+		list := lab.Output(t, "zstd", "-lv", blob)
+		_, rest, _ := strings.Cut(list, "# Zstandard Frames: ")
+		fmt.Sscan(rest, &n)
+		frames = max(frames, n)
+	}
+	if frames < 2 {
+		t.Errorf("the layer with the most zstd frames has %d", frames)
+	}
+	plain := filepath.Join(l.Dir, "plain")
+	skopeo(t, "copy", "--dest-decompress", "oci:"+oci(t, l, "zstd"), "dir:"+plain)
+	for _, id := range img.Config.RootFS.DiffIDs {
+		if _, err := os.Stat(filepath.Join(plain, id.Encoded())); err != nil {
+			t.Errorf("skopeo has decompressed no layer to %s: %v", id, err)
+		}
 	}
 }
 

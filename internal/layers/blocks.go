@@ -1,0 +1,114 @@
+package layers
+
+import (
+	"os"
+	"sync"
+
+	"github.com/layerbuild/layerbuild/internal/blocks"
+	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Blocks finds compressed blocks in the layers of a state (diff.Blocks). It reads the state when
+// the first block is looked up: layers of one block need none of it.
+type Blocks struct {
+	state *state.State
+	load  func()
+	keys  *blocks.Keys // nil: blocks are not looked up
+
+	mu     sync.Mutex // held while a blob is opened
+	pieces map[blocks.Key]place
+	files  map[digest.Digest]*os.File // nil: the blob cannot be opened
+}
+
+// place is the position of a compressed block.
+type place struct {
+	blocks.Entry
+	blob   digest.Digest
+	offset int64
+}
+
+// NewBlocks returns the blocks of a state. The caller closes it when nothing is sealed any more.
+func NewBlocks(s *state.State) *Blocks {
+	b := &Blocks{state: s, pieces: map[blocks.Key]place{}, files: map[digest.Digest]*os.File{}}
+	b.load = sync.OnceFunc(b.read)
+	return b
+}
+
+// maxPieces limits the memory that the blocks of earlier layers take: about 100 bytes each. The
+// blocks of the layers that were written last are looked up, about 20 GB of them.
+const maxPieces = 20_000
+
+// read reads the tables of layers. Without them, all blocks are compressed again: errors are not
+// reported.
+func (b *Blocks) read() {
+	secret, err := b.state.Secret()
+	if err != nil {
+		return
+	}
+	if b.keys, err = blocks.NewKeys(secret); err != nil {
+		return
+	}
+	for _, d := range b.state.Kept("blocks") {
+		data, err := b.state.ReadKept("blocks", d)
+		if err != nil {
+			continue
+		}
+		table, err := blocks.DecodeTable(data)
+		if err != nil {
+			continue
+		}
+		offset := table.Offset
+		for _, e := range table.Entries {
+			if _, ok := b.pieces[e.Key]; !ok {
+				b.pieces[e.Key] = place{e, d, offset}
+			}
+			offset += int64(e.Size)
+		}
+		if len(b.pieces) >= maxPieces {
+			break
+		}
+	}
+}
+
+// Keys returns what computes the keys of blocks; nil if the state has no secret.
+func (b *Blocks) Keys() *blocks.Keys {
+	b.load()
+	return b.keys
+}
+
+// Find returns the compressed form of a block.
+func (b *Blocks) Find(k blocks.Key) (blocks.Piece, bool) {
+	p, ok := b.pieces[k]
+	if !ok {
+		return blocks.Piece{}, false
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f, opened := b.files[p.blob]
+	if !opened {
+		f, _ = os.Open(b.state.Store.Path(p.blob))
+		b.files[p.blob] = f
+	}
+	return blocks.Piece{Entry: p.Entry, File: f, Offset: p.offset}, f != nil
+}
+
+// Keep keeps the table of a layer. Without it, later builds compress the same blocks again: errors
+// are not reported.
+func (b *Blocks) Keep(d ocispec.Descriptor, t blocks.Table) {
+	_ = b.state.Keep("blocks", d.Digest, t.Encode())
+}
+
+// Close closes the blobs.
+func (b *Blocks) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, f := range b.files {
+		if f != nil {
+			f.Close()
+		}
+	}
+	b.files = nil
+	return nil
+}

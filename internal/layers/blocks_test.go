@@ -1,0 +1,116 @@
+package layers
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/internal/blocks"
+	"github.com/layerbuild/layerbuild/internal/state"
+)
+
+// counted counts the blocks that are found.
+type counted struct {
+	*Blocks
+	asked, found atomic.Int64
+}
+
+func (c *counted) Find(k blocks.Key) (blocks.Piece, bool) {
+	p, ok := c.Blocks.Find(k)
+	c.asked.Add(1)
+	if ok {
+		c.found.Add(1)
+	}
+	return p, ok
+}
+
+// TestBlocks edits one of many files. The layer of the new tree takes most of its blocks from the
+// layer of the old one, and has the same bytes as without it, also if the old blob, the table or
+// the secret is missing or damaged.
+func TestBlocks(t *testing.T) {
+	tree := t.TempDir()
+	r := rand.New(rand.NewPCG(1, 1))
+	write := func(i int) {
+		data := make([]byte, 20_000)
+		for j := range data {
+			data[j] = "etaoin shrdlu, "[r.IntN(15)]
+		}
+		if err := os.WriteFile(filepath.Join(tree, fmt.Sprint(i)), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 500 {
+		write(i)
+	}
+	root := t.TempDir()
+	seal := func(o diff.Options) (diff.Layer, *counted) {
+		t.Helper()
+		st, err := state.Open(t.Context(), state.Options{Root: root, Driver: "copy"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close()
+		c := &counted{Blocks: NewBlocks(st)}
+		defer c.Close()
+		o.Blocks = c
+		l, err := diff.Seal(t.Context(), st.Store, diff.Tree{Dir: tree}, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l, c
+	}
+	for _, compression := range []string{"gzip", "zstd"} {
+		o := diff.Options{Compression: compression}
+		blob := func(l diff.Layer) string {
+			return filepath.Join(root, "oci/blobs/sha256", l.Descriptor.Digest.Encoded())
+		}
+		first, c := seal(o)
+		if c.found.Load() > 0 {
+			t.Errorf("%s: %d blocks were found before there was a layer", compression,
+				c.found.Load())
+		}
+		if _, c := seal(o); c.found.Load() != c.asked.Load() {
+			t.Errorf("%s, unchanged: %d of %d blocks were found", compression, c.found.Load(),
+				c.asked.Load())
+		}
+		write(250)
+		want, c := seal(o)
+		if n, found := c.asked.Load(), c.found.Load(); found < n-2 || found == n {
+			t.Errorf("%s, one file edited: %d of %d blocks were found", compression, found, n)
+		}
+		for name, damage := range map[string]func() error{
+			"no table": func() error {
+				return os.RemoveAll(filepath.Join(root, "cache/blocks"))
+			},
+			"no earlier blob": func() error { return os.Remove(blob(first)) },
+			"a damaged blob":  func() error { return os.Truncate(blob(want), 100) },
+			"a damaged table": func() error {
+				return os.WriteFile(filepath.Join(root, "cache/blocks",
+					want.Descriptor.Digest.Encoded()), []byte("damaged"), 0o644)
+			},
+			"no secret": func() error { return os.Remove(filepath.Join(root, "cache/secret")) },
+			"a damaged secret": func() error {
+				return os.WriteFile(filepath.Join(root, "cache/secret"), []byte("damaged"), 0o600)
+			},
+		} {
+			if err := damage(); err != nil {
+				t.Fatal(err)
+			}
+			got, _ := seal(o)
+			if got.Descriptor.Digest != want.Descriptor.Digest || got.DiffID != want.DiffID {
+				t.Errorf("%s, %s: the layer is %v, want %v", compression, name, got, want)
+			}
+			if first, _ = seal(o); first.Descriptor.Digest != want.Descriptor.Digest {
+				t.Errorf("%s, after %s: the layer is %v, want %v", compression, name, first, want)
+			}
+		}
+	}
+	if fi, err := os.Stat(filepath.Join(root, "cache/secret")); err != nil ||
+		fi.Mode() != 0o600 || fi.Size() != blocks.SecretSize {
+		t.Errorf("the secret is %v, %v", fi, err)
+	}
+}
