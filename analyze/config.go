@@ -19,7 +19,7 @@ const ConfigFile = ".layerbuild.yaml"
 type Config struct {
 	FailOver *Threshold // fail-over
 	FailOn   []string   // fail-on
-	Accept   []string   // accept: paths that are in no gate
+	Accept   []string   // accept: paths that the limits ignore
 	Base     string     // base
 }
 

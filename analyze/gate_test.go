@@ -108,7 +108,7 @@ func FuzzParseConfig(f *testing.F) {
 			return
 		}
 		if _, err := newAcceptor(c.Accept); err != nil {
-			t.Errorf("a pattern was taken that is none: %v", err)
+			t.Errorf("an invalid pattern was accepted: %v", err)
 		}
 		for _, name := range c.FailOn {
 			if err := CheckFailOn(name); err != nil {

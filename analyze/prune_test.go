@@ -247,18 +247,18 @@ func TestPrune(t *testing.T) {
 			[]string{"d d,f d/x", "d d,o d", "d d,f d/z"},
 		},
 		{
-			"directories that only what goes has named come after their parents", 0,
+			"directories that only removed entries name come after their parents", 0,
 			[][]item{{file("a/b/c/x", "x"), dir("a"), file("z", "z"), file("k/l/y", "y")},
 				{whiteout("a/b/c/x"), whiteout("k/l/y")}},
 			[]string{"d a,f z,d a/b,d a/b/c,d k,d k/l", ""},
 		},
 		{
-			"a directory that only what goes has named comes after its whiteout", 1,
+			"a directory that only removed entries name comes after its whiteout", 1,
 			[][]item{{file("d", "base")}, {whiteout("d"), file("d/x", "x")}, {whiteout("d/x")}},
 			[]string{"f d", "w d,d d", ""},
 		},
 		{
-			"a link that leads to what is named through it stays", 0,
+			"a link in the path of a kept entry stays", 0,
 			[][]item{{dir("usr"), dir("usr/lib"), symlink("lib", "usr/lib")},
 				{file("lib/a", "a")}, {whiteout("lib")}},
 			[]string{"d usr,d usr/lib,s lib", "f lib/a", "w lib"},

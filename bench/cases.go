@@ -227,7 +227,7 @@ func stages(ctx context.Context, l *lab) ([]contender, error) {
 
 // pull measures pulls from a registry of its own, to which layerbuild has pushed the base image.
 func pull(ctx context.Context, l *lab) ([]contender, error) {
-	from, images, err := l.grounds()
+	from, images, err := l.fixtures()
 	if err != nil {
 		return nil, err
 	}

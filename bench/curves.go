@@ -37,8 +37,8 @@ func (l *lab) growing(p *peer, name string, units int, dir string,
 	}
 }
 
-// grounds returns the things that all curves use: layerbuild, and the context of the base image.
-func (l *lab) grounds() (*peer, map[string]string, error) {
+// fixtures returns what all curves share: the builder, and the context of the base image.
+func (l *lab) fixtures() (*peer, map[string]string, error) {
 	p, err := l.peer(layerbuild)
 	if err != nil {
 		return nil, nil, err
@@ -48,7 +48,7 @@ func (l *lab) grounds() (*peer, map[string]string, error) {
 }
 
 func filesCurve(ctx context.Context, l *lab) ([]contender, error) {
-	p, images, err := l.grounds()
+	p, images, err := l.fixtures()
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +98,7 @@ func smallFiles(ctx context.Context, dir string, n int) error {
 }
 
 func sparseCurve(_ context.Context, l *lab) ([]contender, error) {
-	p, images, err := l.grounds()
+	p, images, err := l.fixtures()
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func sparseCurve(_ context.Context, l *lab) ([]contender, error) {
 }
 
 func stepsCurve(_ context.Context, l *lab) ([]contender, error) {
-	p, images, err := l.grounds()
+	p, images, err := l.fixtures()
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func stepsCurve(_ context.Context, l *lab) ([]contender, error) {
 }
 
 func layersCurve(_ context.Context, l *lab) ([]contender, error) {
-	p, images, err := l.grounds()
+	p, images, err := l.fixtures()
 	if err != nil {
 		return nil, err
 	}

@@ -141,7 +141,7 @@ func unpack(ctx context.Context, l *lab) ([]contender, error) {
 func layerSize(size int64) string { return fmt.Sprintf("%d MB", size/1e6) }
 
 func memories(_ context.Context, l *lab) ([]contender, error) {
-	p, images, err := l.grounds()
+	p, images, err := l.fixtures()
 	if err != nil {
 		return nil, err
 	}

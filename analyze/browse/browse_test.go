@@ -108,7 +108,7 @@ func TestHostile(t *testing.T) {
 		}
 		press(t, s, "/ \x1b \u202e \x9b x ctrl+m ctrl+f [ \u202e ctrl+m")
 		if strings.ContainsAny(v.Screen(), "\u202e\u2028\ufffd") {
-			t.Errorf("the terminal got what turns text around:\n%s", v.Screen())
+			t.Errorf("the terminal received a bidirectional control character:\n%s", v.Screen())
 		}
 	}
 	s, v := onVT(t, r, 200, 60, true)

@@ -120,7 +120,7 @@ func (f *buildFlags) defineOutputs(fs *pflag.FlagSet) {
 		"--output type=docker does the same.")
 	fs.Var((*list)(&f.labels), "label", "`KEY=VALUE` label of the image")
 	fs.Var((*list)(&f.annotations), "annotation", "`KEY=VALUE` annotation of the manifest\n"+
-		"A prefix index:, manifest-descriptor: or index-descriptor: of KEY annotates that instead.")
+		"KEY may begin with index:, manifest-descriptor: or index-descriptor: to annotate that object instead.")
 	fs.StringVar(&f.iidFile, "iidfile", "", "`FILE` write the image ID to a file")
 	fs.StringVar(&f.metadataFile, "metadata-file", "",
 		"`FILE` write digests and names to a file, as JSON")

@@ -13,15 +13,15 @@ import (
 // digested for the key, the step starts again: the file is digested from a private copy
 // (source.Tree.Changed), the step gets another key, and it copies the private copy.
 
-// maxLooks limits how often a step digests a changing context. Each time at least one more file has
-// a private copy.
-const maxLooks = 20
+// maxAttempts limits how often a step digests a changing context. Each time at least one more file
+// has a private copy.
+const maxAttempts = 20
 
-// startsAgain reports whether a step that failed with err starts again. looks is the number of
+// startsAgain reports whether a step that failed with err starts again. attempts is the number of
 // times that it has digested its context.
-func startsAgain(err error, looks int) bool {
+func startsAgain(err error, attempts int) bool {
 	var changed *copyfs.ChangedError
-	return looks < maxLooks &&
+	return attempts < maxAttempts &&
 		(errors.As(err, &changed) || errors.Is(err, source.ErrRemoteChanged))
 }
 

@@ -144,14 +144,14 @@ func (s *Solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 // its content.
 func (s *Solver) contextSnapshot(ctx context.Context,
 	f *inputs.Files) (snapshot.ID, digest.Digest, error) {
-	for looks := 1; ; looks++ {
+	for attempts := 1; ; attempts++ {
 		m, err := f.Tree.Match(ctx, source.Query{Patterns: []string{"/"},
 			Literal: true, Epoch: s.e.epoch})
 		if err != nil {
 			return "", "", err
 		}
 		id, _, err := s.snapshotOf(ctx, f, m, false)
-		if !startsAgain(err, looks) {
+		if !startsAgain(err, attempts) {
 			return id, m.Digest, err
 		}
 	}

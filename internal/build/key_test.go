@@ -227,12 +227,12 @@ var keyTests = map[string]struct {
 	"Ulimit.Soft":        {func(k *keyed) { k.cfg.Run.Ulimits[0].Soft = 2 }, "run", ""},
 	"Ulimit.Hard":        {func(k *keyed) { k.cfg.Run.Ulimits[0].Hard = 3 }, "run", ""},
 	"RunOptions.Insecure": {func(k *keyed) { k.cfg.Run.Insecure = true }, "",
-		"it permits what Run.Security says"},
+		"it permits RUN --security=insecure, and the key has Run.Security"},
 	"RunOptions.HostNetwork": {func(k *keyed) { k.cfg.Run.HostNetwork = true }, "",
-		"it permits what Run.Network says"},
+		"it permits RUN --network=host, and the key has Run.Network"},
 	"RunOptions.Hostname": {func(k *keyed) { k.cfg.Run.Hostname = "x" }, "run", ""},
 	"RunOptions.CacheNamespace": {func(k *keyed) { k.cfg.Run.CacheNamespace = "x" }, "",
-		"what is in a cache is never in a key"},
+		"keys do not contain the contents of cache mounts"},
 }
 
 // TestKeyFields checks that each field of a step changes the keys that the table lists, and that

@@ -36,8 +36,8 @@ type runAction struct {
 	// content holds the digest of a mount's content, or initial content, by the mount's index.
 	// contentKey sets it.
 	content map[int]digest.Digest
-	// looked holds the files that contentKey digested. The same files are mounted.
-	looked map[int]*source.Match
+	// digested holds the files that contentKey digested. The same files are mounted.
+	digested map[int]*source.Match
 }
 
 // prepareRun prepares a RUN.
@@ -48,12 +48,12 @@ func (s *Solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 		instr: a, key: cur.key,
 		platform: parser.FormatPlatform(st.Platform),
 		from:     map[int]*inputs.Files{}, content: map[int]digest.Digest{},
-		looked: map[int]*source.Match{},
+		digested: map[int]*source.Match{},
 	}
 	if err := r.check(); err != nil {
 		return nil, err
 	}
-	names := r.surroundings()
+	names := r.environmentOptions()
 	named, local, plain := true, true, true
 	var results []snapshot.ID
 	for _, m := range a.Mounts {
@@ -127,7 +127,7 @@ func (r *runAction) contentKey(ctx context.Context) (key cache.Key, inputs strin
 	if err := r.open(ctx); err != nil {
 		return "", "", err
 	}
-	list := r.surroundings()
+	list := r.environmentOptions()
 	var made []snapshot.ID
 	for i, m := range r.instr.Mounts {
 		f := r.from[i]
@@ -138,7 +138,7 @@ func (r *runAction) contentKey(ctx context.Context) (key cache.Key, inputs strin
 		if err != nil {
 			return "", "", err
 		}
-		r.content[i], r.looked[i] = match.Digest, match
+		r.content[i], r.digested[i] = match.Digest, match
 		list = append(list, fmt.Sprintf("mount %d %s", i, match.Digest))
 		made = append(made, stageResult(f)...)
 	}
@@ -151,8 +151,8 @@ func (r *runAction) contentKey(ctx context.Context) (key cache.Key, inputs strin
 	return key, joinResults(made), err
 }
 
-// surroundings returns the options of the build that affect the environment of a command.
-func (r *runAction) surroundings() []string {
+// environmentOptions returns the options of the build that affect the environment of a command.
+func (r *runAction) environmentOptions() []string {
 	list := []string{r.platform, r.network(),
 		fmt.Sprint(r.opts.Hosts, r.opts.ShmSize, r.opts.Ulimits)}
 	if name := r.opts.Hostname; name != "" {
@@ -251,7 +251,7 @@ func (r *runAction) mountedSnapshot(ctx context.Context, i int,
 	if f.Snapshot != nil {
 		return *f.Snapshot, m.Source, nil
 	}
-	id, place, err := r.inputs.snapshotOf(ctx, f, r.looked[i], r.mountQuery(m).Root)
+	id, place, err := r.inputs.snapshotOf(ctx, f, r.digested[i], r.mountQuery(m).Root)
 	return id, place, err
 }
 
@@ -273,7 +273,7 @@ func (r *runAction) cacheName(i int, m parser.RunMount) (string, error) {
 // contentKey has digested the files, it copies those files.
 func (r *runAction) copyTo(ctx context.Context, dir string, f *inputs.Files, i int,
 	from parser.RunMount) error {
-	m := r.looked[i]
+	m := r.digested[i]
 	if m == nil {
 		var err error
 		if m, err = f.Tree.Match(ctx, r.mountQuery(from)); err != nil {

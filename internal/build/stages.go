@@ -423,9 +423,9 @@ func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 	if res, ok, err := s.e.results.find(ctx, cur, job, l, d.cache); ok || err != nil {
 		return res, l.done(ok, err)
 	}
-	for looks := 1; ; looks++ {
+	for attempts := 1; ; attempts++ {
 		res, cached, err := s.e.perform(ctx, cur, job, l, d)
-		if !startsAgain(err, looks) {
+		if !startsAgain(err, attempts) {
 			return res, l.done(cached, err)
 		}
 		if err := job.reset(); err != nil {

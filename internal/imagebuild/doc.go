@@ -2,7 +2,7 @@
 // outputs.
 //
 // [Build] opens the context, parses the Dockerfile and makes a plan for each platform, all before
-// anything runs. Then it imports results for the cache, lets package build run the plans, and hands
+// anything runs. Then it imports results for the cache, calls package build, and hands
 // the results to package outputs, which makes the images. When a damaged blob is found, the plans
 // run again without it (repair.go). [Parts] holds the parts of a build, so that tests can replace
 // them.

@@ -71,7 +71,7 @@ func (b *builder) repairing(ctx context.Context, res *Result, solve func() error
 			return err
 		}
 		b.repairs.add(bad.Digest)
-		b.sink(event.Warning{Message: fmt.Sprintf("%v; it and all that depends on it are made again", bad),
+		b.sink(event.Warning{Message: fmt.Sprintf("%v; it and the results that depend on it are made again", bad),
 			Time: time.Now()})
 		b.beginAgain()
 		res.Names = nil

@@ -82,8 +82,8 @@ func newEarly() *early {
 	return e
 }
 
-// write sets the layer. seal calls begin when it has read all but the files. It reads them with one
-// of the sealer's slots, and before that does not keep others from it.
+// write sets the layer. seal calls begin when it has read all but the files. begin takes one of the
+// sealer's slots, so that other layers can be sealed until then.
 func (e *early) write(s *Sealer, seal func(begin func() error) (cache.Layer, error)) {
 	hasSlot := false
 	l, err := seal(func() error {

@@ -38,7 +38,7 @@ type Options struct {
 	// Dial opens connections; nil: net.Dialer with a limit of 8 seconds, which includes the name
 	// lookup.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
-	// Proxy chooses a proxy; nil: as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say.
+	// Proxy chooses a proxy; nil: HTTP_PROXY, HTTPS_PROXY and NO_PROXY choose it.
 	Proxy func(*http.Request) (*url.URL, error)
 }
 
@@ -158,7 +158,7 @@ func (c *Client) newHost(key hostKey) (*host, error) {
 		TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     30 * time.Second,
-		DisableCompression:  true, // a digest is of the bytes as they are stored
+		DisableCompression:  true, // digests are computed over the stored bytes
 		ReadBufferSize:      64 << 10,
 		WriteBufferSize:     64 << 10,
 	}
@@ -483,7 +483,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	}
 	start := time.Now()
 	n, err := b.ReadCloser.Read(p)
-	b.timer.Stop() // the time between reads is not the server's
+	b.timer.Stop() // the caller spends the time between reads
 	b.patience.waited(time.Since(start), n)
 	if err != nil && err != io.EOF {
 		if cause := context.Cause(b.ctx); cause != nil {

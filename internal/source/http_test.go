@@ -239,7 +239,7 @@ func TestHTTPChecksum(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 	if _, err := HTTP(t.Context(), s.URL+"/f", HTTPOptions{Checksum: "sha256:short"}); err == nil {
-		t.Error("a checksum that is none is accepted")
+		t.Error("an invalid checksum is accepted")
 	}
 }
 

@@ -210,7 +210,7 @@ func TestPruneOtherDrivers(t *testing.T) {
 					m.readUsage().total(), m.readUsage().after)
 			}
 			if _, err := os.Lstat(left); err == nil {
-				t.Error("what a killed build has left is there")
+				t.Error("the files of a killed build were not removed")
 			}
 			_, err = m.Snapshots.Stat(t.Context(), "both")
 			if there := err == nil; there == test.o.All {
