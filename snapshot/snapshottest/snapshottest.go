@@ -54,6 +54,9 @@ func Run(t *testing.T, open func(t *testing.T, root string) *snapshot.Store) {
 		{"long chain", (*suite).longChain},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if IsChild() {
+				(&suite{T: t, open: open}).killed()
+			}
 			// The runs in user namespaces use memory, which is faster, and the others use the disk.
 			dir := t.TempDir()
 			if mounttest.UserNS() {
@@ -722,20 +725,23 @@ const leftOverVariable = "SNAPSHOTTEST_LEFT_OVER"
 // removed.
 func IsChild() bool { return os.Getenv(leftOverVariable) != "" }
 
-// leftOver kills a process that makes a snapshot.
+// killed kills this process while it makes a snapshot.
+func (s *suite) killed() {
+	store := s.open(s.T, os.Getenv(leftOverVariable))
+	a, err := store.Prepare(s.Context(), "base")
+	s.check(err)
+	s.check(see(a.Mounts(), tree("file d/left 0644 x\n")))
+	s.check(unix.Kill(unix.Getpid(), unix.SIGKILL))
+}
+
+// leftOver opens a store after another process was killed that made a snapshot in it.
 func (s *suite) leftOver() {
-	if IsChild() {
-		store := s.open(s.T, os.Getenv(leftOverVariable))
-		a, err := store.Prepare(s.Context(), "base")
-		s.check(err)
-		s.check(see(a.Mounts(), tree("file d/left 0644 x\n")))
-		s.check(unix.Kill(unix.Getpid(), unix.SIGKILL))
-	}
 	s.make("base", "", tree("file one 0644 1\n"))
 	alive := s.begin("base", tree("file two 0644 2\n"))
 	cmd := exec.Command("/proc/self/exe", "-test.run=^"+
 		strings.ReplaceAll(s.Name(), "/", "$/^")+"$")
-	cmd.Env = append(os.Environ(), leftOverVariable+"="+s.root)
+	// The other process cannot remove the temporary directory of the test that called Run.
+	cmd.Env = append(os.Environ(), leftOverVariable+"="+s.root, "TMPDIR="+s.TempDir())
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(err.Error(), "killed") {
 		s.Fatalf("the other process was not killed: %v\n%s", err, out)
 	}
