@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"runtime"
 
+	"github.com/layerbuild/layerbuild/internal/platform"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,11 +25,8 @@ func foreign(file string) string {
 		order = binary.BigEndian
 	}
 	name := machines[order.Uint16(head[18:])]
-	switch {
-	case name == runtime.GOARCH:
-		return ""
-	case runtime.GOARCH == "amd64" && name == "386", runtime.GOARCH == "arm64" && name == "arm":
-		return "" // the kernel runs these too
+	if name == runtime.GOARCH || name == platform.Predecessor(runtime.GOARCH) {
+		return "" // the kernel runs the predecessor's programs too
 	}
 	return name
 }

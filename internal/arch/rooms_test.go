@@ -61,7 +61,7 @@ var floors = []floor{
 	{"parts", []allowed{
 		{"parser", "internal/giturl internal/pattern internal/platform internal/reference internal/suggest"},
 		{"executor", "executor/copyfs executor/rawproc internal/dirfd internal/fileentry " +
-			"internal/mount internal/safepath"},
+			"internal/mount internal/platform internal/safepath"},
 		{"executor/archive", "executor/copyfs internal/unpack"},
 		{"snapshot", "internal/atomicfile internal/dirfd internal/lock internal/mount internal/safepath " +
 			"internal/smallfile internal/state/ledger"},

@@ -422,25 +422,26 @@ func (u *unpacking) applyOptions(active *snapshot.Active, full bool) (diff.Apply
 // warn reports the owners and devices that could not be created.
 func (u *unpacking) warn() {
 	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.owners.n > 0 {
+	owners, standIns, whiteouts, skips := u.owners, u.standIns, u.whiteouts, u.skips
+	u.mu.Unlock()
+	if owners.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
 			"%d files of %s belong to users without ids in /etc/subuid and /etc/subgid (%s): in this build they belong to root",
-			u.owners.n, u.img.Name, u.owners.first)})
+			owners.n, u.img.Name, owners.first)})
 	}
-	if u.standIns.n > 0 {
+	if standIns.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
 			"device nodes of %s cannot be made without root (%d, the first is %s): the image has them, and steps find empty files in their place",
-			u.img.Name, u.standIns.n, u.standIns.first)})
+			u.img.Name, standIns.n, standIns.first)})
 	}
-	if u.whiteouts.n > 0 {
+	if whiteouts.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
-			"devices 0:0 of %s are left out (%d, the first is %s): in an overlay they are whiteouts", u.img.Name, u.whiteouts.n, u.whiteouts.first)})
+			"devices 0:0 of %s are left out (%d, the first is %s): in an overlay they are whiteouts", u.img.Name, whiteouts.n, whiteouts.first)})
 	}
-	if u.skips.n > 0 {
+	if skips.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
 			"%d devices or extended attributes of %s cannot be made without root and were left out",
-			u.skips.n, u.img.Name)})
+			skips.n, u.img.Name)})
 	}
 }
 

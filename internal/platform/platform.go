@@ -128,6 +128,18 @@ func Short(p ocispec.Platform) string {
 // Same reports whether two platforms are the same, whatever their spelling.
 func Same(a, b ocispec.Platform) bool { return Format(Normalize(a)) == Format(Normalize(b)) }
 
+// Predecessor returns the 32-bit architecture whose programs machines of a 64-bit one run as well;
+// "" for none.
+func Predecessor(arch string) string {
+	switch arch {
+	case "amd64":
+		return "386"
+	case "arm64":
+		return "arm"
+	}
+	return ""
+}
+
 func tail(p ocispec.Platform) string {
 	var s string
 	for _, part := range []string{p.Architecture, p.Variant} {

@@ -71,14 +71,16 @@ func distance(want, have ocispec.Platform) int {
 		return w - h
 	}
 	// The 32-bit predecessor is used if there is nothing better.
-	switch {
-	case want.Architecture == "amd64" && have.Architecture == "386":
-		return 1000
-	case want.Architecture == "arm64" && have.Architecture == "arm" &&
-		level(have) >= 50 && level(have) <= 80:
-		return 1000 + 80 - level(have)
+	if have.Architecture != platform.Predecessor(want.Architecture) {
+		return -1
 	}
-	return -1
+	if have.Architecture != "arm" {
+		return 1000
+	}
+	if level(have) < 50 || level(have) > 80 {
+		return -1
+	}
+	return 1000 + 80 - level(have)
 }
 
 // Any requests the first image of an index, whatever its platform.
