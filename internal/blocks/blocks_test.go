@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	kgzip "github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -510,6 +511,61 @@ func TestOneBlock(t *testing.T) {
 				1000); !bytes.Equal(got, want.Bytes()) {
 				t.Errorf("level %d, %d bytes: the gzip stream differs from the library's", level, n)
 			}
+		}
+	}
+}
+
+// Rates in bytes per second, measured on one core of the machine of docs/BENCHMARKS.md with 246 MB
+// of a Go distribution.
+const (
+	gzipRate   = 165e6  // compressing with gzip, level 3
+	digestRate = 1526e6 // SHA-256: of the tar before, and of the blob after the compression
+)
+
+// sleeper takes the time for processing bytes that a core takes, but no core.
+type sleeper struct {
+	rate  float64
+	start time.Time
+	n     float64
+}
+
+func (s *sleeper) Write(p []byte) (int, error) {
+	if s.start.IsZero() {
+		s.start = time.Now()
+	}
+	s.n += float64(len(p))
+	time.Sleep(time.Until(s.start.Add(time.Duration(s.n / s.rate * 1e9))))
+	return len(p), nil
+}
+
+// simulated is a codec that sleeps instead of compressing.
+type simulated struct{ gzipCodec }
+
+func (*simulated) compress(dst, _, block []byte, _ bool) ([]byte, error) {
+	time.Sleep(time.Duration(float64(len(block)) / gzipRate * 1e9))
+	return append(dst, block[:len(block)*4/10]...), nil
+}
+
+// BenchmarkSimulatedCores shows the throughput of the pipeline on machines with more cores: each
+// core that compresses sleeps for the time that it would need. Run it once for each number of
+// cores: go test -run '^$' -bench SimulatedCores -cpu 16 ./internal/blocks.
+func BenchmarkSimulatedCores(b *testing.B) {
+	data := sample(10, 64<<20)
+	const times = 8
+	b.SetBytes(times * int64(len(data)))
+	for b.Loop() {
+		w := newWriter(b.Context(), &sleeper{rate: digestRate}, Options{}, &simulated{})
+		tar := &sleeper{rate: digestRate}
+		for range times {
+			for p := data; len(p) > 0; p = p[min(len(p), 1<<20):] {
+				_, _ = tar.Write(p[:min(len(p), 1<<20)]) // it returns no error
+				if _, err := w.Write(p[:min(len(p), 1<<20)]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		}
+		if err := w.Close(); err != nil {
+			b.Fatal(err)
 		}
 	}
 }

@@ -96,10 +96,14 @@ func NewWriter(ctx context.Context, dst io.Writer, o Options) (*Writer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newWriter(ctx, dst, o, c), nil
+}
+
+func newWriter(ctx context.Context, dst io.Writer, o Options, c codec) *Writer {
 	w := &Writer{ctx: ctx, dst: dst, codec: c, sizes: c.limits(), o: o,
 		filling: small.Get().(*block), room: make(chan struct{}, ownRoom)}
 	w.filling.reset(nil)
-	return w, nil
+	return w
 }
 
 // reset makes the block empty. The bytes of its dictionary are the last bytes of the block before.
