@@ -129,7 +129,7 @@ func (m *model) picture(width, height int, color bool) []string {
 func (m *model) title(p *pane) {
 	t := m.r.Total
 	sums := fmt.Sprintf(" %s in %d layers, dead %s (%s) ", units.Size(t.Bytes), len(m.r.Layers),
-		units.Size(t.Dead), share(t.Dead, t.Bytes))
+		units.Size(t.Dead), units.Share(t.Dead, t.Bytes))
 	p.add(func(l *line) {
 		l.put(reverse, " "+ui.Cut(ui.Visible(m.r.Image), max(8, l.room-len(sums)-2)))
 		if n := l.room - len(sums); n > 0 {
@@ -624,13 +624,6 @@ func (m *model) status() string {
 		parts = append(parts, "by name")
 	}
 	return strings.Join(parts, "; ")
-}
-
-func share(part, all int64) string {
-	if all <= 0 {
-		return "0%"
-	}
-	return strconv.FormatFloat(100*float64(part)/float64(all), 'f', 1, 64) + "%"
 }
 
 const helpText = `tab              the other pane: layers, tree

@@ -114,11 +114,12 @@ func (p *page) summary() {
 	}
 	p.raw("</p>\n<dl class=\"tiles\">\n")
 	p.tile("", "Content", r.Total.Bytes, strconv.Itoa(len(r.Layers))+" layers")
-	p.tile("", "Live", r.Total.Live, share(r.Total.Live, r.Total.Bytes))
-	p.tile("dead", "Dead", r.Total.Dead, share(r.Total.Dead, r.Total.Bytes))
+	p.tile("", "Live", r.Total.Live, units.Share(r.Total.Live, r.Total.Bytes))
+	p.tile("dead", "Dead", r.Total.Dead, units.Share(r.Total.Dead, r.Total.Bytes))
 	for _, o := range r.Owners {
 		if o.Dead > 0 && len(r.Owners) > 1 {
-			p.tile("dead", "Dead, "+ownerText(o.Owner), o.Dead, share(o.Dead, o.Bytes)+" of it")
+			p.tile("dead", "Dead, "+ownerText(o.Owner), o.Dead,
+				units.Share(o.Dead, o.Bytes)+" of it")
 		}
 	}
 	p.raw("</dl>\n")
@@ -307,11 +308,4 @@ func baseText(b analyze.Base) string {
 		s += ")"
 	}
 	return s
-}
-
-func share(part, all int64) string {
-	if all <= 0 {
-		return "0%"
-	}
-	return strconv.FormatFloat(100*float64(part)/float64(all), 'f', 1, 64) + "%"
 }

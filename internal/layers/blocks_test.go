@@ -114,3 +114,75 @@ func TestBlocks(t *testing.T) {
 		t.Errorf("the secret is %v, %v", fi, err)
 	}
 }
+
+// BenchmarkBlocks seals the layer of a tree of text files again after one of its files has changed.
+// It reports the share of the blocks that the earlier layer has.
+func BenchmarkBlocks(b *testing.B) {
+	for _, n := range []int{2000, 50_000} {
+		tree := b.TempDir()
+		r := rand.New(rand.NewPCG(2, 2))
+		name := func(i int) string { return filepath.Join(tree, fmt.Sprint(i/100), fmt.Sprint(i)) }
+		write := func(path string) {
+			var text []byte
+			for range 500 + r.IntN(5000) {
+				text = append(text, "etaoin shrdlu, "[r.IntN(15)])
+			}
+			if err := os.WriteFile(path, text, 0o644); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for i := range n {
+			if i%100 == 0 {
+				if err := os.Mkdir(filepath.Dir(name(i)), 0o755); err != nil {
+					b.Fatal(err)
+				}
+			}
+			write(name(i))
+		}
+		st, err := state.Open(b.Context(), state.Options{Root: b.TempDir(), Driver: "copy"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer st.Close()
+		seal := func(o diff.Options, earlier bool) *counted {
+			c := &counted{Blocks: NewBlocks(st)}
+			defer c.Close()
+			if earlier {
+				o.Blocks = c
+			}
+			if _, err := diff.Seal(b.Context(), st.Store, diff.Tree{Dir: tree}, o); err != nil {
+				b.Fatal(err)
+			}
+			return c
+		}
+		for _, compression := range []string{"gzip", "zstd"} {
+			o := diff.Options{Compression: compression}
+			seal(o, true)
+			for _, change := range []struct {
+				name string
+				do   func(i int)
+			}{
+				{"all", nil},
+				{"edit", func(i int) { write(name(i)) }},
+				{"new", func(i int) { write(name(i) + "new") }},
+				{"delete", func(i int) { os.Remove(name(i)) }},
+			} {
+				b.Run(fmt.Sprint(n, "/", compression, "/", change.name), func(b *testing.B) {
+					asked, found := int64(0), int64(0)
+					for i := 0; b.Loop(); i++ {
+						if change.do != nil {
+							b.StopTimer()
+							change.do((n/2 + i*37) % n)
+							b.StartTimer()
+						}
+						c := seal(o, change.do != nil)
+						asked, found = asked+c.asked.Load(), found+c.found.Load()
+					}
+					if asked > 0 {
+						b.ReportMetric(100*float64(found)/float64(asked), "%hits")
+					}
+				})
+			}
+		}
+	}
+}

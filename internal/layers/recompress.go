@@ -30,7 +30,7 @@ func (l *Layer) Recompress(ctx context.Context, s *state.State, d ocispec.Descri
 // Recompress is like Layer.Recompress, for the layer that was sealed from source.
 func Recompress(ctx context.Context, s *state.State, source string, d ocispec.Descriptor,
 	diffID digest.Digest, f Format) (_ ocispec.Descriptor, err error) {
-	if have, ok := Sealed(ctx, s, source, f.String()); ok && have.DiffID == diffID {
+	if have, ok := s.SealedLayer(ctx, source, f.String()); ok && have.DiffID == diffID {
 		return image.Rewritten(d, have.Descriptor), nil
 	}
 	blob, err := s.Store.Fetch(ctx, d)

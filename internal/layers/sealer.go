@@ -76,7 +76,7 @@ func (s *Sealer) Seal(l *Layer) {
 		})
 		return
 	}
-	if have, ok := Sealed(s.ctx, s.o.State, l.source(), s.format); ok {
+	if have, ok := s.o.State.SealedLayer(s.ctx, l.source(), s.format); ok {
 		end(have.Descriptor, have.DiffID, nil)
 		s.o.Sealed(have.Descriptor)
 		return
@@ -126,17 +126,6 @@ func (s *Sealer) takeSlot() error {
 }
 
 func (s *Sealer) releaseSlot() { <-s.slots }
-
-// Sealed returns the layer that a snapshot was sealed as, and reports whether there is one and the
-// store has its blob.
-func Sealed(ctx context.Context, s *state.State, source, format string) (cache.Layer, bool) {
-	l, ok := s.Cache.Sealed(source, format)
-	if !ok {
-		return l, false
-	}
-	there, err := s.Store.Exists(ctx, l.Descriptor)
-	return l, there && err == nil
-}
 
 // seal writes a layer.
 func (s *Sealer) seal(l *Layer) (cache.Layer, error) {

@@ -12,7 +12,13 @@ func (s *State) LazyLayer(ctx context.Context, rec cache.Record) (cache.Layer, b
 	if rec.Lazy == nil {
 		return cache.Layer{}, false
 	}
-	l, ok := s.Cache.Sealed(rec.Snapshot, rec.Lazy.Sealed)
+	return s.SealedLayer(ctx, rec.Snapshot, rec.Lazy.Sealed)
+}
+
+// SealedLayer returns the layer that a snapshot was sealed as, and reports whether there is one and
+// the store has its blob. format is the text of a layers.Format.
+func (s *State) SealedLayer(ctx context.Context, snapshot, format string) (cache.Layer, bool) {
+	l, ok := s.Cache.Sealed(snapshot, format)
 	if !ok {
 		return l, false
 	}

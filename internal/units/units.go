@@ -3,6 +3,7 @@ package units
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	units "github.com/docker/go-units"
@@ -25,6 +26,14 @@ func Size(n int64) string {
 		digits = 1
 	}
 	return fmt.Sprintf("%.*f%s", digits, f, names[i])
+}
+
+// Share returns part as a percentage of all, with one decimal; "0%" if all is not positive.
+func Share(part, all int64) string {
+	if all <= 0 {
+		return "0%"
+	}
+	return strconv.FormatFloat(100*float64(part)/float64(all), 'f', 1, 64) + "%"
 }
 
 // Parse reads a number of bytes with an optional unit, such as 5MB (5,000,000), 512KiB (524,288) or

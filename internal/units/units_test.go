@@ -72,3 +72,14 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestShare(t *testing.T) {
+	for _, tt := range []struct {
+		part, all int64
+		want      string
+	}{{0, 0, "0%"}, {1, -1, "0%"}, {1, 3, "33.3%"}, {3, 3, "100.0%"}, {0, 5, "0.0%"}} {
+		if got := Share(tt.part, tt.all); got != tt.want {
+			t.Errorf("Share(%d, %d) = %q, want %q", tt.part, tt.all, got, tt.want)
+		}
+	}
+}
