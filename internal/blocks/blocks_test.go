@@ -427,7 +427,8 @@ func TestErrors(t *testing.T) {
 		w.Abandon()
 		w.Abandon()
 	}
-	for _, f := range []Format{{"gzip", 0}, {"gzip", 10}, {"brotli", 3}, {}} {
+	for _, f := range []Format{{"gzip", 0}, {"gzip", 10}, {"zstd", 0}, {"zstd", 257},
+		{"brotli", 3}, {}} {
 		if _, err := NewWriter(t.Context(), io.Discard, Options{Format: f}); err == nil {
 			t.Errorf("no error for the format %v", f)
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"runtime"
 	"sync"
 
 	"github.com/klauspost/compress/flate"
@@ -17,12 +18,18 @@ type Format struct {
 	Level       int    // gzip: 1 to 9, zstd: as numbered by the zstd program
 }
 
+// Version is the version of the compressed form. It is increased when the bytes of a stream change,
+// as TestGolden shows.
+const Version = 2
+
 // codec compresses the blocks of a stream. It is safe for concurrent use.
 type codec interface {
 	// limits returns the sizes of blocks, and dict the number of bytes before a block on which the
 	// block's compressed form depends.
 	limits() limits
 	dict() int
+	// room limits the number of large blocks of all streams together, but for one of each stream.
+	room() chan struct{}
 	// begin and end return what precedes the first block and follows the last one. The stream has
 	// the given size and CRC-32, which is 0 unless checked returns true.
 	begin() []byte
@@ -47,8 +54,12 @@ func (f Format) codec() (codec, error) {
 		}
 		c = &gzipCodec{level: f.Level}
 	case "zstd":
+		if f.Level < 1 || f.Level > 22 {
+			return nil, fmt.Errorf("zstd level %d: use 1 to 22", f.Level)
+		}
 		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(f.Level)),
-			zstd.WithWindowSize(zstdLimits.max), zstd.WithZeroFrames(true))
+			zstd.WithWindowSize(zstdLimits.max), zstd.WithZeroFrames(true),
+			zstd.WithEncoderConcurrency(min(runtime.GOMAXPROCS(0), zstdCores)))
 		if err != nil {
 			return nil, fmt.Errorf("zstd level %d: %w", f.Level, err)
 		}
@@ -71,9 +82,14 @@ type gzipCodec struct {
 
 var gzipLimits = limits{min: 512 << 10, max: 2 << 20, mask: 1<<10 - 1}
 
-func (*gzipCodec) limits() limits { return gzipLimits }
-func (*gzipCodec) dict() int      { return 32 << 10 } // the largest distance of deflate
-func (*gzipCodec) checked() bool  { return true }
+var gzipRoom = sync.OnceValue(func() chan struct{} {
+	return make(chan struct{}, runtime.GOMAXPROCS(0)+1)
+})
+
+func (*gzipCodec) limits() limits      { return gzipLimits }
+func (*gzipCodec) room() chan struct{} { return gzipRoom() }
+func (*gzipCodec) dict() int           { return 32 << 10 } // the largest distance of deflate
+func (*gzipCodec) checked() bool       { return true }
 
 func (c *gzipCodec) begin() []byte {
 	// RFC 1952, section 2.3. There is no name. The time is constant, so that equal layers have
@@ -121,7 +137,16 @@ type zstdCodec struct{ e *zstd.Encoder }
 
 var zstdLimits = limits{min: 3 << 20, max: 8 << 20, mask: 1<<12 - 1}
 
+// zstdCores is the number of cores that compress zstd at most: a block and its encoder take about
+// 30 MB of memory.
+const zstdCores = 8
+
+var zstdRoom = sync.OnceValue(func() chan struct{} {
+	return make(chan struct{}, min(runtime.GOMAXPROCS(0), zstdCores)+1)
+})
+
 func (*zstdCodec) limits() limits           { return zstdLimits }
+func (*zstdCodec) room() chan struct{}      { return zstdRoom() }
 func (*zstdCodec) dict() int                { return 0 }
 func (*zstdCodec) checked() bool            { return false } // each frame has its checksum
 func (*zstdCodec) begin() []byte            { return nil }

@@ -37,7 +37,7 @@ type Writer struct {
 	o     Options
 
 	filling *block
-	room    chan struct{} // has an element for each large block, but for those in sharedRoom
+	room    chan struct{} // has an element if a large block is not in the codec's room
 	begun   bool          // the codec's beginning was written
 	size    int64
 	crc     uint32
@@ -74,14 +74,6 @@ func (b *block) dictionary() []byte { return b.buf[headSize : headSize+b.dict] }
 // smallBlock is the size of the buffer with which a stream begins: most layers fit into it.
 const smallBlock = 72 << 10
 
-// ownRoom is the number of large blocks that each stream may have at once. All streams together may
-// have GOMAXPROCS more.
-const ownRoom = 2
-
-var sharedRoom = sync.OnceValue(func() chan struct{} {
-	return make(chan struct{}, runtime.GOMAXPROCS(0))
-})
-
 var (
 	small = sync.Pool{New: func() any {
 		return &block{buf: make([]byte, 0, smallBlock), done: make(chan error, 1)}
@@ -101,7 +93,7 @@ func NewWriter(ctx context.Context, dst io.Writer, o Options) (*Writer, error) {
 
 func newWriter(ctx context.Context, dst io.Writer, o Options, c codec) *Writer {
 	w := &Writer{ctx: ctx, dst: dst, codec: c, sizes: c.limits(), o: o,
-		filling: small.Get().(*block), room: make(chan struct{}, ownRoom)}
+		filling: small.Get().(*block), room: make(chan struct{}, 1)}
 	w.filling.reset(nil)
 	return w
 }
@@ -116,12 +108,15 @@ func (b *block) reset(dict []byte) {
 // newBlock returns an empty large block. It waits until there may be one more: until a block of
 // this stream, or of another one, has been written.
 func (w *Writer) newBlock(dict []byte) *block {
-	var room chan struct{}
+	room := w.room
 	select {
-	case w.room <- struct{}{}:
-		room = w.room
-	case sharedRoom() <- struct{}{}:
-		room = sharedRoom()
+	case room <- struct{}{}:
+	default:
+		select {
+		case room <- struct{}{}:
+		case w.codec.room() <- struct{}{}:
+			room = w.codec.room()
+		}
 	}
 	b := large.Get().(*block)
 	if need := headSize + w.codec.dict() + w.sizes.max; cap(b.buf) < need {

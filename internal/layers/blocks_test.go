@@ -1,11 +1,13 @@
 package layers
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/layerbuild/layerbuild/diff"
@@ -88,6 +90,9 @@ func TestBlocks(t *testing.T) {
 			},
 			"no earlier blob": func() error { return os.Remove(blob(first)) },
 			"a damaged blob":  func() error { return os.Truncate(blob(want), 100) },
+			"a fifo instead of a blob": func() error {
+				return errors.Join(os.Remove(blob(want)), syscall.Mkfifo(blob(want), 0o600))
+			},
 			"a damaged table": func() error {
 				return os.WriteFile(filepath.Join(root, "cache/blocks",
 					want.Descriptor.Digest.Encoded()), []byte("damaged"), 0o644)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/internal/blocks"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -108,19 +109,29 @@ type Format struct {
 
 // String returns the text that ParseFormat parses. Records of sealed layers have it in their keys.
 func (f Format) String() string {
-	s := fmt.Sprintf("%s %d", f.Compression, f.Level)
+	s := fmt.Sprint(f.Compression, " ", f.Level, formatEncoder, blocks.Version)
 	if f.Epoch != nil {
 		s += fmt.Sprint(formatEpoch, *f.Epoch)
 	}
 	return s
 }
 
-// formatEpoch precedes the epoch in the text of a Format.
-const formatEpoch = " epoch "
+// formatEncoder precedes the version of the compressed form in the text of a Format, so that a
+// layer that another version of the program has sealed is sealed again. formatEpoch precedes the
+// epoch.
+const (
+	formatEncoder = " encoder "
+	formatEpoch   = " epoch "
+)
 
-// ParseFormat parses the text of a Format, and reports whether it is one.
+// ParseFormat parses the text of a Format, and reports whether it is one. The text of another
+// version of the compressed form is none: layers of it cannot be made.
 func ParseFormat(s string) (Format, bool) {
 	head, epoch, hasEpoch := strings.Cut(s, formatEpoch)
+	head, version, ok := strings.Cut(head, formatEncoder)
+	if !ok || version != strconv.Itoa(blocks.Version) {
+		return Format{}, false
+	}
 	compression, level, ok := strings.Cut(head, " ")
 	if !ok {
 		return Format{}, false
@@ -140,16 +151,17 @@ func ParseFormat(s string) (Format, bool) {
 	return f, true
 }
 
-// EpochOf returns the epoch in the text of a layer's format, or nil if there is none. For an
-// invalid text it returns the earliest epoch, so that no build uses the layer's times.
+// EpochOf returns the epoch in the text of a layer's format, of any version, or nil if there is
+// none. For an invalid epoch it returns the earliest one, so that no build uses the layer's times.
 func EpochOf(format string) *int64 {
-	if !strings.Contains(format, formatEpoch) {
+	_, epoch, ok := strings.Cut(format, formatEpoch)
+	if !ok {
 		return nil
 	}
-	if f, ok := ParseFormat(format); ok {
-		return f.Epoch
+	n, err := strconv.ParseInt(epoch, 10, 64)
+	if err != nil {
+		n = math.MinInt64
 	}
-	n := int64(math.MinInt64)
 	return &n
 }
 

@@ -14,9 +14,9 @@ func TestFormat(t *testing.T) {
 		format Format
 		text   string
 	}{
-		{Format{}, " 0"},
-		{Format{Compression: "zstd", Level: 19}, "zstd 19"},
-		{Format{Compression: "none", Epoch: &seven}, "none 0 epoch 7"},
+		{Format{}, " 0 encoder 2"},
+		{Format{Compression: "zstd", Level: 19}, "zstd 19 encoder 2"},
+		{Format{Compression: "none", Epoch: &seven}, "none 0 encoder 2 epoch 7"},
 	} {
 		if got := tt.format.String(); got != tt.text {
 			t.Errorf("String() of %+v = %q, want %q", tt.format, got, tt.text)
@@ -31,8 +31,8 @@ func TestFormat(t *testing.T) {
 			t.Errorf("options of %q have the epoch %v", tt.text, o)
 		}
 	}
-	for _, bad := range []string{"", "gzip", "gzip six", "gzip 6 epoch",
-		"gzip 6 epoch soon", "gzip 6 9"} {
+	for _, bad := range []string{"", "gzip", "gzip six encoder 2", "gzip 6", "gzip 6 encoder 1",
+		"gzip 6 encoder 2 epoch", "gzip 6 encoder 2 epoch soon", "gzip 6 9 encoder 2"} {
 		if f, ok := ParseFormat(bad); ok {
 			t.Errorf("ParseFormat(%q) = %+v", bad, f)
 		}

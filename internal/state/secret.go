@@ -42,8 +42,12 @@ func (s *State) makeSecret(path string) error {
 	rand.Read(data) // it never returns an error
 	temp := s.Cache.Temp()
 	name := filepath.Join(temp.Dir, temp.Prefix+rand.Text())
-	if err := os.WriteFile(name, data, 0o600); err != nil {
-		return err
+	err := os.WriteFile(name, data, 0o600)
+	if err == nil {
+		err = os.Link(name, path)
 	}
-	return errors.Join(os.Link(name, path), os.Remove(name))
+	if removeErr := os.Remove(name); !errors.Is(removeErr, fs.ErrNotExist) {
+		err = errors.Join(err, removeErr)
+	}
+	return err
 }
