@@ -7,10 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read returns the contents of a file. Its errors are those of os.ReadFile.
+// Read returns the contents of a file. Its errors are those of os.ReadFile. It does not wait for a
+// fifo that is in the place of a file: a fifo without a writer is empty.
 func Read(path string) ([]byte, error) {
 	fd, err := retry(func() (int, error) {
-		return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	})
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestRead(t *testing.T) {
@@ -53,4 +55,15 @@ func BenchmarkRead(b *testing.B) {
 			os.ReadFile(path)
 		}
 	})
+}
+
+// TestFifo reads a fifo that no one writes to, without waiting for a writer.
+func TestFifo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := Read(path); len(data) > 0 {
+		t.Errorf("a fifo has %q, %v", data, err)
+	}
 }
