@@ -55,7 +55,8 @@ type smallChunk [64 << 10]byte
 var (
 	chunks      = sync.Pool{New: func() any { return new(chunk) }}
 	smallChunks = sync.Pool{New: func() any { return new(smallChunk) }}
-	// The beginning and the end of a compressed stream are written with the blocks.
+	// Without a buffer, the few bytes at the beginning and at the end of a compressed stream would
+	// be system calls and calls of the digest of their own.
 	buffers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 64<<10) }}
 )
 

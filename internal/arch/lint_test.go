@@ -99,22 +99,18 @@ func TestLint(t *testing.T) {
 		t.Fatalf("only %d Go files, %d texts and %d testscripts below %s", len(goFiles),
 			len(texts), len(scripts), root)
 	}
-	for _, name := range texts {
-		text, err := os.ReadFile(filepath.Join(root, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range textIdioms(name, string(text)) {
-			t.Error(f)
-		}
-	}
-	for _, name := range scripts {
-		text, err := os.ReadFile(filepath.Join(root, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range scriptComments(name, string(text)) {
-			t.Error(f)
+	for _, kind := range []struct {
+		names []string
+		check func(name, text string) []finding
+	}{{texts, textIdioms}, {scripts, scriptComments}} {
+		for _, name := range kind.names {
+			text, err := os.ReadFile(filepath.Join(root, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range kind.check(name, string(text)) {
+				t.Error(f)
+			}
 		}
 	}
 	for _, name := range goFiles {
