@@ -74,7 +74,8 @@ var floors = []floor{
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
 		{"internal/cachemount", "internal/lock internal/memo parser"},
 		{"internal/source", "internal/subprocess internal/atomicfile internal/dirfd internal/fileentry " +
-			"internal/giturl internal/hostfile internal/pattern internal/safepath internal/unpack"},
+			"internal/giturl internal/hostfile internal/pattern internal/safepath " +
+			"internal/smallfile internal/unpack"},
 		{"internal/secret", "internal/dirfd internal/memo internal/source"},
 		{"internal/store", "internal/atomicfile internal/lock internal/ocidoc " +
 			"internal/reference internal/smallfile"},

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,14 @@ func TestErrors(t *testing.T) {
 			errors.Is(err, fs.ErrNotExist) != errors.Is(want, fs.ErrNotExist) {
 			t.Errorf("Read(%s): %v, want %v", path, err, want)
 		}
+	}
+}
+
+// TestBootID checks that the id is a UUID without the file's newline.
+func TestBootID(t *testing.T) {
+	uuid := regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	if id, err := BootID(); err != nil || !uuid.MatchString(id) {
+		t.Errorf("BootID: %q, %v, want a UUID", id, err)
 	}
 }
 

@@ -3,13 +3,12 @@ package source
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"os"
-	"strings"
-	"sync"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
 
 // volume describes a file system from which files are read.
@@ -109,20 +108,12 @@ func mountVolume(fd int) uint64 {
 		st.Mask&statxMntIDUnique == 0 {
 		return 0
 	}
-	boot := bootID()
-	if boot == "" {
+	boot, err := smallfile.BootID()
+	if err != nil {
 		return 0
 	}
 	return hashID(binary.LittleEndian.AppendUint64([]byte(overlayVolumeMark+boot), st.Mnt_id))
 }
-
-var bootID = sync.OnceValue(func() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
-})
 
 // hashID returns a hash that is never 0.
 func hashID(b []byte) uint64 {

@@ -50,11 +50,11 @@ const maxBoots = 256
 
 // Open returns the ledger of the directory dir, which must exist, for the machine's current boot.
 func Open(dir string) (*Ledger, error) {
-	id, err := smallfile.Read("/proc/sys/kernel/random/boot_id")
+	id, err := smallfile.BootID()
 	if err != nil {
 		return nil, fmt.Errorf("open the ledger of syncs: read the boot id: %w", err)
 	}
-	return OpenBoot(dir, strings.TrimSpace(string(id))), nil
+	return OpenBoot(dir, id), nil
 }
 
 // OpenBoot is like Open, for a given boot.
