@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
@@ -335,7 +335,7 @@ func below(dir, top string) bool {
 
 // walk copies everything below a directory.
 func (c *copier) walk(up *frame) error {
-	names, err := readNames(up.src)
+	names, err := dirfd.List(up.src)
 	if err != nil {
 		return c.fail(up.path, err)
 	}
@@ -356,21 +356,6 @@ func (c *copier) walk(up *frame) error {
 		}
 	}
 	return nil
-}
-
-func readNames(dir int) ([]string, error) {
-	fd, err := unix.FcntlInt(uintptr(dir), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), "directory")
-	defer f.Close()
-	if _, err := f.Seek(0, 0); err != nil {
-		return nil, err
-	}
-	names, err := f.Readdirnames(-1)
-	slices.Sort(names)
-	return names, err
 }
 
 // entry copies one entry. It makes and enters a directory, but does not copy its contents.

@@ -5,9 +5,11 @@ import (
 	"path"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/safepath"
-	"golang.org/x/sys/unix"
 )
 
 // A Copy of the contents of one directory into an empty one changes nothing else: the change
@@ -32,7 +34,7 @@ type Dest struct {
 
 // describe returns the Dest of the directory top.
 func (c *copier) describe(top *frame) (*Dest, error) {
-	names, err := readNames(top.dst)
+	names, err := dirfd.List(top.dst)
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ const (
 )
 
 // NextRecord returns the first record that getdents64(2) has written to b, and the rest of b. It
-// is for callers that change the directory while they read it; others use Names.
+// is for callers that change the directory while they read it; others use Names or List.
 func NextRecord(b []byte) (d Record, rest []byte) {
 	// A unix.Dirent, which has room for the longest name, could extend beyond the end of b.
 	h := (*header)(unsafe.Pointer((*[headerSize]byte)(b)))
@@ -110,4 +110,27 @@ func (n *Names) Find(name []byte) (Dirent, bool) {
 		return Dirent{}, false
 	}
 	return n.Entries[i], true
+}
+
+var lists = sync.Pool{New: func() any { return new(Names) }}
+
+// List returns the names in the open directory fd, sorted by their bytes. It reads the directory
+// from its beginning. It is for callers that need strings, or that keep the names while they read
+// other directories. It allocates memory twice, for all names together.
+func List(fd int) ([]string, error) {
+	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
+		return nil, err
+	}
+	n := lists.Get().(*Names)
+	defer lists.Put(n)
+	if err := n.Read(fd); err != nil {
+		return nil, err
+	}
+	all := string(n.arena)
+	list := make([]string, len(n.Entries))
+	for i, e := range n.Entries {
+		list[i] = all[e.off : e.off+e.len]
+	}
+	slices.Sort(list)
+	return list, nil
 }

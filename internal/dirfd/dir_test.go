@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -57,11 +59,7 @@ func TestNextRecord(t *testing.T) {
 func TestRead(t *testing.T) {
 	dir := t.TempDir()
 	want := makeFiles(t, dir, 2000)
-	f, err := os.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := openDir(t, dir)
 	var names Names
 	if err := names.Read(int(f.Fd())); err != nil {
 		t.Fatal(err)
@@ -75,6 +73,32 @@ func TestRead(t *testing.T) {
 			t.Fatalf("name %d is %q, want %q", i, got, want[i])
 		}
 	}
+}
+
+// TestList lists a directory twice through the same descriptor, the second time from its beginning.
+func TestList(t *testing.T) {
+	dir := t.TempDir()
+	want := makeFiles(t, dir, 2000)
+	f := openDir(t, dir)
+	for range 2 {
+		got, err := List(int(f.Fd()))
+		if err != nil || !slices.Equal(got, want) {
+			t.Fatalf("List: %d names, %v, want %d names in order", len(got), err, len(want))
+		}
+	}
+	if _, err := List(-1); err != unix.EBADF {
+		t.Errorf("List of a closed descriptor: %v, want %v", err, unix.EBADF)
+	}
+}
+
+func openDir(t testing.TB, dir string) *os.File {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }
 
 // makeFiles makes n empty files and returns their names in order.
@@ -115,6 +139,24 @@ func BenchmarkRead(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "files/s")
+}
+
+// BenchmarkList lists directories of 10 and 10,000 files.
+func BenchmarkList(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			dir := b.TempDir()
+			makeFiles(b, dir, n)
+			fd := int(openDir(b, dir).Fd())
+			b.ReportAllocs()
+			for b.Loop() {
+				if list, err := List(fd); err != nil || len(list) != n {
+					b.Fatalf("%d names, %v, want %d", len(list), err, n)
+				}
+			}
+			b.ReportMetric(float64(n)*float64(b.N)/b.Elapsed().Seconds(), "files/s")
+		})
+	}
 }
 
 // BenchmarkParse parses the records of 1,000 files, without system calls.

@@ -166,8 +166,10 @@ func removeLeftOver(dir, prefix string) {
 		return
 	}
 	defer f.Close()
-	names, _ := f.Readdirnames(-1)
-	for _, name := range names {
+	var names dirfd.Names
+	_ = names.Read(int(f.Fd()))
+	for _, e := range names.Entries {
+		name := string(names.Name(e))
 		if !strings.HasPrefix(name, prefix) ||
 			strings.Trim(name[len(prefix):], "0123456789") != "" {
 			continue
@@ -177,7 +179,7 @@ func removeLeftOver(dir, prefix string) {
 			continue
 		}
 		if isOurs(held.File()) {
-			_ = dirfd.RemoveTree(int(f.Fd()), []byte(name+"\x00"))
+			_ = dirfd.RemoveTree(int(f.Fd()), names.CName(e))
 		}
 		held.Close()
 	}
@@ -193,7 +195,7 @@ func isOurs(dir *os.File) bool {
 	if st, ok := fi.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Geteuid() {
 		return false
 	}
-	names, err := dir.Readdirnames(-1)
+	names, err := dirfd.List(int(dir.Fd()))
 	return err == nil && !slices.ContainsFunc(names, func(name string) bool {
 		return name != content && !strings.HasPrefix(name, replaced)
 	})
