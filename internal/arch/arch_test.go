@@ -135,6 +135,7 @@ func TestSystemCalls(t *testing.T) {
 		"internal/stagedir",       // renameat2, and the owner, mode and attributes of directories
 		"internal/subprocess",     // kill, for a whole process group
 		"internal/state",          // syncfs and statfs
+		"internal/volume",         // identifies file systems
 		"internal/smallfile",      // calls for which os makes too many calls
 		"internal/layercheck",     // lists what os omits: owners, devices, xattrs
 		"internal/fstree", "test", // in tests only

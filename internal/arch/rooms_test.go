@@ -57,6 +57,7 @@ var floors = []floor{
 		{"internal/state/ledger", "internal/atomicfile internal/lock internal/smallfile"},
 		{"internal/ui", "internal/event internal/units"},
 		{"internal/unpack", "internal/dirfd internal/safepath"},
+		{"internal/volume", "internal/smallfile"},
 	}},
 	{"parts", []allowed{
 		{"parser", "internal/giturl internal/pattern internal/platform internal/reference internal/suggest"},
@@ -75,7 +76,7 @@ var floors = []floor{
 		{"internal/cachemount", "internal/lock internal/memo parser"},
 		{"internal/source", "internal/subprocess internal/atomicfile internal/dirfd internal/fileentry " +
 			"internal/giturl internal/hostfile internal/pattern internal/safepath " +
-			"internal/smallfile internal/unpack"},
+			"internal/unpack internal/volume"},
 		{"internal/secret", "internal/dirfd internal/memo internal/source"},
 		{"internal/store", "internal/atomicfile internal/lock internal/ocidoc " +
 			"internal/reference internal/smallfile"},

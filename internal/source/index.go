@@ -15,6 +15,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/dirfd"
+	"github.com/layerbuild/layerbuild/internal/volume"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,12 +46,12 @@ type index struct {
 	// record numbers plus one, by inode; nil until a file is looked up out of order
 	table []uint32
 
-	learned int               // the number of records that were added
-	saved   int               // how many of these are in the file
-	volumes map[uint64]volume // by device number
-	root    uint64            // the root directory's device
-	rootFS  volume            // the same as in volumes
-	trust   bool              // files never change: store all digests
+	learned int                      // the number of records that were added
+	saved   int                      // how many of these are in the file
+	volumes map[uint64]volume.Volume // by device number
+	root    uint64                   // the root directory's device
+	rootFS  volume.Volume            // the same as in volumes
+	trust   bool                     // files never change: store all digests
 }
 
 type key struct {
@@ -94,13 +95,13 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // openIndex loads the index. A missing or damaged index file is treated as an empty one.
 func openIndex(o TreeOptions, root int) (*index, error) {
 	x := &index{file: o.IndexFile, temp: o.IndexTemp, trust: o.Immutable,
-		instead: map[int]int{}, volumes: map[uint64]volume{}}
+		instead: map[int]int{}, volumes: map[uint64]volume.Volume{}}
 	var st unix.Statx_t
 	if err := dirfd.Fstat(root, &st); err != nil {
 		return nil, fmt.Errorf("stat the source directory: %w", err)
 	}
 	x.root = dirfd.Dev(&st)
-	x.rootFS = volumeOf(root, x.root)
+	x.rootFS = volume.Of(root, x.root)
 	x.volumes[x.root] = x.rootFS
 	if x.file != "" {
 		x.load()
@@ -262,14 +263,14 @@ func (x *index) keyOf(st *unix.Statx_t) key {
 		mode:   uint32(st.Mode),
 	}
 	if !x.trust {
-		k.dev = x.known(st).id
+		k.dev = x.known(st).ID
 	}
 	return k
 }
 
 // known returns the volume of the file that st describes, or the zero value if learn was not called
 // for it.
-func (x *index) known(st *unix.Statx_t) volume {
+func (x *index) known(st *unix.Statx_t) volume.Volume {
 	if dev := dirfd.Dev(st); dev != x.root {
 		return x.volumes[dev]
 	}
@@ -294,11 +295,11 @@ func (x *index) learn(st *unix.Statx_t, dir int, name []byte) {
 		}
 		defer unix.Close(fd)
 	}
-	x.volumes[dev] = volumeOf(fd, dev)
+	x.volumes[dev] = volume.Of(fd, dev)
 }
 
 // trusts reports whether a stored digest of the file that st describes may be used.
-func (x *index) trusts(st *unix.Statx_t) bool { return x.trust || x.known(st).id != 0 }
+func (x *index) trusts(st *unix.Statx_t) bool { return x.trust || x.known(st).ID != 0 }
 
 // lookup returns the stored digest of the file that st describes.
 func (x *index) lookup(st *unix.Statx_t) (sum, bool) {
@@ -329,7 +330,7 @@ func (x *index) unknown(ino uint64) bool {
 		// on some file systems, directory entries have other inode numbers, so that no file would
 		// be found
 		return false
-	case !x.trust && x.rootFS.id == 0:
+	case !x.trust && x.rootFS.ID == 0:
 		return false
 	case x.table == nil:
 		return x.len() == 0
@@ -347,7 +348,7 @@ func (x *index) unknown(ino uint64) bool {
 // the same.
 func (x *index) unchanged(st *unix.Statx_t, began time.Time) bool {
 	v := x.known(st)
-	return x.trust || v.id != 0 && !v.racy(nanos(st.Ctime), began.UnixNano())
+	return x.trust || v.ID != 0 && !v.Racy(nanos(st.Ctime), began.UnixNano())
 }
 
 // add stores the digest of a file that was read between began and now. st is the result of fstat(2)

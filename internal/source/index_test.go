@@ -137,28 +137,6 @@ func TestIndexRacy(t *testing.T) {
 	}
 }
 
-func TestRacy(t *testing.T) {
-	const now = int64(1_700_000_000_500_000_000)
-	fs := volume{fine: 25 * time.Millisecond, coarse: 2500 * time.Millisecond}
-	tests := []struct {
-		ctime int64
-		want  bool
-	}{
-		{now, true},
-		{now + 1, true}, // the clock is wrong
-		{now - 10e6, true},
-		{now - 26e6, false},
-		{now - 500e6, true}, // a whole second: the file system may have no finer times
-		{now - 2500e6, true},
-		{now - 3500e6, false},
-	}
-	for _, tt := range tests {
-		if got := fs.racy(tt.ctime, now); got != tt.want {
-			t.Errorf("racy(now%+d) = %v, want %v", tt.ctime-now, got, tt.want)
-		}
-	}
-}
-
 // A damaged index is treated as a missing one.
 func TestIndexDamaged(t *testing.T) {
 	dir := makeTree(t, "file a A\nfile b B\n")

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/internal/volume"
 	"golang.org/x/sys/unix"
 )
 
@@ -169,7 +170,7 @@ func TestIndexOfOverlay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		trusted := mountVolume(int(f.Fd())) != 0
+		trusted := volume.Of(int(f.Fd()), 0).ID != 0
 		f.Close()
 		again, n := digestAt(t, at, index)
 		if again != digests[i] || trusted && n > 0 {
@@ -189,14 +190,14 @@ func TestIndexTrusts(t *testing.T) {
 	age()
 	tree := openTree(t, dir, TreeOptions{})
 	matchAll(t, tree)
-	if tree.index.rootFS.id == 0 {
+	if tree.index.rootFS.ID == 0 {
 		t.Skip("the test's directory is on a file system that is not trusted")
 	}
 	if read(tree) != 1 {
 		t.Fatalf("%d files remembered, want 1", read(tree))
 	}
 	untrusted := openTree(t, dir, TreeOptions{})
-	untrusted.index.rootFS.id = 0
+	untrusted.index.rootFS.ID = 0
 	for range 2 {
 		if got, want := matchAll(t, untrusted).Digest, matchAll(t, tree).Digest; got != want {
 			t.Errorf("digest %s, want %s", got, want)

@@ -1,8 +1,10 @@
-package source
+package volume
 
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
+	"os"
 	"time"
 	"unsafe"
 
@@ -11,17 +13,17 @@ import (
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
 
-// volume describes a file system from which files are read.
-type volume struct {
-	// id identifies the file system, across boots. 0: its times are not trusted, and digests of its
-	// files are not stored.
-	id uint64
+// Volume describes a file system from which files are read.
+type Volume struct {
+	// ID identifies the file system, across boots. 0: its times are not trusted, and what was read
+	// from its files is not stored.
+	ID uint64
 	// fine and coarse are the longest times between two changes that get the same ctime. coarse
 	// applies if ctime is a whole number of seconds.
 	fine, coarse time.Duration
 }
 
-// The stored digest of a file is used as long as its ctime is the same. That is sound only if this
+// What was read from a file is used as long as its ctime is the same. That is sound only if this
 // machine's kernel sets ctime, from its own clock, at each change, and if no other file system with
 // the same times can be mounted at the same path. So there is an allow-list of file system types,
 // and each file system is identified:
@@ -59,21 +61,21 @@ const (
 	overlayVolumeMark = "overlay"
 )
 
-// volumeOf returns the volume that contains the file fd. dev is its device number.
-func volumeOf(fd int, dev uint64) volume {
+// Of returns the volume that contains the file fd. dev is its device number.
+func Of(fd int, dev uint64) Volume {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
-		return volume{}
+		return Volume{}
 	}
 	// A ctime with a fraction of a second comes from a clock that moves with the kernel's timer, at
 	// least 100 times a second. Others may be whole seconds.
-	v := volume{fine: 25 * time.Millisecond, coarse: 2500 * time.Millisecond}
+	v := Volume{fine: 25 * time.Millisecond, coarse: 2500 * time.Millisecond}
 	kind := int64(uint32(st.Type)) // it is signed on some architectures
 	switch {
 	case kind == unix.OVERLAYFS_SUPER_MAGIC:
-		v.id = mountVolume(fd)
+		v.ID = mountVolume(fd)
 	case trusted[kind]:
-		v.id = volumeID(fd, kind, st.Fsid, dev)
+		v.ID = volumeID(fd, kind, st.Fsid, dev)
 	}
 	return v
 }
@@ -121,11 +123,31 @@ func hashID(b []byte) uint64 {
 	return binary.LittleEndian.Uint64(h[:]) | 1
 }
 
-// racy reports whether a file with this ctime can still be changed without changing its ctime.
-func (v volume) racy(ctime, now int64) bool {
+// Racy reports whether a file with this ctime, in nanoseconds since 1970, can still be changed at
+// the time now without changing its ctime.
+func (v Volume) Racy(ctime, now int64) bool {
 	slack := v.fine
 	if ctime%1e9 == 0 {
 		slack = v.coarse
 	}
 	return ctime >= now-int64(slack)
+}
+
+// Stamp returns a text that differs after each change of the content of an open file, and is the
+// same in later boots. It returns "" if a change could go unnoticed: the file system is not
+// trusted, or f is not a regular file. settled is false if the last change is so recent that
+// another one could get the same stamp.
+func Stamp(f *os.File) (stamp string, settled bool) {
+	var st unix.Stat_t
+	fd := int(f.Fd())
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return "", false
+	}
+	now := time.Now().UnixNano()
+	v := Of(fd, st.Dev)
+	if v.ID == 0 {
+		return "", false
+	}
+	return fmt.Sprintf("%x %d %d %d %d", v.ID, st.Ino, st.Size, st.Mtim.Nano(), st.Ctim.Nano()),
+		!v.Racy(st.Ctim.Nano(), now)
 }
