@@ -2,7 +2,6 @@ package export
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -71,9 +70,8 @@ func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *jo
 		}
 	}
 	j.begin("write blobs", g.size)
-	buf := bufio.NewWriterSize(w, 1<<20)
-	tw := tar.NewWriter(buf)
-	if err := writeBlobs(ctx, tw, g, img.Content, j); err != nil {
+	a := newTarFile(w)
+	if err := writeBlobs(ctx, a, g, img.Content, j); err != nil {
 		return err
 	}
 	for _, name := range []string{ocispec.ImageIndexFile, "manifest.json",
@@ -82,21 +80,18 @@ func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *jo
 		if !ok {
 			continue
 		}
-		if err := tw.WriteHeader(fileHeader(name, int64(len(data)))); err != nil {
+		if err := a.file(fileHeader(name, int64(len(data))), func(w io.Writer) error {
+			_, err := w.Write(data)
 			return err
-		}
-		if _, err := tw.Write(data); err != nil {
+		}); err != nil {
 			return err
 		}
 	}
-	if err := tw.Close(); err != nil {
-		return err
-	}
-	return buf.Flush()
+	return a.close()
 }
 
 // writeBlobs writes blobs/, which is sorted before all other entries of an archive.
-func writeBlobs(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, j *job) error {
+func writeBlobs(ctx context.Context, a *tarFile, g *graph, content Fetcher, j *job) error {
 	dirs := []string{"blobs/"}
 	for _, d := range g.blobs {
 		if dir := "blobs/" + d.Digest.Algorithm().String() + "/"; !slices.Contains(dirs, dir) {
@@ -110,34 +105,29 @@ func writeBlobs(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, 
 			if dir <= done || !strings.HasPrefix(blobPath(d), dir) {
 				continue
 			}
-			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755,
+			if err := a.header(&tar.Header{Typeflag: tar.TypeDir, Name: dir, Mode: 0o755,
 				ModTime: time.Unix(0, 0)}); err != nil {
 				return err
 			}
 			done = dir
 		}
-		if err := writeBlob(ctx, tw, g, content, d, buf, j); err != nil {
+		if err := writeBlob(ctx, a, g, content, d, buf, j); err != nil {
 			return fmt.Errorf("write %s: %w", d.Digest, err)
 		}
 	}
 	return nil
 }
 
-func writeBlob(ctx context.Context, tw *tar.Writer, g *graph, content Fetcher, d ocispec.Descriptor,
+func writeBlob(ctx context.Context, a *tarFile, g *graph, content Fetcher, d ocispec.Descriptor,
 	buf []byte, j *job) error {
 	r, err := g.open(ctx, content, d)
 	if err != nil || r == nil {
 		return err
 	}
 	defer r.Close()
-	if err := tw.WriteHeader(fileHeader(blobPath(d), d.Size)); err != nil {
-		return err
-	}
-	n, err := io.CopyBuffer(counting{ctx: ctx, move: tw.Write, job: j}, r, buf)
-	if err == nil && n != d.Size {
-		err = fmt.Errorf("it has %d bytes, not %d", n, d.Size)
-	}
-	return err
+	return a.file(fileHeader(blobPath(d), d.Size), func(w io.Writer) error {
+		return copyBlob(ctx, w, r, d.Size, buf, j)
+	})
 }
 
 func fileHeader(name string, size int64) *tar.Header {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -113,8 +112,9 @@ func (l *layout) export(ctx context.Context, img *Image, j *job) error {
 	}
 	return inStage(l.spec.Dest, func(stage *stagedir.Dir) error {
 		j.begin("copy blobs", g.size)
+		buf := make([]byte, 256<<10)
 		for _, d := range g.blobs {
-			if err := l.copyBlob(ctx, stage.Path(), g, img.Content, d, j); err != nil {
+			if err := l.addBlob(ctx, stage.Path(), g, img.Content, d, buf, j); err != nil {
 				return err
 			}
 		}
@@ -191,9 +191,9 @@ func merge(old ocispec.Index, list []ocispec.Descriptor) ocispec.Index {
 	return old
 }
 
-// copyBlob copies a blob to dir unless the layout has it.
-func (l *layout) copyBlob(ctx context.Context, dir string, g *graph, content Fetcher,
-	d ocispec.Descriptor, j *job) error {
+// addBlob copies a blob to dir, through buf, unless the layout has it.
+func (l *layout) addBlob(ctx context.Context, dir string, g *graph, content Fetcher,
+	d ocispec.Descriptor, buf []byte, j *job) error {
 	fi, err := os.Stat(filepath.Join(l.spec.Dest, blobPath(d)))
 	if err == nil && fi.Mode().IsRegular() && fi.Size() == d.Size {
 		j.advance(int(d.Size))
@@ -212,11 +212,8 @@ func (l *layout) copyBlob(ctx context.Context, dir string, g *graph, content Fet
 	if err != nil {
 		return err
 	}
-	n, err := io.Copy(counting{ctx: ctx, move: w.Write, job: j}, r)
-	if err = errors.Join(err, w.Close()); err == nil && n != d.Size {
-		err = fmt.Errorf("it has %d bytes, not %d", n, d.Size)
-	}
-	if err != nil {
+	err = copyBlob(ctx, w, r, d.Size, buf, j)
+	if err = errors.Join(err, w.Close()); err != nil {
 		return fmt.Errorf("copy %s: %w", d.Digest, err)
 	}
 	return nil

@@ -84,7 +84,7 @@ var floors = []floor{
 	{"images and state", []allowed{
 		{"internal/state", "executor internal/cache internal/lock " +
 			"internal/ns internal/ocijson internal/smallfile internal/state/ledger " +
-			"internal/store snapshot"},
+			"internal/store internal/volume snapshot"},
 		{"internal/image", "diff internal/cache internal/dirfd internal/event internal/hostfile " +
 			"internal/memo internal/mount internal/ns internal/ocidoc internal/ocijson " +
 			"internal/platform internal/registry internal/store internal/unpack snapshot"},

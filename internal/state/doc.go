@@ -1,7 +1,7 @@
 // Package state opens, syncs and collects the state directory, which contains the data that are
 // kept between builds: images, snapshots and the cache.
 //
-// It imports executor, cache, lock, ns, ocijson, smallfile, state/ledger, store and
+// It imports executor, cache, lock, ns, ocijson, smallfile, state/ledger, store, volume and
 // snapshot. It makes system calls to sync file systems and to measure them, and writes only below
 // the state directory. It starts no processes.
 //

@@ -15,7 +15,7 @@ import (
 )
 
 // kept are the directories below cache/ whose files are named by the digest of a blob.
-var kept = []string{"tables", "builds", "blocks"}
+var kept = []string{"tables", "builds", "blocks", "verified"}
 
 // ReadKept returns the data that Keep has written. It returns an error if they are damaged.
 func (s *State) ReadKept(kind string, d digest.Digest) ([]byte, error) {

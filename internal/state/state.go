@@ -90,6 +90,7 @@ func (s *State) open(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	s.Cache.Lease, s.Cache.Owner = s.leaseRecord, s.leases.id
+	s.Store.Stamps = stamps{s}
 	s.Snapshots, err = snapshot.Open(ctx, filepath.Join(s.Root, "snapshots"),
 		snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger,
 			Lease: s.leaseSnapshot})

@@ -96,6 +96,11 @@ type Store struct {
 	// Owner is a part of the names of this process's temporary files, which identifies them for
 	// collectors; may be "". It must be set before the store is used.
 	Owner string
+	// Stamps keeps the stamps of verified blobs; nil: every reader verifies the blob. It must be
+	// set before the store is used.
+	Stamps Stamps
+
+	written *written
 }
 
 // WithoutRepair returns the same store without Repair, for a caller that must not change it.
@@ -121,7 +126,7 @@ func (s *Store) warn(format string, args ...any) {
 // Open opens the layout in dir. It makes the layout and the parents of dir if they do not exist,
 // and may then wait for the lock of index.json until ctx ends.
 func Open(ctx context.Context, dir string) (*Store, error) {
-	s := &Store{dir: dir, cache: &indexCache{}}
+	s := &Store{dir: dir, cache: &indexCache{}, written: &written{}}
 	// For an existing layout two calls of lstat(2) are enough, because index.json is made last.
 	_, err := os.Lstat(s.index())
 	_, err2 := os.Lstat(filepath.Join(dir, ocispec.ImageLayoutFile))
@@ -319,9 +324,20 @@ func (s *Store) adopt(ctx context.Context, f *os.File, d ocispec.Descriptor) err
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
 	}
+	var same *os.File // f, open for its stamp: the renaming changes it
+	if s.Stamps != nil && d.Size >= minStamped {
+		if same, _ = os.Open(f.Name()); same != nil {
+			defer same.Close()
+		}
+	}
 	// the first blob of an algorithm has no directory yet
 	if err := atomicfile.Place(f.Name(), path); err != nil {
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
+	}
+	if same != nil {
+		if stamp, _ := s.Stamps.Stamp(same); stamp != "" {
+			s.written.set(d.Digest, stamp)
+		}
 	}
 	return nil
 }
@@ -378,6 +394,7 @@ func (s *Store) fetch(d ocispec.Descriptor) (*blobReader, error) {
 		return nil, fmt.Errorf("read blob: %w", err)
 	}
 	r := &blobReader{file: f, left: d.Size, want: d, hash: d.Digest.Algorithm().Hash(), store: s}
+	r.stamp, r.settled = s.stamp(f, d.Size)
 	fi, err := f.Stat()
 	if err == nil && !fi.Mode().IsRegular() {
 		defer f.Close()
@@ -571,6 +588,10 @@ type blobReader struct {
 	hash  hash.Hash
 	store *Store
 	err   error
+
+	stamp   string // of the file before it was read; "": there is none
+	settled bool   // see Stamps
+	known   bool   // stamp is that of a verified file
 }
 
 func (r *blobReader) Read(p []byte) (int, error) {
@@ -607,6 +628,7 @@ func (r *blobReader) check() error {
 	if err := matches(r.want, got, r.want.Size); err != nil {
 		return r.store.damaged(r.want, r.file, err)
 	}
+	r.verified()
 	return io.EOF
 }
 

@@ -1,5 +1,5 @@
-// Package readers checks that other programs, skopeo, umoci, podman and docker, can read the images
-// of the program.
+// Package readers checks that other programs, skopeo, umoci, podman, docker, and several readers of
+// tar, can read the images of the program.
 //
 // It imports fstree, imagetest and lab. It runs these programs, and daemons of docker and of
 // docker-registry, in temporary directories.
