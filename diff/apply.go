@@ -28,27 +28,58 @@ func Apply(ctx context.Context, r io.Reader, dir string, o ApplyOptions) (Applie
 		return Applied{}, err
 	}
 	defer unix.Close(root)
+	var stats unpack.Stats
+	diffID, size, err := read(ctx, r, func(tar *unpack.Ahead) (err error) {
+		stats, err = unpack.Tar(ctx, tar, root, o.unpack())
+		return err
+	})
+	if err != nil {
+		return Applied{}, err
+	}
+	return Applied{
+		DiffID: diffID, Size: size,
+		Entries: stats.Entries, Implied: stats.Implied, Whiteouts: stats.Whiteouts,
+	}, nil
+}
+
+// DiffID reads a layer, with any supported compression, to its end and returns the digest of its
+// tar. It returns an error if the layer is no tar, or one that readers interpret in different ways.
+func DiffID(ctx context.Context, r io.Reader) (digest.Digest, error) {
+	diffID, _, err := read(ctx, r, func(tar *unpack.Ahead) error {
+		rd := unpack.NewReader(tar)
+		for {
+			if _, err := rd.Next(); err == io.EOF {
+				return nil
+			} else if err != nil {
+				return fmt.Errorf("read layer: %w", err)
+			}
+		}
+	})
+	return diffID, err
+}
+
+// read calls use with the tar of a layer, and then reads the rest of the tar. It returns the tar's
+// digest and size.
+func read(ctx context.Context, r io.Reader,
+	use func(*unpack.Ahead) error) (diffID digest.Digest, size int64, err error) {
 	z, _, err := unpack.Decompress(r)
 	if err != nil {
-		return Applied{}, fmt.Errorf("unpack layer: %w", err)
+		return "", 0, fmt.Errorf("unpack layer: %w", err)
 	}
 	hash := sha256.New()
 	a := unpack.ReadAhead(ctx, z, unpack.AheadOptions{Side: func(p []byte) { hash.Write(p) }})
-	stats, err := unpack.Tar(ctx, a, root, o.unpack())
+	err = use(a)
 	if err == nil {
 		if err = a.Drain(); err != nil {
 			err = fmt.Errorf("unpack layer: %w", err)
 		}
 	}
-	a.Stop()
+	a.Stop() // afterwards hash has all bytes
 	z.Close()
 	if err != nil {
-		return Applied{}, err
+		return "", 0, err
 	}
-	return Applied{
-		DiffID: digest.NewDigest(digest.SHA256, hash), Size: a.Size,
-		Entries: stats.Entries, Implied: stats.Implied, Whiteouts: stats.Whiteouts,
-	}, nil
+	return digest.NewDigest(digest.SHA256, hash), a.Size, nil
 }
 
 func (o ApplyOptions) unpack() unpack.Options {

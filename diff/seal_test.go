@@ -312,6 +312,9 @@ func TestApply(t *testing.T) {
 		if d := cmp.Diff(want, applied); d != "" {
 			t.Errorf("%s: Applied differs (-want +got):\n%s", compression, d)
 		}
+		if got, err := DiffID(t.Context(), bytes.NewReader(blob)); got != layer.DiffID {
+			t.Errorf("%s: DiffID = %s, %v, want %s", compression, got, err, layer.DiffID)
+		}
 		got, err := fstree.Print(to, fstree.Show{Owners: true, Times: true})
 		if err != nil || got != text {
 			t.Errorf("%s: tree is\n%s%v", compression, got, err)
@@ -322,6 +325,9 @@ func TestApply(t *testing.T) {
 		if _, err := Apply(context.Background(), bytes.NewReader(blob[:len(blob)-6]),
 			mkdir(t, to+"2"), ApplyOptions{}); err == nil {
 			t.Errorf("%s: a blob that was cut is applied without error", compression)
+		}
+		if _, err := DiffID(t.Context(), bytes.NewReader(blob[:len(blob)-6])); err == nil {
+			t.Errorf("%s: a blob that was cut has a diffID", compression)
 		}
 	}
 }
@@ -335,6 +341,12 @@ func TestApplyReadsToTheEnd(t *testing.T) {
 	if want := digest.NewDigestFromBytes(digest.SHA256, sum(data)); applied.DiffID != want ||
 		applied.Size != int64(len(data)) {
 		t.Errorf("Apply = %+v, want %s of %d bytes", applied, want, len(data))
+	}
+	if got, err := DiffID(t.Context(), bytes.NewReader(data)); got != applied.DiffID {
+		t.Errorf("DiffID = %s, %v, want %s", got, err, applied.DiffID)
+	}
+	if _, err := DiffID(t.Context(), strings.NewReader("no tar\n")); err == nil {
+		t.Error("a text has a diffID")
 	}
 }
 

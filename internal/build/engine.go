@@ -213,7 +213,8 @@ type DirectorySealer interface {
 
 // LayerImages downloads layers of images. *image.Resolver implements it.
 type LayerImages interface {
-	Ensure(ctx context.Context, img *image.Image, o image.UnpackOptions) error
+	// EnsureLayer copies an imported layer into the store, and checks its content.
+	EnsureLayer(ctx context.Context, img *image.Image, o image.UnpackOptions) error
 	UnpackOn(ctx context.Context, img *image.Image, parent, id snapshot.ID,
 		o image.UnpackOptions) error
 }

@@ -200,8 +200,6 @@ func copyFiles(root string, a *copyfs.Copy) error {
 type fakeImages struct {
 	configs   map[string]func(*image.Image)
 	artifacts map[string]*image.Artifact
-	// ensure is called for each image whose layers the build requests.
-	ensure func(*image.Image) error
 }
 
 func (f *fakeImages) Resolve(_ context.Context, ref string,
@@ -230,11 +228,8 @@ func (f *fakeImages) Artifact(_ context.Context, ref string,
 	return nil, errors.New("not found")
 }
 
-func (f *fakeImages) Ensure(_ context.Context, img *image.Image, _ image.UnpackOptions) error {
-	if f.ensure == nil {
-		return nil
-	}
-	return f.ensure(img)
+func (f *fakeImages) EnsureLayer(context.Context, *image.Image, image.UnpackOptions) error {
+	return nil
 }
 
 func (f *fakeImages) UnpackOn(context.Context, *image.Image, snapshot.ID, snapshot.ID,

@@ -189,8 +189,7 @@ func TestFirstBuild(t *testing.T) {
 	for _, tt := range []struct {
 		name, dockerfile string
 		o                imagebuild.Options
-		want             []string // the actions, in any order if unordered is set
-		unordered        bool
+		want             []string // the actions
 		layers           int
 	}{
 		{name: "steps in order", dockerfile: "FROM scratch\nRUN write a 1\nCOPY a /b\nWORKDIR /w\n",

@@ -250,7 +250,7 @@ func (r *results) fetch(ctx context.Context, cur rootfs, j *job, f remotecache.F
 	if err != nil {
 		return stepResult{}, err
 	}
-	if err := r.images.Ensure(ctx, img,
+	if err := r.images.EnsureLayer(ctx, img,
 		image.UnpackOptions{ID: l.id, Sink: r.sink}); err != nil {
 		return stepResult{}, err
 	}

@@ -32,5 +32,6 @@
 // A layer is unpacked and stored while it is downloaded: it is transferred once and written
 // once. Each layer becomes a snapshot that is named by its chain ID, so images that begin with
 // the same layers share snapshots. A layer whose snapshot exists is not downloaded until its
-// blob is needed for an image that leaves the machine (Ensure).
+// blob is needed for an image that leaves the machine (Ensure). The layer of an imported result
+// is stored and read, and unpacked only if a step needs its files (EnsureLayer, UnpackOn).
 package image

@@ -506,7 +506,7 @@ func TestMismatch(t *testing.T) {
 	}{
 		{"diff ID", func(t *testing.T, m *made) {
 			m.cfg.RootFS.DiffIDs[1] = digest.FromString("x")
-		}, "but the configuration has sha256:2d711642"},
+		}, " has sha256:2d711642"},
 		{"blob's bytes", func(t *testing.T, m *made) {
 			d := m.man.Layers[1].Digest
 			m.blobs[d] = slices.Clone(m.blobs[d])
@@ -541,6 +541,23 @@ func TestMismatch(t *testing.T) {
 					!strings.Contains(err.Error(), m.man.Layers[1].Digest.String()) ||
 					!strings.Contains(err.Error(), "unpack "+img.Name) {
 					t.Errorf("got %v, want %q", err, tt.want)
+				}
+				// EnsureLayer finds the same fault without unpacking.
+				other := openState(t, t.TempDir(), driver)
+				a, err := other.Artifact(t.Context(), o.host+"/bad:1", ResolveOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range m.man.Layers {
+					layer, err := a.Layer(m.man.Layers[i], m.cfg.RootFS.DiffIDs[i])
+					if err != nil {
+						t.Fatal(err)
+					}
+					err = other.EnsureLayer(t.Context(), layer, UnpackOptions{})
+					if (err != nil) != (i == 1) ||
+						i == 1 && !strings.Contains(err.Error(), tt.want) {
+						t.Errorf("EnsureLayer of layer %d: %v, want %q for layer 1", i, err, tt.want)
+					}
 				}
 				// Only snapshots below the damaged layer may remain.
 				for _, id := range s.snapshotIDs(t) {

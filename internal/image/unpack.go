@@ -324,27 +324,36 @@ type unpacked struct {
 	applied diff.Applied
 }
 
-// unpack unpacks a layer: alone or, if full is set, on top of the visible layers below it. If its
-// blob in the store is damaged, unpack fetches the blob once more.
+// unpack unpacks a layer: alone or, if full is set, on top of the visible layers below it.
 func (u *unpacking) unpack(ctx context.Context, i int, parent snapshot.ID,
-	full bool) (unpacked, error) {
-	d := u.img.Manifest.Layers[i]
-	var bad error
-	for try := 0; ; try++ {
-		w, stored, err := u.unpackOnce(ctx, i, parent, full)
-		if err == nil {
-			return w, nil
-		}
-		if stored && try == 0 && (errors.Is(err, store.ErrDamaged) ||
-			errors.Is(err, store.ErrNotFound)) {
-			bad = err
-			continue
-		}
-		if bad != nil && !errors.Is(err, store.ErrDamaged) && !errors.Is(err, store.ErrNotFound) {
-			err = fmt.Errorf("%w; %w", bad, err)
-		}
-		return unpacked{}, fmt.Errorf("layer %s: %w", d.Digest, err)
+	full bool) (w unpacked, err error) {
+	err = refetching(func() (stored bool, err error) {
+		w, stored, err = u.unpackOnce(ctx, i, parent, full)
+		return stored, err
+	})
+	if err != nil {
+		return unpacked{}, fmt.Errorf("layer %s: %w", u.img.Manifest.Layers[i].Digest, err)
 	}
+	return w, nil
+}
+
+// refetching calls read, and calls it once more if the blob was in the store and was damaged: the
+// second call fetches the blob. stored reports whether the blob was in the store.
+func refetching(read func() (stored bool, err error)) error {
+	stored, first := read()
+	if !stored || !isBad(first) {
+		return first
+	}
+	_, err := read()
+	if err != nil && !isBad(err) {
+		err = fmt.Errorf("%w; %w", first, err)
+	}
+	return err
+}
+
+// isBad reports whether err is about a blob that is missing from the store or damaged there.
+func isBad(err error) bool {
+	return errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrNotFound)
 }
 
 func (u *unpacking) unpackOnce(ctx context.Context, i int, parent snapshot.ID,

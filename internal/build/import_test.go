@@ -1,0 +1,176 @@
+package build_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// TestImportThatLies exports results, changes the records or the layers of the export, and checks
+// what another machine makes of it: it runs the steps whose records are wrong, and its image is the
+// same as without an import.
+func TestImportThatLies(t *testing.T) {
+	const dockerfile = "FROM scratch\nRUN write a 1\nRUN write b 2\n"
+	const more = dockerfile + "RUN write c 3\n"
+	other := digest.FromString("other")
+	for _, tt := range []struct {
+		name string
+		// lie changes the record of the step "write b 2".
+		lie   func(dir string, r *remotecache.Record)
+		ran   []string
+		warns string
+	}{
+		{name: "nothing", lie: func(string, *remotecache.Record) {}},
+		{
+			name: "the blob has another content",
+			lie: func(dir string, r *remotecache.Record) {
+				damage(dir, r.Layer.Descriptor)
+			},
+			ran: []string{"write b 2"}, warns: "is damaged: its digest is",
+		},
+		{
+			name: "the diffID is that of another content",
+			lie:  func(_ string, r *remotecache.Record) { r.Layer.DiffID = other },
+			ran:  []string{"write b 2"}, warns: "its content has the digest",
+		},
+		{
+			name: "the diffID is no digest",
+			lie:  func(_ string, r *remotecache.Record) { r.Layer.DiffID = "other" },
+			ran:  []string{"write b 2"}, warns: "invalid checksum digest format",
+		},
+		{
+			name: "the size is wrong",
+			lie:  func(_ string, r *remotecache.Record) { r.Layer.Descriptor.Size++ },
+			ran:  []string{"write b 2"}, warns: "is damaged: it has",
+		},
+		{
+			name: "the layer is no tar",
+			lie: func(dir string, r *remotecache.Record) {
+				text := []byte("text that is no tar\n")
+				r.Layer.Descriptor = putBlob(dir, ocispec.MediaTypeImageLayer, text)
+				r.Layer.DiffID = digest.FromBytes(text)
+			},
+			ran: []string{"write b 2"}, warns: "read layer: unexpected EOF",
+		},
+		{
+			name: "the parent is another",
+			lie:  func(_ string, r *remotecache.Record) { r.Layer.Parent = other },
+			ran:  []string{"write b 2"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "cache")
+			at := time.Unix(1_000_000_000, 0)
+			o := imagebuild.Options{Image: imagebuild.ImageOptions{Epoch: &at}}
+			first := newBench(t, "copy")
+			first.real()
+			o.Cache.To = places("type=local,dest=" + dir)
+			made, _ := first.must(dockerfile, o)
+			layer := first.manifest(made).Layers[1]
+			forge(t, dir, func(doc *remotecache.Document) {
+				for i, r := range doc.Records {
+					if r.Layer != nil && r.Layer.Descriptor.Digest == layer.Digest {
+						tt.lie(dir, &doc.Records[i])
+					}
+				}
+			})
+			from, err := remotecache.ParseFrom("type=local,src=" + dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Cache = imagebuild.CacheOptions{From: []remotecache.Place{from}}
+			second := newBench(t, "copy")
+			second.real()
+			res, ran := second.must(dockerfile, o)
+			second.want("the other machine", ran, tt.ran...)
+			if res.Root.Digest != made.Root.Digest {
+				t.Errorf("the other machine makes %s, the first %s",
+					res.Root.Digest, made.Root.Digest)
+			}
+			w := strings.Join(second.warnings(), "\n")
+			if (tt.warns == "") != (w == "") || !strings.Contains(w, tt.warns) {
+				t.Errorf("warnings %q, want %q", w, tt.warns)
+			}
+			third := newBench(t, "copy")
+			third.real()
+			_, ran = third.must(more, o)
+			third.want("a step on it", ran, append(tt.ran, "write c 3")...)
+		})
+	}
+}
+
+// forge changes the records of a cache in a layout.
+func forge(t *testing.T, dir string, change func(*remotecache.Document)) {
+	t.Helper()
+	read := func(d digest.Digest, v any) {
+		data, err := os.ReadFile(blobPath(dir, d))
+		if err == nil {
+			err = json.Unmarshal(data, v)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	encode := func(v any) []byte {
+		data, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	index := filepath.Join(dir, ocispec.ImageIndexFile)
+	data, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ix ocispec.Index
+	if err := json.Unmarshal(data, &ix); err != nil {
+		t.Fatal(err)
+	}
+	var m ocispec.Manifest
+	read(ix.Manifests[0].Digest, &m)
+	var doc remotecache.Document
+	read(m.Config.Digest, &doc)
+	change(&doc)
+	m.Config = putBlob(dir, m.Config.MediaType, encode(doc))
+	d := putBlob(dir, ix.Manifests[0].MediaType, encode(m))
+	ix.Manifests[0].Digest, ix.Manifests[0].Size = d.Digest, d.Size
+	if err := os.WriteFile(index, encode(ix), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func blobPath(dir string, d digest.Digest) string {
+	return filepath.Join(dir, "blobs", d.Algorithm().String(), d.Encoded())
+}
+
+// putBlob writes a blob of a layout.
+func putBlob(dir, mediaType string, data []byte) ocispec.Descriptor {
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data),
+		Size: int64(len(data))}
+	if err := os.WriteFile(blobPath(dir, d.Digest), data, 0o644); err != nil {
+		panic(err)
+	}
+	return d
+}
+
+// damage changes a byte of a blob.
+func damage(dir string, d ocispec.Descriptor) {
+	path := blobPath(dir, d.Digest)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		panic(err)
+	}
+	data[len(data)/2] ^= 1
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		panic(err)
+	}
+}
