@@ -537,6 +537,11 @@ func TestTotal(t *testing.T) {
 	if got := []int{p.Stages[0].Total, p.Stages[1].Total}; !slices.Equal(got, []int{2, 2}) {
 		t.Errorf("Total = %v, want [2 2]", got)
 	}
+	var base dockerspec.DockerOCIImage
+	base.Config.OnBuild = []string{"RUN x", " workdir /y", "ENV A=1"}
+	if got := p.Stages[0].TotalOn(base); got != 4 {
+		t.Errorf("TotalOn an image with two steps = %d, want 4", got)
+	}
 }
 
 func FuzzParse(f *testing.F) {

@@ -437,13 +437,26 @@ func (s *Stage) countSteps() {
 		}
 	}
 	if in, ok := s.Base.(StageInput); ok {
-		for _, t := range in.Stage.triggers {
-			if word, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(t)),
-				" "); slices.Contains([]string{"add", "copy", "run", "workdir"}, word) {
-				s.Total++
-			}
+		s.Total += withAction(in.Stage.triggers)
+	}
+}
+
+// TotalOn returns the number of steps that have an action, including the triggers of base, the
+// configuration of the stage's base image.
+func (s *Stage) TotalOn(base dockerspec.DockerOCIImage) int {
+	return s.Total + withAction(base.Config.OnBuild)
+}
+
+// withAction returns the number of triggers whose steps have an action.
+func withAction(triggers []string) int {
+	n := 0
+	for _, t := range triggers {
+		switch verb, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(t)), " "); verb {
+		case "add", "copy", "run", "workdir":
+			n++
 		}
 	}
+	return n
 }
 
 func (p *Plan) findTarget() (*Stage, error) {

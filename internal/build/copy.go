@@ -57,7 +57,7 @@ func (s *Solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy,
 	if err != nil {
 		return nil, err
 	}
-	c.owners = s.hasOwners(a.From)
+	c.owners = s.e.cfg.Inputs.HasOwners(a.From)
 	j.local = j.local && !c.owners
 	if len(remote) == 0 && from.key != "" {
 		j.defKey, err = makeKey(cur.key, "copy from", a, from.key, epochKey(s.e.epoch))

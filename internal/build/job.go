@@ -86,8 +86,6 @@ type inputName struct {
 type stepInputs interface {
 	// files opens an input, which may have to be built first.
 	files(ctx context.Context, in parser.Input) (*inputs.Files, error)
-	// hasOwners reports whether the owners of an input's files are kept in the image.
-	hasOwners(in parser.Input) bool
 	// snapshotOf makes a snapshot of files of a context, so that they can be mounted.
 	snapshotOf(ctx context.Context, f *inputs.Files, m *source.Match,
 		whole bool) (id snapshot.ID, place string, err error)
@@ -147,15 +145,4 @@ func (s *Solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
 	}
 	return &job{key: key, action: &mkdirAction{w: s.e.worker, key: key,
 		mkdir: &executor.Mkdir{Path: a.Path, User: a.User}}}, nil
-}
-
-// hasOwners reports whether the owners of an input's files are kept in the image: they are if the
-// input is a stage or an image.
-func (s *Solver) hasOwners(in parser.Input) bool {
-	c, ok := in.(parser.ContextInput)
-	if ok {
-		_, ok = s.e.cfg.Inputs.ContextImage(c)
-		return ok
-	}
-	return true
 }

@@ -26,6 +26,7 @@ type runAction struct {
 	w       *worker
 	opts    *RunOptions
 	mounter *runmount.Mounter
+	in      *inputs.Inputs
 	inputs  stepInputs
 
 	instr    *parser.Run
@@ -44,8 +45,8 @@ type runAction struct {
 func (s *Solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run,
 	name namer) (*job, error) {
 	r := &runAction{
-		w: s.e.worker, opts: &s.e.cfg.Run, mounter: s.mounter(), inputs: s,
-		instr: a, key: cur.key,
+		w: s.e.worker, opts: &s.e.cfg.Run, mounter: s.mounter(), in: s.e.cfg.Inputs,
+		inputs: s, instr: a, key: cur.key,
 		platform: parser.FormatPlatform(st.Platform),
 		from:     map[int]*inputs.Files{}, content: map[int]digest.Digest{},
 		digested: map[int]*source.Match{},
@@ -65,7 +66,7 @@ func (s *Solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 			return nil, err
 		}
 		names = append(names, from.key)
-		named, local, plain = named && from.key != "", local && !s.hasOwners(m.From), false
+		named, local, plain = named && from.key != "", local && !r.in.HasOwners(m.From), false
 		if _, ok := m.From.(parser.StageInput); ok {
 			results = append(results, from.result)
 		}
@@ -194,7 +195,7 @@ func (r *runAction) mountQuery(m parser.RunMount) source.Query {
 	src := path.Join("/", m.Source)
 	return source.Query{
 		Patterns: []string{src}, Literal: true, KeepOwner: true, Epoch: r.w.epoch,
-		Root: m.Type == parser.MountBind && (src != "/" || r.inputs.hasOwners(m.From)),
+		Root: m.Type == parser.MountBind && (src != "/" || r.in.HasOwners(m.From)),
 	}
 }
 

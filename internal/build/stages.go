@@ -215,26 +215,11 @@ func (s *Solver) stageLabel(ctx context.Context, st *parser.Stage, n int) string
 // total returns the number of a stage's steps that have an action, including the triggers of its
 // base image.
 func (s *Solver) total(ctx context.Context, st *parser.Stage) int {
-	in, ok := st.Base.(parser.ImageInput)
-	if c, is := st.Base.(parser.ContextInput); is {
-		in, ok = s.e.cfg.Inputs.ContextImage(c)
-	}
-	if !ok {
+	base, err := s.e.cfg.Inputs.BaseConfig(ctx, st)
+	if err != nil { // it was resolved when the plan was made
 		return st.Total
 	}
-	// it was resolved when the plan was made
-	img, err := s.e.cfg.Inputs.Resolve(ctx, in)
-	if err != nil {
-		return st.Total
-	}
-	n := st.Total
-	for _, trigger := range img.Config.Config.OnBuild {
-		switch verb, _, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(trigger)), " "); verb {
-		case "RUN", "COPY", "ADD", "WORKDIR":
-			n++
-		}
-	}
-	return n
+	return st.TotalOn(base)
 }
 
 func (s *Solver) stepID(st *parser.Stage, n int) event.ID {

@@ -17,6 +17,17 @@ type Files struct {
 	Stage bool
 }
 
+// HasOwners reports whether the owners of an input's files are kept in the image: they are if the
+// input is a stage or an image.
+func (in *Inputs) HasOwners(input parser.Input) bool {
+	c, ok := input.(parser.ContextInput)
+	if ok {
+		_, ok = in.ContextImage(c)
+		return ok
+	}
+	return true
+}
+
 // OfSnapshot opens a snapshot for reading.
 func (in *Inputs) OfSnapshot(ctx context.Context, id snapshot.ID) (*Files, error) {
 	tree, err := in.Tree(ctx, id)
