@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"syscall"
 
 	"github.com/layerbuild/layerbuild/executor/copyfs"
@@ -19,6 +20,23 @@ type Result struct {
 	Files copyfs.Result
 	// Warnings are messages for the user about a Process, one sentence each.
 	Warnings []string
+}
+
+// Messages returns all messages for the user, one sentence each: the attributes of files that could
+// not be kept, and the warnings.
+func (r *Result) Messages() []string {
+	f := &r.Files
+	var list []string
+	if f.StandIns > 0 {
+		list = append(list, fmt.Sprintf("device nodes cannot be made without root (%d, the first is %s): the image has them, and steps find empty files in their place", f.StandIns, f.FirstStandIn))
+	}
+	if f.AttrsLost > 0 {
+		list = append(list, fmt.Sprintf("extended attributes of an archive's files cannot be set without root and were left out (%d, the first is %s)", f.AttrsLost, f.FirstAttr))
+	}
+	if f.OwnersLost > 0 {
+		list = append(list, fmt.Sprintf("the owners of %d files could not be set (the first is %s): this user namespace has only one id", f.OwnersLost, f.FirstOwner))
+	}
+	return slices.Concat(list, f.Warnings, r.Warnings)
 }
 
 // Run runs one step and waits until its processes have ended and its mounts are gone. It returns an

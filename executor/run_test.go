@@ -6,10 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
@@ -124,4 +126,26 @@ func (im *image) mustRun(a Action) string {
 		im.t.Fatalf("%v\n%s", err, out)
 	}
 	return out
+}
+
+// TestMessages checks that each kind of loss has a message, and that warnings follow.
+func TestMessages(t *testing.T) {
+	r := Result{Files: copyfs.Result{
+		StandIns: 2, FirstStandIn: "dev/null", AttrsLost: 3, FirstAttr: "f: user.x",
+		OwnersLost: 4, FirstOwner: "g: 1:2", Warnings: []string{"of the files"},
+	}, Warnings: []string{"of the process"}}
+	got := r.Messages()
+	want := []string{"(2, the first is dev/null)", "(3, the first is f: user.x)",
+		"of 4 files could not be set (the first is g: 1:2)", "of the files", "of the process"}
+	if len(got) != len(want) {
+		t.Fatalf("messages %q, want %d", got, len(want))
+	}
+	for i, text := range want {
+		if !strings.Contains(got[i], text) {
+			t.Errorf("message %d is %q, want one with %q", i, got[i], text)
+		}
+	}
+	if got := (&Result{}).Messages(); len(got) > 0 {
+		t.Errorf("messages of a result without losses: %q", got)
+	}
 }

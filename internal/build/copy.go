@@ -195,14 +195,9 @@ func (c *copyAction) copyLocal() *copyfs.Copy {
 	return act
 }
 
-// tell warns about attributes that a copy could not keep.
+// tell sends the messages of a copy to its line, and warns about sockets that were left out.
 func (c *copyAction) tell(res executor.Result, out output) {
 	tell(res, out)
-	c.tellSockets(out)
-}
-
-// tellSockets warns about sockets that were left out of a copy.
-func (c *copyAction) tellSockets(out output) {
 	if c.match == nil || c.from.Snapshot != nil || len(c.match.Sockets) == 0 {
 		return
 	}
