@@ -106,7 +106,7 @@ var floors = []floor{
 			"internal/state internal/store parser"},
 	}},
 	{"conductor", []allowed{
-		{"internal/build", "diff executor executor/copyfs internal/cache internal/cachemount internal/event " +
+		{"internal/build", "executor executor/copyfs internal/cache internal/cachemount internal/event " +
 			"internal/image internal/inputs internal/layers internal/memo internal/mount " +
 			"internal/remotecache internal/runmount internal/secret internal/source " +
 			"internal/state parser snapshot"},

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
@@ -25,7 +24,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
-	"golang.org/x/sync/errgroup"
 )
 
 // Config holds the parts and options that the steps of a build share.
@@ -93,7 +91,10 @@ type Engine struct {
 	results results
 	// keeps equal steps of different stages from running at the same time
 	runs memo.Map[string, stepResult]
-	pool snapshotPool
+	// A step that changes nothing has a layer but no snapshot: the next step runs on the snapshot
+	// before it. Each snapshot would be one more directory that overlay has to open for all later
+	// steps.
+	pool snapshot.Pool
 }
 
 // New returns an engine. Close it after its solvers have returned.
@@ -104,7 +105,7 @@ func New(c Config) *Engine {
 	if c.Ran == nil {
 		c.Ran = &Ran{}
 	}
-	e := &Engine{cfg: c}
+	e := &Engine{cfg: c, pool: snapshot.Pool{From: c.Snapshots}}
 	if c.Epoch != nil {
 		seconds := c.Epoch.Unix()
 		e.epoch = &seconds
@@ -276,7 +277,7 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	if err := e.cfg.Lazy.Materialize(ctx, cur.top); err != nil {
 		return stepResult{}, err
 	}
-	active, err := e.pool.take(ctx, e.cfg.Snapshots, parent)
+	active, err := e.pool.Take(ctx, parent)
 	if err != nil {
 		return stepResult{}, err
 	}
@@ -292,7 +293,7 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 			if err := e.cfg.Checker.NoOp(ctx, active); err != nil {
 				return stepResult{}, errors.Join(err, active.Discard())
 			}
-			if err := e.pool.put(parent, active); err != nil {
+			if err := e.pool.Put(parent, active); err != nil {
 				return stepResult{}, err
 			}
 			return e.results.add(ctx, j, cache.Record{Snapshot: string(cur.top), NoOp: true})
@@ -308,10 +309,8 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	return e.results.add(ctx, j, cache.Record{Snapshot: string(id)})
 }
 
-// runLinked runs a job on an empty snapshot and applies the result to active (COPY --link):
-// symbolic links in active are replaced and not followed, and directories get the modes that the
-// job sets. It is used if snapshots are whole trees. If they are overlays, the result is stacked on
-// the parent instead.
+// runLinked runs a job on an empty snapshot and stacks the result on active (COPY --link). It is
+// used if snapshots are whole trees; overlays are stacked by their parents.
 func (e *Engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
 	out output) (err error) {
 	alone, err := e.cfg.Snapshots.Prepare(ctx, "")
@@ -322,26 +321,5 @@ func (e *Engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
 	if err := j.action.run(ctx, alone, out); err != nil {
 		return err
 	}
-	r, w := io.Pipe()
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		_, err := diff.Write(ctx, w, diff.Tree{Dir: alone.Upper(), Full: true,
-			StandIns: e.cfg.State.NS.Rootless}, diff.Options{Warn: func(path, problem string) {
-			out.warn(path + ": " + problem)
-		}})
-		return errors.Join(err, w.CloseWithError(err))
-	})
-	g.Go(func() error {
-		o := diff.ApplyOptions{Full: true}
-		if e.cfg.State.NS.SingleID {
-			o.OnOwnerError = func(string, int, int, error) {} // the action has warned of it
-		}
-		if e.cfg.State.NS.Rootless {
-			o.OnStandIn = func(string) {} // the action has already warned about it
-		}
-		_, err := diff.Apply(ctx, r, active.Upper(), o)
-		r.CloseWithError(err)
-		return err
-	})
-	return g.Wait()
+	return layers.Stack(ctx, e.cfg.State, alone, active, out.warn)
 }
