@@ -2,9 +2,12 @@ package analyze
 
 import (
 	"encoding/json"
+	"errors"
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/giturl"
 )
 
 // parsed holds the parts of an instruction that a remedy needs.
@@ -216,13 +219,13 @@ func (r *Report) copied(instruction int) (copied, bool) {
 	return c, true
 }
 
-// fetched reports whether ADD fetches or unpacks a source.
+// fetched reports whether ADD fetches or unpacks a source, or may do so: not every builder takes
+// the same addresses for git repositories.
 func fetched(s string) bool {
-	s = strings.ToLower(s)
-	if strings.Contains(s, "://") || strings.HasPrefix(s, "git@") || strings.Contains(s, ".git#") ||
-		strings.HasSuffix(s, ".git") || strings.HasPrefix(s, "github.com/") {
+	if _, err := giturl.Parse(s); !errors.Is(err, giturl.ErrNotGit) || strings.Contains(s, "://") {
 		return true
 	}
+	s = strings.ToLower(s)
 	for _, end := range []string{".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tar.gz",
 		".tar.bz2", ".tar.xz", ".tar.zst"} {
 		if strings.HasSuffix(s, end) {

@@ -92,6 +92,24 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// TestFetched checks which sources of ADD are not treated as copied files.
+func TestFetched(t *testing.T) {
+	for source, want := range map[string]bool{
+		"f": false, "dir/f": false, "./d": false, "a@b": false, "a:b": false,
+		"r.git": false, "vendor/r.git/": false, // directories of the context
+		"https://h/f": true, "HTTP://h/f": true, "ftp://h/f": true,
+		"https://h/r.git#v1:sub": true, "git://h/r": true, "ssh://git@h/r": true,
+		"git@h:u/r": true, "deploy@h:u/r.git#main": true, "github.com/u/r": true,
+		"https://h/r.git?unknown=1": true,
+		// archives
+		"a.tar": true, "a.TGZ": true, "a.tar.zst": true, "a*": true, "a.tar/f": false,
+	} {
+		if got := fetched(source); got != want {
+			t.Errorf("fetched(%q) = %v, want %v", source, got, want)
+		}
+	}
+}
+
 // FuzzRemedy computes the remedies for random instructions.
 func FuzzRemedy(f *testing.F) {
 	for _, s := range []string{"COPY a /d/a", "COPY [\"a\"]", "RUN rm -rf /d", "RUN mv /d/a /b",

@@ -69,7 +69,7 @@ var floors = []floor{
 		{"diff", "internal/blocks internal/dirfd internal/fileentry internal/unpack"},
 		{"export", "internal/subprocess internal/atomicfile internal/event internal/ocidoc internal/ocijson " +
 			"internal/platform internal/reference internal/stagedir internal/suggest internal/unpack"},
-		{"analyze", "internal/pattern internal/units internal/unpack"},
+		{"analyze", "internal/giturl internal/pattern internal/units internal/unpack"},
 		{"analyze/browse", "analyze internal/dirfd internal/ui internal/units"},
 		{"analyze/html", "analyze internal/ui internal/units"},
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
