@@ -32,9 +32,7 @@ type Artifact struct {
 // Artifact finds the artifact that a name refers to (the package comment lists the forms of names).
 // Answers of registries are not recorded in the cache. With o.Pull the local store is not searched.
 func (r *Resolver) Artifact(ctx context.Context, ref string, o ResolveOptions) (*Artifact, error) {
-	if o.Platform.OS == "" && o.Platform.Architecture == "" {
-		o.Platform = platform.Host()
-	}
+	o.Platform = platform.Complete(o.Platform)
 	loc, err := parseLocation(ref)
 	if err != nil {
 		return nil, err

@@ -71,9 +71,7 @@ type ResolveOptions struct {
 // returns, the manifest and the configuration are in the store. If a request to a registry fails,
 // the error is that of registry.Client.Resolve.
 func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*Image, error) {
-	if o.Platform.OS == "" && o.Platform.Architecture == "" {
-		o.Platform = platform.Host()
-	}
+	o.Platform = platform.Complete(o.Platform)
 	if o.Any {
 		o.Platform = registry.Any()
 	}

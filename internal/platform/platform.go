@@ -57,30 +57,20 @@ func Parse(s string) (ocispec.Platform, error) {
 	switch len(parts) {
 	case 1:
 		if slices.Contains(knownOS, p.OS) {
-			host := Host()
-			p.Architecture, p.Variant = host.Architecture, host.Variant
-			if p.Variant == "v7" && p.Architecture == "arm" {
-				p.Variant = ""
-			}
+			p.Architecture, p.Variant = shortArch(runtime.GOARCH)
 			return p, nil
 		}
-		p.Architecture, p.Variant = normalArch(parts[0], "")
-		if p.Architecture == "arm" && p.Variant == "v7" {
-			p.Variant = ""
-		}
+		p.Architecture, p.Variant = shortArch(parts[0])
 		if !slices.Contains(knownArch, p.Architecture) {
 			return ocispec.Platform{}, fmt.Errorf("%q: unknown operating system or architecture", s)
 		}
 		p.OS, p.OSVersion, p.OSFeatures = runtime.GOOS, "", nil
 	case 2:
-		p.Architecture, p.Variant = normalArch(parts[1], "")
-		if p.Architecture == "arm" && p.Variant == "v7" {
-			p.Variant = ""
-		}
+		p.Architecture, p.Variant = shortArch(parts[1])
 	case 3:
 		p.Architecture, p.Variant = normalArch(parts[1], parts[2])
 		if p.Architecture == "arm64" && p.Variant == "" {
-			p.Variant = "v8"
+			p.Variant = DefaultVariant(p.Architecture)
 		}
 	default:
 		return ocispec.Platform{}, fmt.Errorf("%q: cannot parse platform specifier", s)
@@ -94,6 +84,29 @@ func Normalize(p ocispec.Platform) ocispec.Platform {
 	p.OS = normalOS(p.OS)
 	p.Architecture, p.Variant = normalArch(p.Architecture, p.Variant)
 	return p
+}
+
+// Complete is like Normalize. A missing architecture is the one of this machine, like a missing
+// operating system.
+func Complete(p ocispec.Platform) ocispec.Platform {
+	if p.Architecture == "" {
+		p.Architecture = runtime.GOARCH
+	}
+	return Normalize(p)
+}
+
+// DefaultVariant returns the variant of an architecture (as GOARCH spells it) that a platform
+// without a variant means; "" if the architecture has no variants.
+func DefaultVariant(arch string) string {
+	switch arch {
+	case "amd64":
+		return "v1"
+	case "arm":
+		return "v7"
+	case "arm64":
+		return "v8"
+	}
+	return ""
 }
 
 // Format writes a platform as os/arch[/variant], with version and
@@ -166,32 +179,43 @@ func normalOS(os string) string {
 	}
 }
 
+// shortArch is like normalArch for an architecture without a variant. It leaves out the default
+// variant of arm too, as containerd does when it parses a platform.
+func shortArch(arch string) (string, string) {
+	arch, variant := normalArch(arch, "")
+	return arch, unlessDefault(arch, variant)
+}
+
+func unlessDefault(arch, variant string) string {
+	if variant == DefaultVariant(arch) {
+		return ""
+	}
+	return variant
+}
+
 func normalArch(arch, variant string) (string, string) {
 	arch, variant = strings.ToLower(arch), strings.ToLower(variant)
 	switch arch {
 	case "i386", "i686", "x86":
 		return "386", ""
 	case "x86_64", "x86-64", "amd64":
-		if variant == "v1" {
-			variant = ""
-		}
-		return "amd64", variant
+		return "amd64", unlessDefault("amd64", variant)
 	case "aarch64", "arm64":
 		switch variant {
-		case "8", "v8", "v8.0":
-			variant = ""
+		case "8", "v8.0":
+			variant = "v8"
 		case "9", "9.0", "v9.0":
 			variant = "v9"
 		}
-		return "arm64", variant
+		return "arm64", unlessDefault("arm64", variant)
 	case "armhf":
-		return "arm", "v7"
+		return "arm", DefaultVariant("arm")
 	case "armel":
 		return "arm", "v6"
 	case "arm":
 		switch variant {
 		case "":
-			variant = "v7"
+			variant = DefaultVariant(arch)
 		case "5", "6", "7", "8":
 			variant = "v" + variant
 		}

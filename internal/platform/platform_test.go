@@ -53,3 +53,22 @@ func TestSame(t *testing.T) {
 		t.Errorf("Host = %v", host)
 	}
 }
+
+// TestDefaultVariant checks that an architecture and its default variant are the same platform, and
+// that a missing architecture is this machine's only for Complete.
+func TestDefaultVariant(t *testing.T) {
+	variants := map[string]string{"amd64": "v1", "arm": "v7", "arm64": "v8", "386": ""}
+	for arch, want := range variants {
+		got := DefaultVariant(arch)
+		with := ocispec.Platform{OS: "linux", Architecture: arch, Variant: got}
+		if got != want || !Same(with, ocispec.Platform{OS: "linux", Architecture: arch}) {
+			t.Errorf("DefaultVariant(%q) = %q, want %q", arch, got, want)
+		}
+	}
+	if got := Complete(ocispec.Platform{}); Format(got) != Format(Host()) {
+		t.Errorf("Complete of nothing: %s, want %s", Format(got), Format(Host()))
+	}
+	if got := Normalize(ocispec.Platform{OS: "linux"}).Architecture; got != "" {
+		t.Errorf("Normalize has added the architecture %s", got)
+	}
+}

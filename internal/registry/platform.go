@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -13,28 +12,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// normalize returns the canonical spelling of a platform. Missing fields are those of this
-// machine.
-func normalize(p ocispec.Platform) ocispec.Platform {
-	if p.Architecture == "" {
-		p.Architecture = runtime.GOARCH
-	}
-	return platform.Normalize(p)
-}
-
 // level orders the variants of an architecture; a machine runs those up to its own.
 func level(p ocispec.Platform) int {
-	v := strings.TrimPrefix(p.Variant, "v")
-	if v == "" {
-		switch p.Architecture {
-		case "arm64":
-			return 80
-		case "amd64":
-			return 10
-		}
-		return 0
+	variant := p.Variant
+	if variant == "" {
+		variant = platform.DefaultVariant(p.Architecture)
 	}
-	major, minor, _ := strings.Cut(v, ".")
+	major, minor, _ := strings.Cut(strings.TrimPrefix(variant, "v"), ".")
 	n := 0
 	for _, d := range []byte(major) {
 		if d < '0' || d > '9' || n > 1000 {
@@ -55,7 +39,7 @@ func distance(want, have ocispec.Platform) int {
 	if want.OS == anyOS {
 		return 0
 	}
-	want, have = normalize(want), normalize(have)
+	want, have = platform.Complete(want), platform.Complete(have)
 	if want.OS != have.OS || want.OSVersion != "" && have.OSVersion != "" &&
 		want.OSVersion != have.OSVersion {
 		return -1
@@ -92,7 +76,7 @@ const anyOS = "any"
 func Matches(want, have ocispec.Platform) bool { return distance(want, have) >= 0 }
 
 // FormatPlatform formats a platform as users write it: "linux/arm/v7".
-func FormatPlatform(p ocispec.Platform) string { return platform.Short(normalize(p)) }
+func FormatPlatform(p ocispec.Platform) string { return platform.Short(platform.Complete(p)) }
 
 // maxBare limits how many entries of an index WithPlatforms reads.
 const maxBare = 32

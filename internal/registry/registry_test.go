@@ -339,6 +339,30 @@ func TestResolveAndFetch(t *testing.T) {
 	}
 }
 
+// TestVariants checks that an image without a variant counts as one for the default variant.
+func TestVariants(t *testing.T) {
+	of := func(arch, variant string) ocispec.Platform {
+		return ocispec.Platform{OS: "linux", Architecture: arch, Variant: variant}
+	}
+	for _, test := range []struct {
+		want, have ocispec.Platform
+		ok         bool
+	}{
+		{of("arm64", "v9"), of("arm64", ""), true},
+		{of("arm64", ""), of("arm64", "v9"), false},
+		{of("arm64", "v7"), of("arm64", ""), false},
+		{of("amd64", "v2"), of("amd64", ""), true},
+		{of("amd64", ""), of("amd64", "v2"), false},
+		{of("arm", "v6"), of("arm", ""), false},
+		{of("arm", ""), of("arm", "v6"), true},
+		{of("riscv64", ""), of("riscv64", ""), true},
+	} {
+		if got := Matches(test.want, test.have); got != test.ok {
+			t.Errorf("Matches(%v, %v) = %t", test.want, test.have, got)
+		}
+	}
+}
+
 func TestPlatforms(t *testing.T) {
 	s := newServer(t, false)
 	b := blobs{}
