@@ -57,20 +57,28 @@ type Layer struct {
 func (l *Layer) Epoch() *int64 { return layers.EpochOf(l.Sealed) }
 
 // Sort sorts the records and removes duplicates, so that the same results always have the same
-// document.
+// document, in whatever order they were added. Duplicates have the same key, and the same layer on
+// the same layers; the one that was built first is kept.
 func (doc *Document) Sort() {
-	compare := func(a, b Record) int {
-		n := cmp.Compare(a.Key, b.Key)
-		if n == 0 && a.Layer != nil && b.Layer != nil {
-			n = cmp.Compare(a.Layer.Parent+a.Layer.DiffID, b.Layer.Parent+b.Layer.DiffID)
+	result := func(r Record) digest.Digest {
+		if r.Layer == nil {
+			return ""
 		}
-		return n
+		return r.Layer.Parent + r.Layer.DiffID
 	}
-	slices.SortStableFunc(doc.Records, compare)
+	blob := func(r Record) string {
+		if r.Layer == nil {
+			return ""
+		}
+		return string(r.Layer.Descriptor.Digest) + r.Layer.Sealed
+	}
+	slices.SortFunc(doc.Records, func(a, b Record) int {
+		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(result(a), result(b)),
+			a.Created.Compare(b.Created), cmp.Compare(a.Content, b.Content),
+			cmp.Compare(blob(a), blob(b)))
+	})
 	doc.Records = slices.CompactFunc(doc.Records,
-		func(a, b Record) bool {
-			return compare(a, b) == 0 && (a.Layer == nil) == (b.Layer == nil)
-		})
+		func(a, b Record) bool { return a.Key == b.Key && result(a) == result(b) })
 }
 
 // errNoRecords is returned for an image without inline records.

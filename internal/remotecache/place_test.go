@@ -51,13 +51,3 @@ func TestParsePlaces(t *testing.T) {
 		}
 	}
 }
-
-func TestDocumentIsSorted(t *testing.T) {
-	a, b := Record{Key: "a"}, Record{Key: "b", Layer: &Layer{Parent: "p", DiffID: "x"}}
-	other := Record{Key: "b", Layer: &Layer{Parent: "q", DiffID: "x"}}
-	one := Document{Records: []Record{other, b, a, b, a}}
-	one.Sort()
-	if diff := cmp.Diff([]Record{a, b, other}, one.Records); diff != "" {
-		t.Errorf("sorted: %s", diff)
-	}
-}
