@@ -2,6 +2,7 @@ package remotecache
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -162,16 +163,22 @@ func checkType(fields [][2]string, known ...string) error {
 	}
 	last := len(known) - 1
 	list := strings.Join(known[:last], ", ") + " or " + known[last]
+	given := false
 	for _, f := range fields {
 		switch {
 		case f[0] != "type":
-		case slices.Contains(known, f[1]):
-			return nil
-		default:
+		case given:
+			return errors.New("type is given twice")
+		case !slices.Contains(known, f[1]):
 			return fmt.Errorf("type %q is not supported: %s is expected", f[1], list)
+		default:
+			given = true
 		}
 	}
-	return fmt.Errorf("type is missing: %s is expected", list)
+	if !given {
+		return fmt.Errorf("type is missing: %s is expected", list)
+	}
+	return nil
 }
 
 // String returns the place in the form that the progress shows.

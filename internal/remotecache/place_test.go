@@ -24,6 +24,9 @@ func TestParsePlaces(t *testing.T) {
 		{ParseFrom, "type=gha,scope=x", Place{}, `type "gha" is not supported`},
 		{ParseFrom, "type=s3", Place{}, `type "s3" is not supported`},
 		{ParseFrom, "type=local,src=d,digest=x", Place{}, "invalid checksum digest format"},
+		{ParseFrom, "type=local,src=d,type=gha", Place{}, "type is given twice"},
+		{ParseFrom, "type=local,type=local,src=d", Place{}, "type is given twice"},
+		{ParseFrom, "src=d", Place{}, "type is missing: registry or local is expected"},
 		{ParseFrom, "", Place{}, "a name or type=TYPE"},
 		{ParseFrom, "a,type=local", Place{}, `"a" is not key=value`},
 		{ParseTo, "app:c", Place{Type: "registry", Ref: "app:c", Plain: true}, ""},
@@ -38,6 +41,9 @@ func TestParsePlaces(t *testing.T) {
 		{ParseTo, "type=registry,ref=r,compression=zstd", Place{}, "to --output"},
 		{ParseTo, "type=inline,mode=max", Place{}, "only the results of its own stages"},
 		{ParseTo, "type=local,src=d", Place{}, `unknown key "src"`},
+		{ParseTo, "type=inline,type=local,mode=max", Place{}, "type is given twice"},
+		{ParseTo, "type=local,mode=max", Place{}, "dest=DIR is missing"},
+		{ParseTo, "mode=max", Place{}, "type is missing: registry, local or inline is expected"},
 	} {
 		got, err := c.parse(c.in)
 		if c.err != "" {
