@@ -48,8 +48,9 @@ func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms 
 				sink(event.Warning{ID: id,
 					Message: fmt.Sprintf("the cache at %s is not used: %v", place, err),
 					Time:    time.Now()})
+				err = nil
 			}
-			sink(event.Done{ID: id, Note: fmt.Sprintf("%d records", len(found[i])),
+			sink(event.Done{ID: id, Err: err, Note: fmt.Sprintf("%d records", len(found[i])),
 				Time: time.Now()})
 			return gctx.Err()
 		})
