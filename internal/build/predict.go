@@ -42,9 +42,19 @@ func (s *Solver) starts(ctx context.Context, st *parser.Stage) bool {
 	return !s.predicts() || s.startSet(ctx)[st]
 }
 
+// startSet returns the stages that the build starts, found once for all callers. If ctx ends, it
+// returns all stages for this caller.
 func (s *Solver) startSet(ctx context.Context) map[*parser.Stage]bool {
-	s.startOnce.Do(func() { s.start = s.findStartSet(ctx) })
-	return s.start
+	start, err := s.start.Do(ctx, struct{}{}, func() (map[*parser.Stage]bool, error) {
+		return s.findStartSet(ctx), context.Cause(ctx)
+	})
+	if err != nil {
+		start = map[*parser.Stage]bool{}
+		for _, st := range s.plan.Stages {
+			start[st] = true
+		}
+	}
+	return start
 }
 
 func (s *Solver) findStartSet(ctx context.Context) map[*parser.Stage]bool {
@@ -67,12 +77,14 @@ func (s *Solver) findStartSet(ctx context.Context) map[*parser.Stage]bool {
 // all results are exported, since then all stages are needed.
 func (s *Solver) predicts() bool { return !s.e.cfg.Imports.Empty() && !s.e.cfg.ExportAll }
 
+// predict returns the prediction of a stage, made once for all callers. One that was made while ctx
+// ended may lack keys of files that were not digested; it is not kept.
 func (s *Solver) predict(ctx context.Context, st *parser.Stage) prediction {
 	if !s.predicts() {
 		return prediction{}
 	}
 	f, err := s.predictions.Do(ctx, st, func() (prediction, error) {
-		return s.makePrediction(ctx, st), nil
+		return s.makePrediction(ctx, st), context.Cause(ctx)
 	})
 	if err != nil {
 		return prediction{needs: st.Needs}

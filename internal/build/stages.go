@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
@@ -55,8 +54,7 @@ type Solver struct {
 
 	stages      memo.Map[*parser.Stage, rootfs]
 	predictions memo.Map[*parser.Stage, prediction]
-	startOnce   sync.Once
-	start       map[*parser.Stage]bool // the stages that run starts, set by startOnce
+	start       memo.Map[struct{}, map[*parser.Stage]bool] // the stages that run starts
 
 	collector remotecache.Collector // for --cache-to
 	// prefetch lists images that are unpacked while the first steps run.

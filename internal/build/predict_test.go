@@ -1,0 +1,76 @@
+package build
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/parser"
+	"github.com/layerbuild/layerbuild/snapshot"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// oneResult has the same result for each step: a snapshot on the empty file system, made from files
+// of that snapshot.
+type oneResult struct {
+	Records
+	Snapshots
+}
+
+func (oneResult) Get(cache.Key) (cache.Record, bool) {
+	return cache.Record{Snapshot: "made", Inputs: joinResults([]snapshot.ID{"made"})}, true
+}
+
+func (oneResult) Stat(context.Context, snapshot.ID) (snapshot.Info, error) {
+	return snapshot.Info{}, nil
+}
+
+// oneRecord is an artifact with one imported record, whose key no step has.
+type oneRecord struct{}
+
+func (oneRecord) Artifact(context.Context, string,
+	image.ResolveOptions) (*image.Artifact, error) {
+	a := &image.Artifact{Config: []byte(`{"records": [{"key": "other"}]}`)}
+	a.Manifest.Config.MediaType = remotecache.MediaType
+	return a, nil
+}
+
+// TestPredictionAfterCancel predicts with a context that has ended, so that the files of the build
+// context are not digested, and then with one that has not. The second caller must find that the
+// result of the last stage is known, and that the stage from which it copies is not needed.
+func TestPredictionAfterCancel(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	file, err := parser.Parse("Dockerfile", []byte("FROM scratch AS tools\nCOPY f /tool\n"+
+		"FROM scratch\nCOPY --from=tools /tool /\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := file.Plan(parser.PlanOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	imports, err := remotecache.Import(t.Context(), oneRecord{}, make([]remotecache.Place, 1),
+		make([]ocispec.Platform, 1), event.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newKeySolver(t, dir, Config{Records: oneResult{}, Snapshots: oneResult{},
+		Imports: imports}, nil)
+	s.plan = plan
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got := s.Work(ended); got != 2 {
+		t.Errorf("a caller that was cancelled: %d steps, want those of both stages", got)
+	}
+	if got := s.Work(t.Context()); got != 1 {
+		t.Errorf("the caller after it: %d steps, want 1, of the last stage", got)
+	}
+}
