@@ -230,7 +230,7 @@ func TestRemoteCache(t *testing.T) {
 			want: []string{"copy /", "copy /", "nothing", "write a 1",
 				"write other 1", "write tool 1"}},
 		{name: "a cache without layers", to: "type=local,mode=max,dest=", damage: removeLayers,
-			warns: "cannot read its result from the cache",
+			warns: "cannot read the step's result",
 			want: []string{"copy /", "copy /", "nothing", "write a 1",
 				"write other 1", "write tool 1"}},
 	} {
@@ -277,6 +277,34 @@ func TestRemoteCache(t *testing.T) {
 				second.want("the same there again", ran)
 			}
 		})
+	}
+}
+
+// TestSecondRemoteCache imports from two places with the same records. The layers of the first are
+// missing, and those of the second are used.
+func TestSecondRemoteCache(t *testing.T) {
+	const dockerfile = "FROM scratch\nRUN write a 1\nRUN write b 2\n"
+	first := newBench(t, "copy")
+	first.real()
+	one, other := filepath.Join(t.TempDir(), "one"), filepath.Join(t.TempDir(), "other")
+	first.must(dockerfile, imagebuild.Options{Cache: imagebuild.CacheOptions{
+		To: places("type=local,dest="+one, "type=local,dest="+other)}})
+	removeLayers(one)
+	second := newBench(t, "copy")
+	second.real()
+	var from []remotecache.Place
+	for _, dir := range []string{one, other} {
+		p, err := remotecache.ParseFrom("type=local,src=" + dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from = append(from, p)
+	}
+	_, ran := second.must(dockerfile, imagebuild.Options{
+		Cache: imagebuild.CacheOptions{From: from}})
+	second.want("the other machine", ran)
+	if w := second.warnings(); len(w) != 2 || !strings.Contains(w[0], "the step's result") {
+		t.Errorf("warnings %q, want one for each step", w)
 	}
 }
 

@@ -46,7 +46,14 @@ type results struct {
 	epoch     *int64 // see Engine
 	sink      event.Sink
 
-	fetched memo.Map[string, stepResult] // imported results, by key and parent
+	fetched memo.Map[fetchKey, stepResult] // imported results
+}
+
+// fetchKey identifies an imported record on a snapshot. A result that cannot be fetched from one
+// place may be in another one, which has a record, and so a layer, of its own.
+type fetchKey struct {
+	layer *remotecache.Layer
+	on    snapshot.ID
 }
 
 // find looks for the result of a job on cur, first in the cache of this machine. It downloads the
@@ -230,7 +237,7 @@ func (r *results) imported(ctx context.Context, cur rootfs, j *job,
 		if f.Layer.Parent != parent {
 			continue
 		}
-		res, err := r.fetched.Do(ctx, string(f.Key)+" on "+string(cur.top),
+		res, err := r.fetched.Do(ctx, fetchKey{f.Layer, cur.top},
 			func() (stepResult, error) { return r.fetch(ctx, cur, j, f, l) })
 		if err == nil {
 			return res, true, nil
@@ -238,7 +245,7 @@ func (r *results) imported(ctx context.Context, cur rootfs, j *job,
 		if ctx.Err() != nil {
 			return stepResult{}, false, context.Cause(ctx)
 		}
-		output{l}.warn(fmt.Sprintf("running the step: cannot read its result from the cache at %s: %v", f.From.Name, err))
+		output{l}.warn(fmt.Sprintf("cannot read the step's result from the cache at %s: %v", f.From.Name, err))
 	}
 	return stepResult{}, false, nil
 }
