@@ -73,6 +73,8 @@ The flags --attest, --provenance, --sbom, --cgroup-parent and --debug of docker 
 				"give a secret to RUN --mount=type=secret,id=token"},
 			{"layerbuild build --check .", "check the Dockerfile and build nothing"},
 		},
+		common: []string{"file", "target", "build-arg", "platform", "secret", "tag", "output",
+			"push", "load", "no-cache", "cache-from", "cache-to", "check", "analyze", "progress"},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f buildFlags
 			f.define(fs)

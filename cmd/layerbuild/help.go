@@ -140,14 +140,39 @@ func help(w io.Writer, all []verb) error {
 	return err
 }
 
-// shortHelp prints the output of 'layerbuild VERB -h': a line for each flag.
+// shortHelp prints the output of 'layerbuild VERB -h', which fits one screen: a line for each flag,
+// or for each of v.common.
 func shortHelp(w io.Writer, v verb) error {
 	b := new(strings.Builder)
-	writeFlags(b, v, flagsOf(v))
-	fmt.Fprintf(b, "'layerbuild help %s' has the details.\n\n", v.name)
-	writeExamples(b, v.examples)
+	groups, others := commonFlags(v)
+	writeFlags(b, v, groups)
+	examples := v.examples
+	if others == 0 {
+		fmt.Fprintf(b, "'layerbuild help %s' has the details.\n\n", v.name)
+	} else {
+		fmt.Fprintf(b, "'layerbuild help %s' explains these flags and %d others.\n\n",
+			v.name, others)
+		examples = examples[:min(3, len(examples))]
+	}
+	writeExamples(b, examples)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// commonFlags returns the flags that the short help shows, and counts the others.
+func commonFlags(v verb) (groups []flagGroup, others int) {
+	for _, g := range flagsOf(v) {
+		all := len(g.flags)
+		if v.common != nil {
+			g.flags = slices.DeleteFunc(g.flags,
+				func(f flagInfo) bool { return !slices.Contains(v.common, f.name) })
+		}
+		others += all - len(g.flags)
+		if len(g.flags) > 0 {
+			groups = append(groups, g)
+		}
+	}
+	return groups, others
 }
 
 // longHelp prints the output of 'layerbuild help VERB'.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -53,6 +55,39 @@ func TestHelp(t *testing.T) {
 			if got := try(t, map[string]string{"HOME": "/"}, args...); got.err != nil {
 				t.Errorf("%q: %v", args, got.err)
 			}
+		}
+	}
+}
+
+// The short help fits one screen. A verb that leaves flags out of it prints their number.
+func TestShortHelp(t *testing.T) {
+	const screen = 42 // lines
+	for _, v := range verbs() {
+		var b bytes.Buffer
+		if err := shortHelp(&b, v); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(b.String(), "\n"); n > screen {
+			t.Errorf("%s -h has %d lines, more than %d: list the flags that people use most in"+
+				" common", v.name, n, screen)
+		}
+		total, shown := 0, 0
+		for _, g := range flagsOf(v) {
+			for _, f := range g.flags {
+				total++
+				if regexp.MustCompile(`(?m)^  (-.,|   ) --` + f.name + `\b`).Match(b.Bytes()) {
+					shown++
+				}
+			}
+		}
+		want, refers := total, "'layerbuild help "+v.name+"' has the details"
+		if v.common != nil {
+			want = len(v.common)
+			refers = fmt.Sprintf("explains these flags and %d others", total-want)
+		}
+		if shown != want || !strings.Contains(b.String(), refers) {
+			t.Errorf("%s -h shows %d of %d flags, want %d, and %q:\n%s", v.name, shown, total, want,
+				refers, b.String())
 		}
 	}
 }

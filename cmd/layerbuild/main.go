@@ -38,6 +38,8 @@ type verb struct {
 	summary  string // one line
 	notes    string // paragraphs of its long help, separated by empty lines
 	examples []example
+	// common has the names of the flags that the short help shows; nil: all.
+	common []string
 	// flags defines the verb's flags and returns the function that checks the command line.
 	flags func(fs *pflag.FlagSet) prepareFunc
 }
