@@ -45,17 +45,18 @@ func Drivers() []string {
 	return names
 }
 
-const needsPool = " needs a pool of block devices that root sets up; " +
-	"the drivers here need a directory only"
+const noPool = ": layerbuild keeps snapshots in a directory, not in a pool of block devices; " +
+	"leave out --driver"
 
-// otherDrivers are names of other programs' drivers. The values are messages for users: why there
-// is no such driver, or its name in this program. docs/LAYERS.md explains each.
+// otherDrivers are names of other programs' drivers. The values are messages for users: that there
+// is no such driver and what to use instead, or its name in this program. docs/LAYERS.md explains
+// each.
 var otherDrivers = map[string]string{
-	"aufs":         "aufs is not part of Linux, and the kernel's overlay does the same",
-	"devicemapper": "devicemapper" + needsPool,
-	"devmapper":    "devmapper" + needsPool,
-	"zfs": "zfs is not part of Linux; " +
-		"on a ZFS file system the first of the drivers here that works is used",
+	"aufs":         "there is no driver aufs; use overlay, which does the same",
+	"devicemapper": "there is no driver devicemapper" + noPool,
+	"devmapper":    "there is no driver devmapper" + noPool,
+	"zfs": "there is no driver zfs; for a state directory on ZFS leave out --driver: " +
+		"layerbuild then uses overlay (with OpenZFS 2.2 or later), fuse-overlayfs or copy",
 	"vfs":       "vfs, a whole tree for each layer, is called copy here",
 	"native":    "native, a whole tree for each layer, is called copy here",
 	"overlay2":  "overlay2 is called overlay here",
