@@ -531,6 +531,34 @@ func TestContexts(t *testing.T) {
 	}
 }
 
+// TestImageStages checks that the stages of the image are those below the target, and not those
+// that are only copied from.
+func TestImageStages(t *testing.T) {
+	p := mustPlan(t, "FROM busybox AS a\nFROM busybox AS b\nFROM a AS c\nFROM c AS d\nCOPY --from=b / /\n", PlanOptions{})
+	var names []string
+	for _, st := range p.ImageStages() {
+		names = append(names, st.Name)
+	}
+	if want := []string{"d", "c", "a"}; !slices.Equal(names, want) {
+		t.Errorf("ImageStages = %q, want %q", names, want)
+	}
+}
+
+// TestSplitSources checks that only ADD takes an address as one.
+func TestSplitSources(t *testing.T) {
+	c := Copy{Sources: []string{"a", "https://h/b", "git@h:c.git", "./d"}}
+	local, remote := c.SplitSources()
+	if !slices.Equal(local, c.Sources) || len(remote) > 0 {
+		t.Errorf("COPY: local %q, remote %q", local, remote)
+	}
+	c.Add = true
+	local, remote = c.SplitSources()
+	if !slices.Equal(local, []string{"a", "./d"}) ||
+		!slices.Equal(remote, []string{"https://h/b", "git@h:c.git"}) {
+		t.Errorf("ADD: local %q, remote %q", local, remote)
+	}
+}
+
 func TestTotal(t *testing.T) {
 	const src = "FROM busybox AS a\nENV A=1\nWORKDIR /x\nRUN x\nONBUILD COPY a b\nONBUILD ENV Q=1\nFROM a\nADD a b\n"
 	p := mustPlan(t, src, PlanOptions{})

@@ -426,6 +426,19 @@ func familiarName(name string) string {
 	return strings.TrimSuffix(ref.Familiar(), ":latest")
 }
 
+// ImageStages returns the stages whose steps are in the history of the image: the target, the stage
+// on which it is based, and so on.
+func (p *Plan) ImageStages() []*Stage {
+	list := []*Stage{p.Target}
+	for {
+		base, ok := list[len(list)-1].Base.(StageInput)
+		if !ok {
+			return list
+		}
+		list = append(list, base.Stage)
+	}
+}
+
 func (s *Stage) countSteps() {
 	for _, c := range s.commands {
 		switch c := c.(type) {

@@ -175,6 +175,21 @@ type Copy struct {
 	Checksum string `json:",omitempty"`
 }
 
+// SplitSources returns the sources that are patterns in From, and those that must be downloaded.
+func (c *Copy) SplitSources() (local, remote []string) {
+	if !c.Add {
+		return c.Sources, nil
+	}
+	for _, src := range c.Sources {
+		if kind, _ := SourceKind(src); kind == Local { // the parser has checked it
+			local = append(local, src)
+		} else {
+			remote = append(remote, src)
+		}
+	}
+	return local, remote
+}
+
 // Inline is a file whose contents are in the Dockerfile. Its mode is 0644.
 type Inline struct {
 	Name string

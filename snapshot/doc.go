@@ -21,6 +21,8 @@ package snapshot
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -30,6 +32,13 @@ import (
 
 // ID names a committed snapshot. It is one directory name: letters, digits, '_', '.' and '-'.
 type ID string
+
+// NewID returns a new random name for a snapshot.
+func NewID() ID {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // it never returns an error
+	return ID(hex.EncodeToString(b[:]))
+}
 
 var (
 	// ErrNotExist is returned when there is no committed snapshot of that name, or none that can be

@@ -108,11 +108,11 @@ var floors = []floor{
 	{"conductor", []allowed{
 		{"internal/build", "executor executor/copyfs internal/cache internal/cachemount internal/event " +
 			"internal/image internal/inputs internal/layers internal/memo internal/mount " +
-			"internal/remotecache internal/runmount internal/secret internal/source " +
+			"internal/remotecache internal/runmount internal/source " +
 			"internal/state parser snapshot"},
 		{"internal/imagebuild", "export internal/build internal/cachemount internal/event internal/image " +
 			"internal/imageanalysis internal/inputs internal/layers internal/outputs " +
-			"internal/remotecache internal/secret internal/source internal/state internal/store parser"},
+			"internal/remotecache internal/runmount internal/secret internal/source internal/state internal/store parser"},
 	}},
 	{"program", []allowed{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +

@@ -2,7 +2,6 @@ package build
 
 import (
 	"errors"
-	"os"
 
 	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/inputs"
@@ -36,14 +35,4 @@ func noteChanged(f *inputs.Files, err error) bool {
 		f.Tree.Changed(changed.Path, changed.Below)
 	}
 	return true
-}
-
-// frozen returns the directory with the private copies of a match; nil if it has none.
-func frozen(t *source.Tree, m *source.Match) *os.File {
-	for i := range m.Items {
-		if m.Items[i].Entries.Frozen() {
-			return t.FrozenDir()
-		}
-	}
-	return nil
 }

@@ -36,51 +36,32 @@ type copyAction struct {
 	files *copyfs.Copy // set by copyLocal
 }
 
-// prepareCopy prepares a COPY or ADD.
-func (s *Solver) prepareCopy(ctx context.Context, cur rootfs, a *parser.Copy,
+// copy prepares a COPY or ADD to the file system of the key parent.
+func (p *preparer) copy(ctx context.Context, parent cache.Key, a *parser.Copy,
 	name namer) (*job, error) {
-	c := &copyAction{w: s.e.worker, in: s.e.cfg.Inputs, inputs: s, copy: a, key: cur.key}
+	c := &copyAction{w: p.worker, in: p.inputs, inputs: p.opener, copy: a, key: parent}
 	j := &job{action: c}
 	// With --chmod, BuildKit's --link is an ordinary COPY (docker/buildx issue 1855). Otherwise the
 	// mode would also apply to the parent directories in the layer, which hide those of the image.
 	j.link = a.Link && a.Chmod == ""
-	local, remote, err := splitSources(a)
-	if err != nil {
-		return nil, err
-	}
-	c.local, c.remote = local, remote
-	j.local = len(remote) == 0
-	if len(local) == 0 {
+	c.local, c.remote = a.SplitSources()
+	j.local = len(c.remote) == 0
+	if len(c.local) == 0 {
 		return j, nil
 	}
 	from, err := name(ctx, a.From)
 	if err != nil {
 		return nil, err
 	}
-	c.owners = s.e.cfg.Inputs.HasOwners(a.From)
+	c.owners = p.inputs.HasOwners(a.From)
 	j.local = j.local && !c.owners
-	if len(remote) == 0 && from.key != "" {
-		j.defKey, err = makeKey(cur.key, "copy from", a, from.key, epochKey(s.e.epoch))
+	if len(c.remote) == 0 && from.key != "" {
+		j.defKey, err = makeKey(parent, "copy from", a, from.key, epochKey(p.epoch))
 	}
 	if _, ok := a.From.(parser.StageInput); ok {
 		j.inputs = joinResults([]snapshot.ID{from.result})
 	}
 	return j, err
-}
-
-// splitSources returns the sources in the context and the sources that must be downloaded.
-func splitSources(a *parser.Copy) (local, remote []string, err error) {
-	if !a.Add {
-		return a.Sources, nil, nil
-	}
-	for _, src := range a.Sources {
-		if kind, _ := parser.SourceKind(src); kind == parser.Local {
-			local = append(local, src)
-		} else {
-			remote = append(remote, src)
-		}
-	}
-	return local, remote, nil
 }
 
 // close closes the downloads.
@@ -186,7 +167,7 @@ func (c *copyAction) copyLocal() *copyfs.Copy {
 	if c.match != nil {
 		act.Sources = []copyfs.Source{{Dir: c.from.Tree.Dir(),
 			Items: items(c.match.Items, c.copy.Parents)}}
-		act.Frozen = frozen(c.from.Tree, c.match)
+		act.Frozen = c.from.Tree.FrozenOf(c.match)
 	}
 	for _, in := range c.copy.Inline {
 		act.Inline = append(act.Inline, copyfs.File{Name: in.Name, Data: in.Data})

@@ -7,7 +7,6 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
-	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -25,19 +24,18 @@ const (
 
 // endsImage reports whether only the layer of step n of a stage is needed.
 func (s *Solver) endsImage(ctx context.Context, st *parser.Stage, n int) bool {
-	c := &s.e.cfg
-	return st == s.plan.Target && n == s.total(ctx, st)+1 && c.Image && !c.Files && !c.Tables &&
-		c.Snapshots.Layered()
+	w := &s.o.Wants
+	return st == s.plan.Target && n == s.total(ctx, st)+1 && w.Image && !w.Files && s.direct
 }
 
 // layerCopy returns the action of a job whose layer is written from the files that it copies, or
 // nil for other jobs.
-func (e *Engine) layerCopy(j *job, d demand) *copyAction {
+func layerCopy(j *job, d demand) *copyAction {
 	c, ok := j.action.(*copyAction)
 	if !ok || j.link || !c.copiesDirectory() {
 		return nil
 	}
-	if d.last || d.seal && !e.cfg.Tables && e.cfg.Snapshots.Layered() && c.isLarge() {
+	if d.last || d.early && c.isLarge() {
 		return c
 	}
 	return nil
@@ -67,10 +65,10 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAct
 		return stepResult{}, false, err
 	}
 	if !d.last {
-		e.cfg.Directories.BeginDirectory(id, active.Changes(), dir)
+		e.layers.Directories.BeginDirectory(id, active.Changes(), dir)
 		return stepResult{}, false, nil
 	}
-	l, err := e.cfg.Directories.SealDirectory(ctx, active.Changes(), dir)
+	l, err := e.layers.Directories.SealDirectory(ctx, active.Changes(), dir)
 	if err != nil {
 		// If there is an error for the user, the following copy returns it.
 		if ctx.Err() != nil {
@@ -83,12 +81,7 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAct
 		return stepResult{}, false, err
 	}
 	c.tell(res, out)
-	if err := e.cfg.Records.PutSealed(ctx, string(id), e.cfg.Sealer.Format(), l); err != nil {
-		return stepResult{}, false, err
-	}
-	e.results.addLazy(id, cur.top, image.Stored(l.Descriptor, l.DiffID), "", nil)
-	made, err := e.results.add(ctx, j, cache.Record{Snapshot: string(id),
-		Lazy: &cache.Lazy{Parent: string(cur.top), Sealed: e.cfg.Sealer.Format()}})
+	made, err := e.results.addLayer(ctx, j, id, cur.top, l)
 	return made, err == nil, err
 }
 
@@ -96,13 +89,13 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAct
 // the destination.
 func (e *Engine) checkLayer(ctx context.Context, c *copyAction, active *snapshot.Active,
 	got cache.Layer) error {
-	if e.cfg.Checker == nil {
+	if e.layers.Checker == nil {
 		return nil
 	}
 	if err := c.run(ctx, active, silent()); err != nil {
 		return err
 	}
-	if err := e.cfg.Checker.Active(ctx, got, active); err != nil {
+	if err := e.layers.Checker.Active(ctx, got, active); err != nil {
 		return fmt.Errorf("check the layer of the copy: %w", err)
 	}
 	return nil

@@ -11,14 +11,15 @@
 // solvers of a build. Package imagebuild makes both. results.go finds earlier results, here and
 // among imported records. copy.go and run.go hold the two kinds of step that have inputs.
 //
-// A step goes through these functions: Solver.prepare makes a job of it and computes the definition
+// A step goes through these functions: preparer.job makes a job of it and computes the definition
 // key; results.find looks for a result; Engine.perform digests the inputs, which gives the content
 // key, and looks again; Engine.make runs the job's action on a new snapshot, by way of the worker
-// and the executor; results.add writes the records.
+// and the executor; results.add writes the records. predict.go chooses the stages that a build with
+// imported results starts.
 //
 // It imports the packages that internal/arch lists. It makes no system calls, and touches files
-// only by way of other packages. It uses the executor, the snapshots, the cache, the sealer and the
-// images through the interfaces in engine.go.
+// only by way of other packages. Parts and Layers in engine.go hold the executor, the snapshots,
+// the cache, the images and the sealer, so that tests can replace them.
 //
 // To test it, run go test ./internal/build as root, or as a user who may make user namespaces. The
 // tests run whole builds of package imagebuild, in a mount namespace of their own, with the

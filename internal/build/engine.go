@@ -4,91 +4,64 @@ import (
 	"context"
 	"errors"
 	"io"
-	"slices"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
-	"github.com/layerbuild/layerbuild/internal/cachemount"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
-	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
-	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Config holds the parts and options that the steps of a build share.
+// Config holds the parts and options of an Engine.
 type Config struct {
-	Executor  Executor // nil: package executor
+	Parts   Parts
+	Layers  Layers
+	State   *state.State         // for lazy layers, the user namespace, and errors of a full disk
+	Imports *remotecache.Imports // nil: nothing was imported
+	Ran     *Ran                 // the steps that this build has run so far
+	// Epoch is the latest time of a file, and the creation time of new layers and entries of the
+	// history (SOURCE_DATE_EPOCH), in seconds since 1970; nil keeps real times.
+	Epoch *int64
+	Sink  event.Sink
+}
+
+// Parts are the parts of an Engine that tests replace.
+type Parts struct {
+	// Run runs the action of a step; nil: executor.Run.
+	Run       RunFunc
 	Snapshots Snapshots
 	Records   Records
 	Images    LayerImages
-	State     *state.State // for lazy layers, the user namespace, and errors of a full disk
+}
 
+// RunFunc is the type of executor.Run.
+type RunFunc func(ctx context.Context, spec *executor.Spec, stdout,
+	stderr io.Writer) (executor.Result, error)
+
+// Layers holds the parts that make the layers of snapshots, and the snapshots of layers.
+type Layers struct {
 	Sealer      Sealer
 	Directories DirectorySealer
 	Lazy        *layers.Lazy
-	Checker     *layers.Checker      // nil: layers are not checked
-	Imports     *remotecache.Imports // nil: nothing was imported
-	Ran         *Ran                 // the steps that this build has run so far
-	Inputs      *inputs.Inputs
-	Secrets     *secret.Store
-	CacheMounts *cachemount.Store
-	// TempDir returns the temporary directory of the build.
-	TempDir func() (string, error)
-	Sink    event.Sink
-
-	// File is the Dockerfile's name, for messages.
-	File string
-	// Epoch is the latest time of a file, and the creation time of new layers and entries of the
-	// history (SOURCE_DATE_EPOCH); nil keeps real times.
-	Epoch *time.Time
-	Run   RunOptions
-	// NoCache runs every step again. The stages in NoCacheStages (names or indexes) run again even
-	// without NoCache.
-	NoCache       bool
-	NoCacheStages []string
-	// Tables keeps the tables of layers while the layers are sealed.
-	Tables bool
-	// Image is set if the target becomes an image, Files if its files are exported.
-	Image, Files bool
-	// Export is set if results are collected for Records, ExportAll if results of all stages are
-	// collected.
-	Export, ExportAll bool
-}
-
-// RunOptions holds the options for the commands of RUN.
-type RunOptions struct {
-	// Network is "host" or "none"; "" is "host".
-	Network string
-	Hosts   []executor.Host
-	ShmSize int64
-	Ulimits []executor.Ulimit
-	// Insecure allows RUN --security=insecure. HostNetwork allows RUN --network=host if Network is
-	// none.
-	Insecure    bool
-	HostNetwork bool
-	// Hostname is the host name of commands; "" is the default of package executor.
-	Hostname string
-	// CacheNamespace keeps cache mounts with equal ids apart.
-	CacheNamespace string
+	Checker     *layers.Checker // nil: layers are not checked
 }
 
 // Engine finds or makes the results of steps. The stages of all platforms share one.
 type Engine struct {
-	cfg     Config
-	epoch   *int64 // cfg.Epoch in seconds since 1970; nil: real times
-	worker  *worker
-	results results
+	worker    *worker
+	results   *results
+	snapshots Snapshots
+	layers    Layers
+	state     *state.State
+	ran       *Ran
+	sink      event.Sink
 	// keeps equal steps of different stages from running at the same time
 	runs memo.Map[string, stepResult]
 	// A step that changes nothing has a layer but no snapshot: the next step runs on the snapshot
@@ -99,84 +72,23 @@ type Engine struct {
 
 // New returns an engine. Close it after its solvers have returned.
 func New(c Config) *Engine {
-	if c.Executor == nil {
-		c.Executor = processes{}
+	if c.Parts.Run == nil {
+		c.Parts.Run = executor.Run
 	}
-	if c.Ran == nil {
-		c.Ran = &Ran{}
+	return &Engine{
+		worker: &worker{runFunc: c.Parts.Run, state: c.State, epoch: c.Epoch},
+		results: &results{
+			records: c.Parts.Records, snapshots: c.Parts.Snapshots, images: c.Parts.Images,
+			imports: c.Imports, sealer: c.Layers.Sealer, lazy: c.Layers.Lazy, state: c.State,
+			ran: c.Ran, epoch: c.Epoch, sink: c.Sink,
+		},
+		snapshots: c.Parts.Snapshots, layers: c.Layers, state: c.State, ran: c.Ran, sink: c.Sink,
+		pool: snapshot.Pool{From: c.Parts.Snapshots},
 	}
-	e := &Engine{cfg: c, pool: snapshot.Pool{From: c.Snapshots}}
-	if c.Epoch != nil {
-		seconds := c.Epoch.Unix()
-		e.epoch = &seconds
-	}
-	e.worker = &worker{executor: c.Executor, state: c.State, epoch: e.epoch}
-	e.results = results{
-		records: c.Records, snapshots: c.Snapshots, imports: c.Imports, images: c.Images,
-		sealer: c.Sealer, lazy: c.Lazy, state: c.State, ran: c.Ran, epoch: e.epoch, sink: c.Sink,
-	}
-	return e
 }
 
 // Close discards prepared snapshots that were not used.
 func (e *Engine) Close() error { return e.pool.Close() }
-
-// now returns the creation time of new layers and history entries: the epoch or, without one, the
-// current time.
-func (e *Engine) now() time.Time {
-	if e.cfg.Epoch != nil {
-		return e.cfg.Epoch.UTC()
-	}
-	return time.Now().UTC()
-}
-
-// Ran records the steps that a build has run. It is kept when the build starts again because of a
-// damaged blob: these steps do not run again, even with Config.NoCache.
-type Ran struct {
-	mu        sync.Mutex
-	keys      map[cache.Key]bool
-	restarted bool
-	changed   atomic.Bool
-}
-
-// Changed reports whether the build has changed the state.
-func (r *Ran) Changed() bool { return r.changed.Load() }
-
-// Restarted records that the build has started again.
-func (r *Ran) Restarted() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.restarted = true
-}
-
-func (r *Ran) add(key cache.Key) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.keys == nil {
-		r.keys = map[cache.Key]bool{}
-	}
-	r.keys[key] = true
-}
-
-// has reports whether a step with one of the keys was run before the build started again.
-func (r *Ran) has(keys ...cache.Key) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.restarted && slices.ContainsFunc(keys, func(k cache.Key) bool { return r.keys[k] })
-}
-
-// Executor runs the action of a step.
-type Executor interface {
-	Run(ctx context.Context, spec *executor.Spec, stdout, stderr io.Writer) (executor.Result, error)
-}
-
-// processes runs actions with package executor.
-type processes struct{}
-
-func (processes) Run(ctx context.Context, spec *executor.Spec, stdout,
-	stderr io.Writer) (executor.Result, error) {
-	return executor.Run(ctx, spec, stdout, stderr)
-}
 
 // Snapshots holds the results of steps. *snapshot.Store implements it.
 type Snapshots interface {
@@ -223,7 +135,7 @@ type LayerImages interface {
 // demand describes which results of a step the build needs.
 type demand struct {
 	cache bool // an earlier result may be used
-	seal  bool // the layer is sealed
+	early bool // the layer is needed, and may be written while the files are copied
 	last  bool // only the layer is needed
 }
 
@@ -256,41 +168,48 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 	return res, !mine, nil
 }
 
+// onNothing finds or makes the result of a job on an empty file system, without a line in the
+// progress.
+func (e *Engine) onNothing(ctx context.Context, j *job) (snapshot.ID, error) {
+	if res, ok := e.results.local(ctx, rootfs{}, j); ok {
+		return res.snapshot, nil
+	}
+	res, err := e.runs.Try(ctx, string(j.key),
+		func() (stepResult, error) { return e.make(ctx, rootfs{}, j, silent(), demand{}) })
+	return res.snapshot, err
+}
+
 // make runs a job on a new snapshot over cur, commits the snapshot and adds the result. If only the
 // layer of a COPY is needed, it tries to write the layer without a snapshot.
 func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	d demand) (stepResult, error) {
-	e.cfg.Ran.changed.Store(true)
-	id, err := newID()
-	if err != nil {
-		return stepResult{}, err
-	}
-	parent, run := cur.top, j.action.run
+	e.ran.changed.Store(true)
+	id, parent, run := snapshot.NewID(), cur.top, j.action.run
 	switch {
-	case j.link && e.cfg.Snapshots.Layered():
+	case j.link && e.snapshots.Layered():
 		parent = ""
 	case j.link:
 		run = func(ctx context.Context, active *snapshot.Active, out output) error {
 			return e.runLinked(ctx, j, active, out)
 		}
 	}
-	if err := e.cfg.Lazy.Materialize(ctx, cur.top); err != nil {
+	if err := e.layers.Lazy.Materialize(ctx, cur.top); err != nil {
 		return stepResult{}, err
 	}
 	active, err := e.pool.Take(ctx, parent)
 	if err != nil {
 		return stepResult{}, err
 	}
-	if c := e.layerCopy(j, d); c != nil {
+	if c := layerCopy(j, d); c != nil {
 		if res, ok, err := e.copyToLayer(ctx, cur, j, c, id, active, out, d); ok || err != nil {
 			return res, errors.Join(err, active.Discard())
 		}
 	}
-	err = e.cfg.State.Filled(run(ctx, active, out)) // before the files are removed
+	err = e.state.Filled(run(ctx, active, out)) // before the files are removed
 	if err == nil && parent == cur.top && cur.top != "" {
 		var same bool
 		if same, err = layers.Unchanged(ctx, active); same && err == nil {
-			if err := e.cfg.Checker.NoOp(ctx, active); err != nil {
+			if err := e.layers.Checker.NoOp(ctx, active); err != nil {
 				return stepResult{}, errors.Join(err, active.Discard())
 			}
 			if err := e.pool.Put(parent, active); err != nil {
@@ -313,7 +232,7 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 // used if snapshots are whole trees; overlays are stacked by their parents.
 func (e *Engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
 	out output) (err error) {
-	alone, err := e.cfg.Snapshots.Prepare(ctx, "")
+	alone, err := e.snapshots.Prepare(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -321,5 +240,5 @@ func (e *Engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
 	if err := j.action.run(ctx, alone, out); err != nil {
 		return err
 	}
-	return layers.Stack(ctx, e.cfg.State, alone, active, out.warn)
+	return layers.Stack(ctx, e.state, alone, active, out.warn)
 }

@@ -299,10 +299,10 @@ func (b *bench) build(ctx context.Context, dockerfile string,
 		b.events = append(b.events, e)
 	}
 	parts := imagebuild.DefaultParts(b.state, nil)
-	parts.Executor, parts.LayerImages, parts.BaseImages, parts.Artifacts =
-		b.exec, b.images, b.images, b.images
+	parts.Engine.Run, parts.Engine.Images = b.exec.Run, b.images
+	parts.BaseImages, parts.Artifacts = b.images, b.images
 	if b.resolver != nil {
-		parts.LayerImages, parts.BaseImages, parts.Artifacts = b.resolver, b.resolver, b.resolver
+		parts.Engine.Images, parts.BaseImages, parts.Artifacts = b.resolver, b.resolver, b.resolver
 	}
 	if b.change != nil {
 		b.change(&parts)

@@ -33,13 +33,13 @@ func resultOf(top snapshot.ID) snapshot.ID { return cmp.Or(top, "scratch") }
 func (s *Solver) files(ctx context.Context, in parser.Input) (*inputs.Files, error) {
 	st, ok := in.(parser.StageInput)
 	if !ok {
-		return s.e.cfg.Inputs.Files(ctx, in)
+		return s.o.Inputs.Files(ctx, in)
 	}
 	r, err := s.stage(ctx, st.Stage)
 	if err != nil {
 		return nil, err
 	}
-	f, err := s.e.cfg.Inputs.OfSnapshot(ctx, r.top)
+	f, err := s.o.Inputs.OfSnapshot(ctx, r.top)
 	if err != nil {
 		return nil, err
 	}
@@ -52,9 +52,9 @@ func (s *Solver) files(ctx context.Context, in parser.Input) (*inputs.Files, err
 func (s *Solver) nameOf(ctx context.Context, in parser.Input) (inputName, error) {
 	st, ok := in.(parser.StageInput)
 	if !ok {
-		return s.fixedName(ctx, in)
+		return fixedName(ctx, s.o.Inputs, in)
 	}
-	if f := s.predict(ctx, st.Stage); f.known && !s.starts(ctx, st.Stage) {
+	if f := s.predictor.predict(ctx, st.Stage); f.known && !s.predictor.starts(ctx, st.Stage) {
 		return f.name(), nil
 	}
 	r, err := s.stage(ctx, st.Stage)
@@ -64,18 +64,18 @@ func (s *Solver) nameOf(ctx context.Context, in parser.Input) (inputName, error)
 	return inputName{key: string(r.key), result: resultOf(r.top)}, nil
 }
 
-// fixedName is like nameOf for inputs that are not stages.
-func (s *Solver) fixedName(ctx context.Context, in parser.Input) (inputName, error) {
+// fixedName names an input that is not a stage.
+func fixedName(ctx context.Context, from *inputs.Inputs, in parser.Input) (inputName, error) {
 	switch in := in.(type) {
 	case parser.Scratch:
 		return inputName{key: "scratch"}, nil
 	case parser.ContextInput:
-		if img, ok := s.e.cfg.Inputs.ContextImage(in); ok {
-			return s.fixedName(ctx, img)
+		if img, ok := from.ContextImage(in); ok {
+			return fixedName(ctx, from, img)
 		}
 		return inputName{}, nil
 	case parser.ImageInput:
-		img, err := s.e.cfg.Inputs.Resolve(ctx, in)
+		img, err := from.Resolve(ctx, in)
 		if err != nil {
 			return inputName{}, err
 		}
@@ -88,8 +88,8 @@ func imageName(img *image.Image) string { return "image " + img.ChainID().String
 
 // unpack makes the snapshots of an image's layers, once a build. name is the line in the progress;
 // if it is "", the line has the image's name.
-func (e *Engine) unpack(ctx context.Context, in parser.ImageInput, name string) (rootfs, error) {
-	got, err := e.cfg.Inputs.Unpack(ctx, in, name)
+func (s *Solver) unpack(ctx context.Context, in parser.ImageInput, name string) (rootfs, error) {
+	got, err := s.o.Inputs.Unpack(ctx, in, name)
 	if err != nil {
 		return rootfs{}, err
 	}
@@ -106,12 +106,12 @@ func (e *Engine) unpack(ctx context.Context, in parser.ImageInput, name string) 
 func (s *Solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Input) (rootfs, error) {
 	switch in := in.(type) {
 	case parser.ImageInput:
-		return s.e.unpack(ctx, in, s.stageLabel(ctx, st, 1)+" FROM "+in.Ref)
+		return s.unpack(ctx, in, s.stageLabel(ctx, st, 1)+" FROM "+in.Ref)
 	case parser.ContextInput:
-		if img, ok := s.e.cfg.Inputs.ContextImage(in); ok {
-			return s.e.unpack(ctx, img, s.stageLabel(ctx, st, 1)+" FROM "+in.Name)
+		if img, ok := s.o.Inputs.ContextImage(in); ok {
+			return s.unpack(ctx, img, s.stageLabel(ctx, st, 1)+" FROM "+in.Name)
 		}
-		f, err := s.e.cfg.Inputs.Files(ctx, in)
+		f, err := s.o.Inputs.Files(ctx, in)
 		if err != nil {
 			return rootfs{}, err
 		}
@@ -120,10 +120,9 @@ func (s *Solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 			return rootfs{}, err
 		}
 		l := &layers.Layer{Snapshot: id, Text: "FROM " + in.Name, Lines: st.Range}
-		if s.sealed[st] {
-			s.e.cfg.Sealer.Seal(l)
-		}
-		key, err := makeKey("scratch", "from context", nil, content.String(), epochKey(s.e.epoch))
+		s.seal(st, l)
+		key, err := makeKey("scratch", "from context", nil, content.String(),
+			epochKey(s.results.epoch))
 		if err != nil {
 			return rootfs{}, err
 		}
@@ -146,7 +145,7 @@ func (s *Solver) contextSnapshot(ctx context.Context,
 	f *inputs.Files) (snapshot.ID, digest.Digest, error) {
 	for attempts := 1; ; attempts++ {
 		m, err := f.Tree.Match(ctx, source.Query{Patterns: []string{"/"},
-			Literal: true, Epoch: s.e.epoch})
+			Literal: true, Epoch: s.results.epoch})
 		if err != nil {
 			return "", "", err
 		}
@@ -173,16 +172,20 @@ func (s *Solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Matc
 		dir.Items[0].Contents = false
 		m = &dir
 	}
-	c := &copyAction{w: s.e.worker, from: f, match: m, copy: &parser.Copy{Dest: "/"}}
-	key, err := makeKey("scratch", "context", nil, string(m.Digest), epochKey(s.e.epoch))
+	j, err := s.preparer.context(f, m)
 	if err != nil {
 		return "", "", err
 	}
-	j := &job{key: key, action: c}
-	if res, ok := s.e.results.local(ctx, rootfs{}, j); ok {
-		return res.snapshot, place, nil
+	id, err = s.engine.onNothing(ctx, j)
+	return id, place, err
+}
+
+// context prepares the copy of files of a context to an empty file system.
+func (p *preparer) context(f *inputs.Files, m *source.Match) (*job, error) {
+	key, err := makeKey("scratch", "context", nil, string(m.Digest), epochKey(p.epoch))
+	if err != nil {
+		return nil, err
 	}
-	res, err := s.e.runs.Try(ctx, string(key),
-		func() (stepResult, error) { return s.e.make(ctx, rootfs{}, j, silent(), demand{}) })
-	return res.snapshot, place, err
+	return &job{key: key, action: &copyAction{w: p.worker, from: f, match: m,
+		copy: &parser.Copy{Dest: "/"}}}, nil
 }

@@ -2,17 +2,17 @@ package build
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/inputs"
+	"github.com/layerbuild/layerbuild/internal/runmount"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // job is a step's action, ready to be run, with the keys that name its result.
@@ -65,15 +65,6 @@ func (j *job) reset() error {
 	return j.action.close()
 }
 
-// newID returns a new name for a snapshot.
-func newID() (snapshot.ID, error) {
-	var b [16]byte
-	if _, err := rand.Read(b[:]); err != nil {
-		return "", err
-	}
-	return snapshot.ID(hex.EncodeToString(b[:])), nil
-}
-
 // inputName names an input without reading its content.
 type inputName struct {
 	// key is the key of the stage or image; "" for the files of a context.
@@ -107,16 +98,26 @@ func joinResults(list []snapshot.ID) string {
 	return b.String()
 }
 
-// prepare makes a job of a step's action.
-func (s *Solver) prepare(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
-	name namer) (*job, error) {
-	switch a := step.Action.(type) {
+// preparer makes jobs of steps.
+type preparer struct {
+	worker  *worker
+	epoch   *int64 // see Config
+	inputs  *inputs.Inputs
+	opener  stepInputs
+	mounter *runmount.Mounter
+	options RunOptions
+}
+
+// job makes a job of a step's action, for a platform and on the file system of the key parent.
+func (p *preparer) job(ctx context.Context, platform ocispec.Platform, parent cache.Key,
+	action parser.Action, name namer) (*job, error) {
+	switch a := action.(type) {
 	case *parser.Mkdir:
-		return s.prepareMkdir(cur, a)
+		return p.mkdir(parent, a)
 	case *parser.Copy:
-		return s.prepareCopy(ctx, cur, a, name)
+		return p.copy(ctx, parent, a, name)
 	case *parser.Run:
-		return s.prepareRun(ctx, st, cur, a, name)
+		return p.run(ctx, platform, parent, a, name)
 	}
 	panic("unreachable")
 }
@@ -138,11 +139,11 @@ func (m *mkdirAction) run(ctx context.Context, active *snapshot.Active, out outp
 
 func (m *mkdirAction) close() error { return nil }
 
-func (s *Solver) prepareMkdir(cur rootfs, a *parser.Mkdir) (*job, error) {
-	key, err := makeKey(cur.key, "mkdir", a, epochKey(s.e.epoch))
+func (p *preparer) mkdir(parent cache.Key, a *parser.Mkdir) (*job, error) {
+	key, err := makeKey(parent, "mkdir", a, epochKey(p.epoch))
 	if err != nil {
 		return nil, err
 	}
-	return &job{key: key, action: &mkdirAction{w: s.e.worker, key: key,
+	return &job{key: key, action: &mkdirAction{w: p.worker, key: key,
 		mkdir: &executor.Mkdir{Path: a.Path, User: a.User}}}, nil
 }

@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
@@ -27,7 +26,7 @@ type keyed struct {
 	mkdir    parser.Mkdir
 	platform ocispec.Platform
 	parent   cache.Key
-	cfg      Config
+	opts     RunOptions
 	epoch    *int64
 
 	from  inputName // the input of a mount and of a COPY
@@ -58,18 +57,18 @@ func newKeyed() *keyed {
 		mkdir:    parser.Mkdir{Path: "/m", User: "1"},
 		platform: ocispec.Platform{OS: "linux", Architecture: "amd64"},
 		parent:   "parent",
-		cfg: Config{Run: RunOptions{
+		opts: RunOptions{
 			Hosts: []executor.Host{{Name: "h", IP: "10.0.0.1"}}, ShmSize: 1 << 20,
 			Ulimits: []executor.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}},
-		}},
+		},
 		epoch: ptr(int64(1000)),
 		from:  inputName{key: "stage", result: "snapshot"},
 		files: "x", mode: 0o644,
 	}
 }
 
-// newKeySolver returns a solver whose context is a directory.
-func newKeySolver(t *testing.T, dir string, c Config, epoch *int64) *Solver {
+// newInputs returns inputs whose context is a directory.
+func newInputs(t *testing.T, dir string) *inputs.Inputs {
 	t.Helper()
 	temp := func() (string, error) { return t.TempDir(), nil }
 	in := inputs.New(inputs.Options{Secrets: &secret.Store{}, TempDir: temp,
@@ -81,12 +80,15 @@ func newKeySolver(t *testing.T, dir string, c Config, epoch *int64) *Solver {
 	if _, err := in.Main(t.Context(), dir, "", nil); err != nil {
 		t.Fatal(err)
 	}
-	c.Inputs = in
-	if epoch != nil {
-		at := time.Unix(*epoch, 0)
-		c.Epoch = &at
-	}
-	return New(c).Solver(&parser.Plan{}, "", nil)
+	return in
+}
+
+// newPreparer returns a preparer whose context is a directory.
+func newPreparer(t *testing.T, dir string, o RunOptions, epoch *int64) *preparer {
+	t.Helper()
+	in := newInputs(t, dir)
+	return &preparer{worker: &worker{epoch: epoch}, epoch: epoch, inputs: in,
+		opener: &Solver{o: SolverOptions{Inputs: in}}, options: o}
 }
 
 // keys returns the key of the RUN, of the WORKDIR, and the content and definition keys of the COPY.
@@ -100,22 +102,21 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 	if err := os.Chmod(path, k.mode); err != nil {
 		t.Fatal(err)
 	}
-	s := newKeySolver(t, dir, k.cfg, k.epoch)
+	p := newPreparer(t, dir, k.opts, k.epoch)
 	name := func(context.Context, parser.Input) (inputName, error) { return k.from, nil }
-	cur := rootfs{key: k.parent}
 	list := map[string]cache.Key{}
-	run, err := s.prepareRun(t.Context(), &parser.Stage{Platform: k.platform}, cur, &k.run, name)
+	run, err := p.run(t.Context(), k.platform, k.parent, &k.run, name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	list["run"] = run.defKey + run.key
-	mkdir, err := s.prepareMkdir(cur, &k.mkdir)
+	mkdir, err := p.mkdir(k.parent, &k.mkdir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	list["mkdir"] = mkdir.key
 	local := k.copy
-	copied, err := s.prepareCopy(t.Context(), cur, &local,
+	copied, err := p.copy(t.Context(), k.parent, &local,
 		func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil })
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +126,7 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 		t.Fatal(err)
 	}
 	list["copy"] = copied.key
-	defined, err := s.prepareCopy(t.Context(), cur, &k.copy, name)
+	defined, err := p.copy(t.Context(), k.parent, &k.copy, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +171,7 @@ var keyTests = map[string]struct {
 	"Run.Mounts":  {func(k *keyed) { k.run.Mounts = nil }, "run", ""},
 	"Run.Network": {func(k *keyed) { k.run.Network = "none" }, "run", ""},
 	"Run.Security": {func(k *keyed) {
-		k.run.Security, k.cfg.Run.Insecure = "insecure", true
+		k.run.Security, k.opts.Insecure = "insecure", true
 	}, "run", ""},
 	"Run.Files":    {func(k *keyed) { k.run.Files = nil }, "run", ""},
 	"RunFile.Path": {func(k *keyed) { k.run.Files[0].Path = "/g" }, "run", ""},
@@ -217,21 +218,21 @@ var keyTests = map[string]struct {
 		"it is checked, and changes nothing"},
 	"Mkdir.Path":         {func(k *keyed) { k.mkdir.Path = "/n" }, "mkdir", ""},
 	"Mkdir.User":         {func(k *keyed) { k.mkdir.User = "2" }, "mkdir", ""},
-	"RunOptions.Network": {func(k *keyed) { k.cfg.Run.Network = "none" }, "run", ""},
-	"RunOptions.Hosts":   {func(k *keyed) { k.cfg.Run.Hosts = nil }, "run", ""},
-	"Host.Name":          {func(k *keyed) { k.cfg.Run.Hosts[0].Name = "i" }, "run", ""},
-	"Host.IP":            {func(k *keyed) { k.cfg.Run.Hosts[0].IP = "10.0.0.2" }, "run", ""},
-	"RunOptions.ShmSize": {func(k *keyed) { k.cfg.Run.ShmSize = 2 << 20 }, "run", ""},
-	"RunOptions.Ulimits": {func(k *keyed) { k.cfg.Run.Ulimits = nil }, "run", ""},
-	"Ulimit.Name":        {func(k *keyed) { k.cfg.Run.Ulimits[0].Name = "nproc" }, "run", ""},
-	"Ulimit.Soft":        {func(k *keyed) { k.cfg.Run.Ulimits[0].Soft = 2 }, "run", ""},
-	"Ulimit.Hard":        {func(k *keyed) { k.cfg.Run.Ulimits[0].Hard = 3 }, "run", ""},
-	"RunOptions.Insecure": {func(k *keyed) { k.cfg.Run.Insecure = true }, "",
+	"RunOptions.Network": {func(k *keyed) { k.opts.Network = "none" }, "run", ""},
+	"RunOptions.Hosts":   {func(k *keyed) { k.opts.Hosts = nil }, "run", ""},
+	"Host.Name":          {func(k *keyed) { k.opts.Hosts[0].Name = "i" }, "run", ""},
+	"Host.IP":            {func(k *keyed) { k.opts.Hosts[0].IP = "10.0.0.2" }, "run", ""},
+	"RunOptions.ShmSize": {func(k *keyed) { k.opts.ShmSize = 2 << 20 }, "run", ""},
+	"RunOptions.Ulimits": {func(k *keyed) { k.opts.Ulimits = nil }, "run", ""},
+	"Ulimit.Name":        {func(k *keyed) { k.opts.Ulimits[0].Name = "nproc" }, "run", ""},
+	"Ulimit.Soft":        {func(k *keyed) { k.opts.Ulimits[0].Soft = 2 }, "run", ""},
+	"Ulimit.Hard":        {func(k *keyed) { k.opts.Ulimits[0].Hard = 3 }, "run", ""},
+	"RunOptions.Insecure": {func(k *keyed) { k.opts.Insecure = true }, "",
 		"it permits RUN --security=insecure, and the key has Run.Security"},
-	"RunOptions.HostNetwork": {func(k *keyed) { k.cfg.Run.HostNetwork = true }, "",
+	"RunOptions.HostNetwork": {func(k *keyed) { k.opts.HostNetwork = true }, "",
 		"it permits RUN --network=host, and the key has Run.Network"},
-	"RunOptions.Hostname": {func(k *keyed) { k.cfg.Run.Hostname = "x" }, "run", ""},
-	"RunOptions.CacheNamespace": {func(k *keyed) { k.cfg.Run.CacheNamespace = "x" }, "",
+	"RunOptions.Hostname": {func(k *keyed) { k.opts.Hostname = "x" }, "run", ""},
+	"RunOptions.CacheNamespace": {func(k *keyed) { k.opts.CacheNamespace = "x" }, "",
 		"keys do not contain the contents of cache mounts"},
 }
 
@@ -323,11 +324,11 @@ func TestMountHasEpoch(t *testing.T) {
 		t.Fatal(err)
 	}
 	key := func(epoch *int64) cache.Key {
-		s := newKeySolver(t, dir, Config{}, epoch)
+		p := newPreparer(t, dir, RunOptions{}, epoch)
 		run := &parser.Run{Mounts: []parser.RunMount{{Type: parser.MountBind, Target: "/m",
 			Source: "/", From: parser.ContextInput{}}}}
 		name := func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil }
-		j, err := s.prepareRun(t.Context(), &parser.Stage{}, rootfs{}, run, name)
+		j, err := p.run(t.Context(), ocispec.Platform{}, "", run, name)
 		if err != nil {
 			t.Fatal(err)
 		}

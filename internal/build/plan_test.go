@@ -278,14 +278,14 @@ func TestFailures(t *testing.T) {
 			name: "a snapshot", dockerfile: "FROM scratch\nRUN write a 1\nRUN write b 2\n", line: 2,
 			err: "broken", again: []string{"write a 1", "write b 2"},
 			change: func(_ *bench, p *imagebuild.Parts) {
-				p.Snapshots = brokenSnapshots{p.Snapshots, broken}
+				p.Engine.Snapshots = brokenSnapshots{p.Engine.Snapshots, broken}
 			},
 		},
 		{
 			name: "a record", dockerfile: "FROM scratch\nRUN write a 1\nRUN write b 2\n", line: 2,
 			err: "broken", ran: []string{"write a 1"}, again: []string{"write a 1", "write b 2"},
 			change: func(_ *bench, p *imagebuild.Parts) {
-				p.Records = brokenRecords{p.Records, broken}
+				p.Engine.Records = brokenRecords{p.Engine.Records, broken}
 			},
 		},
 		{

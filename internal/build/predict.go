@@ -8,6 +8,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/inputs"
+	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -27,37 +28,40 @@ type prediction struct {
 
 func (f prediction) name() inputName { return inputName{key: string(f.cur.key), result: f.cur.top} }
 
+// predictor predicts the results of a plan's stages.
+type predictor struct {
+	// off is set if no predictions are made. They are useless without imported results, and if all
+	// results are exported, since then all stages are needed.
+	off      bool
+	plan     *parser.Plan
+	inputs   *inputs.Inputs
+	preparer *preparer
+	results  *results
+	noCache  NoCache
+
+	predictions memo.Map[*parser.Stage, prediction]
+	start       memo.Map[struct{}, map[*parser.Stage]bool] // the stages that the build starts
+}
+
 // startStages returns the stages that the build starts.
-func (s *Solver) startStages(ctx context.Context) []*parser.Stage {
-	if !s.predicts() {
-		return s.plan.Stages
+func (p *predictor) startStages(ctx context.Context) []*parser.Stage {
+	return slices.DeleteFunc(slices.Clone(p.plan.Stages),
+		func(st *parser.Stage) bool { return !p.starts(ctx, st) })
+}
+
+// starts reports whether the build starts a stage. The stages to start are found once for all
+// callers. For a caller whose context ends it returns true.
+func (p *predictor) starts(ctx context.Context, st *parser.Stage) bool {
+	if p.off {
+		return true
 	}
-	start := s.startSet(ctx)
-	return slices.DeleteFunc(slices.Clone(s.plan.Stages),
-		func(st *parser.Stage) bool { return !start[st] })
-}
-
-// starts reports whether the build starts a stage.
-func (s *Solver) starts(ctx context.Context, st *parser.Stage) bool {
-	return !s.predicts() || s.startSet(ctx)[st]
-}
-
-// startSet returns the stages that the build starts, found once for all callers. If ctx ends, it
-// returns all stages for this caller.
-func (s *Solver) startSet(ctx context.Context) map[*parser.Stage]bool {
-	start, err := s.start.Do(ctx, struct{}{}, func() (map[*parser.Stage]bool, error) {
-		return s.findStartSet(ctx), context.Cause(ctx)
+	start, err := p.start.Do(ctx, struct{}{}, func() (map[*parser.Stage]bool, error) {
+		return p.findStartSet(ctx), context.Cause(ctx)
 	})
-	if err != nil {
-		start = map[*parser.Stage]bool{}
-		for _, st := range s.plan.Stages {
-			start[st] = true
-		}
-	}
-	return start
+	return err != nil || start[st]
 }
 
-func (s *Solver) findStartSet(ctx context.Context) map[*parser.Stage]bool {
+func (p *predictor) findStartSet(ctx context.Context) map[*parser.Stage]bool {
 	start := map[*parser.Stage]bool{}
 	var add func(*parser.Stage)
 	add = func(st *parser.Stage) {
@@ -65,26 +69,22 @@ func (s *Solver) findStartSet(ctx context.Context) map[*parser.Stage]bool {
 			return
 		}
 		start[st] = true
-		for _, other := range s.predict(ctx, st).needs {
+		for _, other := range p.predict(ctx, st).needs {
 			add(other)
 		}
 	}
-	add(s.plan.Target)
+	add(p.plan.Target)
 	return start
 }
 
-// predicts reports whether predictions are made. They are useless without imported results, and if
-// all results are exported, since then all stages are needed.
-func (s *Solver) predicts() bool { return !s.e.cfg.Imports.Empty() && !s.e.cfg.ExportAll }
-
 // predict returns the prediction of a stage, made once for all callers. One that was made while ctx
 // ended may lack keys of files that were not digested; it is not kept.
-func (s *Solver) predict(ctx context.Context, st *parser.Stage) prediction {
-	if !s.predicts() {
+func (p *predictor) predict(ctx context.Context, st *parser.Stage) prediction {
+	if p.off {
 		return prediction{}
 	}
-	f, err := s.predictions.Do(ctx, st, func() (prediction, error) {
-		return s.makePrediction(ctx, st), context.Cause(ctx)
+	f, err := p.predictions.Do(ctx, st, func() (prediction, error) {
+		return p.makePrediction(ctx, st), context.Cause(ctx)
 	})
 	if err != nil {
 		return prediction{needs: st.Needs}
@@ -95,28 +95,28 @@ func (s *Solver) predict(ctx context.Context, st *parser.Stage) prediction {
 // errUnpredicted is returned for a stage whose key is not known before it is built.
 var errUnpredicted = errors.New("not known before it is built")
 
-func (s *Solver) makePrediction(ctx context.Context, st *parser.Stage) prediction {
+func (p *predictor) makePrediction(ctx context.Context, st *parser.Stage) prediction {
 	unknown := prediction{needs: st.Needs}
 	var f prediction
 	if base, ok := st.Base.(parser.StageInput); ok {
-		below := s.predict(ctx, base.Stage)
+		below := p.predict(ctx, base.Stage)
 		if !below.known {
 			return unknown
 		}
 		f.cur, f.needs = below.cur, []*parser.Stage{base.Stage}
 	} else {
-		name, err := s.fixedName(ctx, st.Base)
+		name, err := fixedName(ctx, p.inputs, st.Base)
 		if err != nil || name.key == "" {
 			return unknown
 		}
-		if f.cur.config, err = s.e.cfg.Inputs.BaseConfig(ctx, st); err != nil {
+		if f.cur.config, err = p.inputs.BaseConfig(ctx, st); err != nil {
 			return unknown
 		}
 		f.cur.key = cache.Key(name.key)
 	}
 	base := f.cur.config
 	f.cur.config = st.Start(base)
-	f.known = s.useCache(st)
+	f.known = !p.noCache.has(st)
 	for step, err := range st.Steps(base) {
 		if err != nil {
 			return unknown
@@ -127,7 +127,7 @@ func (s *Solver) makePrediction(ctx context.Context, st *parser.Stage) predictio
 		}
 		hit := false
 		if f.known {
-			f.cur.key, f.cur.top, hit = s.predictStep(ctx, st, f.cur, step)
+			f.cur.key, f.cur.top, hit = p.predictStep(ctx, st, f.cur, step)
 			f.known = f.cur.key != ""
 		}
 		if !hit {
@@ -140,15 +140,15 @@ func (s *Solver) makePrediction(ctx context.Context, st *parser.Stage) predictio
 // predictStep returns the content key of a step, and the snapshot of its result if the local cache
 // has one. The key is "" if it is only known after running the step. hit reports whether there is a
 // result, in the local cache or in the places of --cache-from.
-func (s *Solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
+func (p *predictor) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
 	step parser.Step) (key cache.Key, top snapshot.ID, hit bool) {
-	j, err := s.prepare(ctx, st, cur, step,
+	j, err := p.preparer.job(ctx, st.Platform, cur.key, step.Action,
 		func(ctx context.Context, in parser.Input) (inputName, error) {
 			stage, ok := in.(parser.StageInput)
 			if !ok {
-				return s.fixedName(ctx, in)
+				return fixedName(ctx, p.inputs, in)
 			}
-			f := s.predict(ctx, stage.Stage)
+			f := p.predict(ctx, stage.Stage)
 			if !f.known {
 				return inputName{}, errUnpredicted
 			}
@@ -163,10 +163,10 @@ func (s *Solver) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
 			return "", "", false
 		}
 	}
-	if !s.useCache(st) {
+	if p.noCache.has(st) {
 		return j.key, "", false
 	}
-	key, top, hit = s.e.results.predict(ctx, cur, j)
+	key, top, hit = p.results.predict(ctx, cur, j)
 	return cmp.Or(j.key, key), top, hit
 }
 

@@ -26,6 +26,8 @@ func (oneResult) Get(cache.Key) (cache.Record, bool) {
 	return cache.Record{Snapshot: "made", Inputs: joinResults([]snapshot.ID{"made"})}, true
 }
 
+func (oneResult) Layered() bool { return false }
+
 func (oneResult) Stat(context.Context, snapshot.ID) (snapshot.Info, error) {
 	return snapshot.Info{}, nil
 }
@@ -62,9 +64,8 @@ func TestPredictionAfterCancel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newKeySolver(t, dir, Config{Records: oneResult{}, Snapshots: oneResult{},
-		Imports: imports}, nil)
-	s.plan = plan
+	e := New(Config{Parts: Parts{Records: oneResult{}, Snapshots: oneResult{}}, Imports: imports})
+	s := e.Solver(plan, SolverOptions{Inputs: newInputs(t, dir)})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if got := s.Work(ended); got != 2 {

@@ -43,7 +43,7 @@ type results struct {
 	lazy      *layers.Lazy
 	state     *state.State
 	ran       *Ran
-	epoch     *int64 // see Engine
+	epoch     *int64 // see Config
 	sink      event.Sink
 
 	fetched memo.Map[fetchKey, stepResult] // imported results
@@ -73,6 +73,35 @@ func (r *results) find(ctx context.Context, cur rootfs, j *job, l *line,
 	}
 	res.defKey = j.defKey
 	return res, ok, err
+}
+
+// time returns the creation time in the image of something that was made at t: the epoch, if there
+// is one.
+func (r *results) time(t time.Time) time.Time {
+	if r.epoch != nil {
+		t = time.Unix(*r.epoch, 0)
+	}
+	return t.UTC()
+}
+
+// firstTime returns the time at which the result of a key was first built: the time of a local or
+// imported record, or otherwise the current time. top is the snapshot of the result.
+func (r *results) firstTime(ctx context.Context, key cache.Key,
+	top snapshot.ID) (time.Time, error) {
+	if r.epoch != nil {
+		return r.time(time.Time{}), nil
+	}
+	rec, ok := r.records.Get(key)
+	if !ok {
+		if rec.Created, ok = r.imports.Created(key); !ok {
+			rec.Created = time.Now().UTC()
+		}
+		if err := r.records.Put(ctx, key, cache.Record{Snapshot: string(top),
+			Created: rec.Created}); err != nil {
+			return time.Time{}, err
+		}
+	}
+	return rec.Created.UTC(), nil
 }
 
 // predict returns the result of find without downloading anything: the key, and the snapshot if it
@@ -148,6 +177,19 @@ func (r *results) add(ctx context.Context, j *job, rec cache.Record) (stepResult
 		created: rec.Created}, r.put(ctx, j, rec)
 }
 
+// addLayer records the result of a job of which only the layer l was made. The snapshot id on the
+// snapshot on is made from the layer when it is first needed.
+func (r *results) addLayer(ctx context.Context, j *job, id, on snapshot.ID,
+	l cache.Layer) (stepResult, error) {
+	format := r.sealer.Format()
+	if err := r.records.PutSealed(ctx, string(id), format, l); err != nil {
+		return stepResult{}, err
+	}
+	r.addLazy(id, on, image.Stored(l.Descriptor, l.DiffID), "", nil)
+	return r.add(ctx, j, cache.Record{Snapshot: string(id),
+		Lazy: &cache.Lazy{Parent: string(on), Sealed: format}})
+}
+
 // put writes a record under all keys of a job whose content key is known.
 func (r *results) put(ctx context.Context, j *job, rec cache.Record) error {
 	if j.inputs != "" {
@@ -220,9 +262,9 @@ func (r *results) keepsEpoch(clamped *int64) bool {
 	return clamped == nil || r.epoch != nil && *r.epoch <= *clamped
 }
 
-// imported looks for the result of a job among the imported records. It fetches the blob at once,
-// so that the step can run if the blob is missing. The blob is unpacked when a step runs on the
-// result or reads from it.
+// imported looks for the result of a job among the imported records. It fetches and checks the blob
+// at once, so that the step can run if the blob is missing or the record is wrong. The blob is
+// unpacked when a step runs on the result or reads from it.
 func (r *results) imported(ctx context.Context, cur rootfs, j *job,
 	l *line) (stepResult, bool, error) {
 	list := r.importable(j)
@@ -261,10 +303,7 @@ func (r *results) fetch(ctx context.Context, cur rootfs, j *job, f remotecache.F
 		image.UnpackOptions{ID: l.id, Sink: r.sink}); err != nil {
 		return stepResult{}, err
 	}
-	id, err := newID()
-	if err != nil {
-		return stepResult{}, err
-	}
+	id := snapshot.NewID()
 	rec := cache.Record{
 		Snapshot: string(id), Created: f.Created, ContentKey: f.ContentKey(), Inputs: j.inputs,
 		ClampedTo: f.Layer.Epoch(),

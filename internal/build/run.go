@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path"
 	"slices"
 
@@ -19,7 +18,25 @@ import (
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// RunOptions holds the options for the commands of RUN.
+type RunOptions struct {
+	// Network is "host" or "none"; "" is "host".
+	Network string
+	Hosts   []executor.Host
+	ShmSize int64
+	Ulimits []executor.Ulimit
+	// Insecure allows RUN --security=insecure. HostNetwork allows RUN --network=host if Network is
+	// none.
+	Insecure    bool
+	HostNetwork bool
+	// Hostname is the host name of commands; "" is the default of package executor.
+	Hostname string
+	// CacheNamespace keeps cache mounts with equal ids apart.
+	CacheNamespace string
+}
 
 // runAction runs the command of a RUN.
 type runAction struct {
@@ -41,14 +58,13 @@ type runAction struct {
 	digested map[int]*source.Match
 }
 
-// prepareRun prepares a RUN.
-func (s *Solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a *parser.Run,
-	name namer) (*job, error) {
+// run prepares a RUN for a platform, on the file system of the key parent.
+func (p *preparer) run(ctx context.Context, platform ocispec.Platform, parent cache.Key,
+	a *parser.Run, name namer) (*job, error) {
 	r := &runAction{
-		w: s.e.worker, opts: &s.e.cfg.Run, mounter: s.mounter(), in: s.e.cfg.Inputs,
-		inputs: s, instr: a, key: cur.key,
-		platform: parser.FormatPlatform(st.Platform),
-		from:     map[int]*inputs.Files{}, content: map[int]digest.Digest{},
+		w: p.worker, opts: &p.options, mounter: p.mounter, in: p.inputs, inputs: p.opener,
+		instr: a, key: parent, platform: parser.FormatPlatform(platform),
+		from: map[int]*inputs.Files{}, content: map[int]digest.Digest{},
 		digested: map[int]*source.Match{},
 	}
 	if err := r.check(); err != nil {
@@ -75,7 +91,7 @@ func (s *Solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 	if !named {
 		return j, nil
 	}
-	key, err := makeKey(cur.key, "run", a, names...)
+	key, err := makeKey(parent, "run", a, names...)
 	if err != nil {
 		return nil, err
 	}
@@ -85,21 +101,6 @@ func (s *Solver) prepareRun(ctx context.Context, st *parser.Stage, cur rootfs, a
 		j.defKey = key
 	}
 	return j, nil
-}
-
-// mounter returns the Mounter for the mounts of RUNs.
-func (s *Solver) mounter() *runmount.Mounter {
-	return &runmount.Mounter{
-		Snapshots: s.e.cfg.Snapshots, Lazy: s.e.cfg.Lazy, Secrets: s.e.cfg.Secrets,
-		Caches: s.e.cfg.CacheMounts,
-		TempDir: func(pattern string) (string, error) {
-			dir, err := s.e.cfg.TempDir()
-			if err != nil {
-				return "", err
-			}
-			return os.MkdirTemp(dir, pattern+"-")
-		},
-	}
 }
 
 // showsFiles reports whether a mount shows files of an input, or is a cache that starts with files
@@ -283,7 +284,7 @@ func (r *runAction) copyTo(ctx context.Context, dir string, f *inputs.Files, i i
 	}
 	act := &copyfs.Copy{Dest: "/", KeepOwner: true,
 		Sources: []copyfs.Source{{Dir: f.Tree.Dir(), Items: items(m.Items, false)}}}
-	act.Frozen = frozen(f.Tree, m)
+	act.Frozen = f.Tree.FrozenOf(m)
 	err := r.w.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, silent())
 	noteChanged(f, err)
 	return err

@@ -2,7 +2,6 @@ package build
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/runmount"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -44,28 +44,82 @@ type Origin struct {
 	Lines parser.Range
 }
 
+// SolverOptions determine how a Solver builds its plan.
+type SolverOptions struct {
+	Inputs  *inputs.Inputs
+	Mounter *runmount.Mounter // for the mounts of RUNs
+	Run     RunOptions
+	NoCache NoCache
+	Wants   Wants
+	// File is the Dockerfile's name, for messages.
+	File string
+	// Label is the prefix of the names of steps if there are several platforms.
+	Label string
+	// Prefetch lists images that are unpacked while the first steps run.
+	Prefetch []inputs.Use
+}
+
+// NoCache names the stages whose steps run again.
+type NoCache struct {
+	All    bool
+	Stages []string // names or indexes
+}
+
+// has reports whether the steps of a stage run again.
+func (n *NoCache) has(st *parser.Stage) bool {
+	return n.All || slices.ContainsFunc(n.Stages, func(name string) bool {
+		return strings.EqualFold(name, st.Name) || name == fmt.Sprint(st.Index)
+	})
+}
+
+// Wants describes what becomes of the results of a plan.
+type Wants struct {
+	// Image is set if the target becomes an image, Files if its files are exported.
+	Image, Files bool
+	// Tables is set if the tables of layers are kept while the layers are sealed.
+	Tables bool
+	// Export is set if results are collected for Records, ExportAll if results of all stages are
+	// collected.
+	Export, ExportAll bool
+}
+
 // Solver builds a plan for one platform.
 type Solver struct {
-	e     *Engine
-	plan  *parser.Plan
-	label string // prefix of the names of steps if there are several platforms
+	plan      *parser.Plan
+	o         SolverOptions
+	engine    *Engine
+	results   *results
+	sealer    Sealer
+	sink      event.Sink
+	preparer  *preparer
+	predictor *predictor
 
-	sealed map[*parser.Stage]bool // the stages whose layers are sealed, set by markSealed
+	sealed []*parser.Stage // the stages whose layers are sealed
+	direct bool            // layers may be written without a snapshot
 
-	stages      memo.Map[*parser.Stage, rootfs]
-	predictions memo.Map[*parser.Stage, prediction]
-	start       memo.Map[struct{}, map[*parser.Stage]bool] // the stages that run starts
-
+	stages    memo.Map[*parser.Stage, rootfs]
 	collector remotecache.Collector // for --cache-to
-	// prefetch lists images that are unpacked while the first steps run.
-	prefetch []inputs.Use
+}
+
+// Solver returns a solver for a plan.
+func (e *Engine) Solver(plan *parser.Plan, o SolverOptions) *Solver {
+	s := &Solver{
+		plan: plan, o: o, engine: e, results: e.results, sealer: e.layers.Sealer, sink: e.sink,
+		sealed: sealedStages(plan, o.Wants),
+		direct: e.snapshots.Layered() && !o.Wants.Tables,
+	}
+	s.preparer = &preparer{worker: e.worker, epoch: e.results.epoch, inputs: o.Inputs, opener: s,
+		mounter: o.Mounter, options: o.Run}
+	s.predictor = &predictor{off: e.results.imports.Empty() || o.Wants.ExportAll, plan: plan,
+		inputs: o.Inputs, preparer: s.preparer, results: e.results, noCache: o.NoCache}
+	return s
 }
 
 // Work returns the number of steps to perform, including one for each base. With imported results
 // it omits the stages that will probably not be needed.
 func (s *Solver) Work(ctx context.Context) int {
 	work := 0
-	for _, st := range s.startStages(ctx) {
+	for _, st := range s.predictor.startStages(ctx) {
 		work += st.Total
 		switch st.Base.(type) {
 		case parser.ImageInput, parser.ContextInput:
@@ -78,23 +132,16 @@ func (s *Solver) Work(ctx context.Context) int {
 // note collects the result of a step for --cache-to.
 func (s *Solver) note(st *parser.Stage, keys []cache.Key, created time.Time, l *layers.Layer,
 	below []*layers.Layer) {
-	if s.e.cfg.Export {
-		s.collector.Add(s.imageStages()[st], keys, created, l, below)
+	if s.o.Wants.Export {
+		own := slices.Contains(s.plan.ImageStages(), st)
+		s.collector.Add(own, keys, created, l, below)
 	}
 }
 
 // Records returns the records, for other machines, of the steps that Solve has performed: those of
 // the image's own stages or, if all is set, those of every stage. It waits for their layers.
 func (s *Solver) Records(ctx context.Context, all bool) (remotecache.Document, error) {
-	return s.collector.Document(ctx, s.e.cfg.Sealer, all)
-}
-
-// Solver returns a solver for a plan. label is the prefix of the names of steps. The images in
-// prefetch are unpacked while the first steps run.
-func (e *Engine) Solver(plan *parser.Plan, label string, prefetch []inputs.Use) *Solver {
-	s := &Solver{e: e, plan: plan, label: label, prefetch: prefetch}
-	s.markSealed()
-	return s
+	return s.collector.Document(ctx, s.sealer, all)
 }
 
 // Target is the result of a plan's last stage.
@@ -112,20 +159,19 @@ type Target struct {
 // error of an instruction is a *StepError or a *parser.Error.
 func (s *Solver) Solve(ctx context.Context) (Target, error) {
 	g, gctx := errgroup.WithContext(ctx)
-	for _, st := range s.startStages(ctx) {
+	for _, st := range s.predictor.startStages(ctx) {
 		g.Go(func() error {
 			_, err := s.stage(gctx, st)
 			return err
 		})
 	}
-	for _, use := range s.prefetch {
-		if s.predicts() {
-			break // perhaps none of them is needed
+	if s.predictor.off { // otherwise perhaps none of the images is needed
+		for _, use := range s.o.Prefetch {
+			g.Go(func() error {
+				_, err := s.unpack(gctx, use.Image, "")
+				return At(s.o.File, use.Lines, "", err)
+			})
 		}
-		g.Go(func() error {
-			_, err := s.e.unpack(gctx, use.Image, "")
-			return At(s.e.cfg.File, use.Lines, "", err)
-		})
 	}
 	if err := g.Wait(); err != nil {
 		return Target{}, err
@@ -135,35 +181,23 @@ func (s *Solver) Solve(ctx context.Context) (Target, error) {
 		Origins: r.origins}, err
 }
 
-// markSealed finds the stages whose layers are part of an image or of an exported cache. Layers of
-// other stages are not sealed.
-func (s *Solver) markSealed() {
-	s.sealed = map[*parser.Stage]bool{}
-	if s.e.cfg.ExportAll {
-		for _, st := range s.plan.Stages {
-			s.sealed[st] = true
-		}
+// sealedStages returns the stages whose layers are part of an image or of an exported cache. Layers
+// of other stages are not sealed.
+func sealedStages(plan *parser.Plan, w Wants) []*parser.Stage {
+	switch {
+	case w.ExportAll:
+		return plan.Stages
+	case w.Image || w.Export:
+		return plan.ImageStages()
 	}
-	if s.e.cfg.Image || s.e.cfg.Export {
-		for st := range s.imageStages() {
-			s.sealed[st] = true
-		}
-	}
+	return nil
 }
 
-// imageStages returns the stages whose layers are part of the image: the target and the stages on
-// which it is based.
-func (s *Solver) imageStages() map[*parser.Stage]bool {
-	own := map[*parser.Stage]bool{}
-	for st := s.plan.Target; st != nil; {
-		own[st] = true
-		base, ok := st.Base.(parser.StageInput)
-		if !ok {
-			break
-		}
-		st = base.Stage
+// seal begins to seal the layer of a stage, if it is needed.
+func (s *Solver) seal(st *parser.Stage, l *layers.Layer) {
+	if slices.Contains(s.sealed, st) {
+		s.sealer.Seal(l)
 	}
-	return own
 }
 
 // stage builds a stage, once a build.
@@ -171,7 +205,7 @@ func (s *Solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	return s.stages.Do(ctx, st, func() (rootfs, error) {
 		cur, err := s.base(ctx, st)
 		if err != nil {
-			return rootfs{}, At(s.e.cfg.File, st.Range, "", err)
+			return rootfs{}, At(s.o.File, st.Range, "", err)
 		}
 		base := cur.config
 		cur.config = st.Start(base)
@@ -207,13 +241,13 @@ func (s *Solver) stageLabel(ctx context.Context, st *parser.Stage, n int) string
 	case parser.Scratch, parser.StageInput:
 		from = 0
 	}
-	return fmt.Sprintf("[%s%s%d/%d]", s.label, name, n-1+from, s.total(ctx, st)+from)
+	return fmt.Sprintf("[%s%s%d/%d]", s.o.Label, name, n-1+from, s.total(ctx, st)+from)
 }
 
 // total returns the number of a stage's steps that have an action, including the triggers of its
 // base image.
 func (s *Solver) total(ctx context.Context, st *parser.Stage) int {
-	base, err := s.e.cfg.Inputs.BaseConfig(ctx, st)
+	base, err := s.o.Inputs.BaseConfig(ctx, st)
 	if err != nil { // it was resolved when the plan was made
 		return st.Total
 	}
@@ -221,7 +255,7 @@ func (s *Solver) total(ctx context.Context, st *parser.Stage) int {
 }
 
 func (s *Solver) stepID(st *parser.Stage, n int) event.ID {
-	return event.ID(fmt.Sprintf("%s%d.%d", s.label, st.Index, n))
+	return event.ID(fmt.Sprintf("%s%d.%d", s.o.Label, st.Index, n))
 }
 
 // base returns the file system with which a stage starts.
@@ -280,15 +314,10 @@ func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 		l.Base, l.Descriptor, l.DiffID = res.image, res.image.Manifest.Layers[0],
 			res.image.Config.RootFS.DiffIDs[0]
 	}
-	if s.sealed[st] {
-		s.e.cfg.Sealer.Seal(l)
-	}
+	s.seal(st, l)
 	next.key, next.top = res.key, res.snapshot
 	next.layers, next.origins = append(next.layers, l), append(next.origins, from)
-	created := res.created
-	if s.e.cfg.Epoch != nil {
-		created = s.e.now()
-	}
+	created := s.results.time(res.created)
 	s.note(st, []cache.Key{res.defKey, res.key}, created, l, cur.layers)
 	next.config.History = append(next.config.History,
 		ocispec.History{Created: &created, CreatedBy: step.History, Comment: parser.Comment})
@@ -311,103 +340,40 @@ func (s *Solver) metadataTime(ctx context.Context, st *parser.Stage, cur rootfs,
 	return s.firstTime(ctx, st, key, cur.top)
 }
 
-// firstTime returns the time at which the result of a key was first built: the time of a local or
-// imported record, or otherwise the current time.
+// firstTime returns the time at which the result of a key was first built, and collects it for
+// --cache-to.
 func (s *Solver) firstTime(ctx context.Context, st *parser.Stage, key cache.Key,
 	top snapshot.ID) (time.Time, error) {
-	if s.e.cfg.Epoch != nil {
-		return s.e.now(), nil
+	created, err := s.results.firstTime(ctx, key, top)
+	if err == nil && s.results.epoch == nil {
+		s.note(st, []cache.Key{key}, created, nil, nil)
 	}
-	rec, ok := s.e.cfg.Records.Get(key)
-	if !ok {
-		if rec.Created, ok = s.e.cfg.Imports.Created(key); !ok {
-			rec.Created = s.e.now()
-		}
-		if err := s.e.cfg.Records.Put(ctx, key, cache.Record{Snapshot: string(top),
-			Created: rec.Created}); err != nil {
-			return time.Time{}, err
-		}
-	}
-	s.note(st, []cache.Key{key}, rec.Created, nil, nil)
-	return rec.Created.UTC(), nil
+	return created, err
 }
 
-// line is a step's line in the progress.
-type line struct {
-	id   event.ID
-	name string
-	step parser.Step
-	sink event.Sink
-	file string // the Dockerfile's name
-}
-
+// line returns the line of step n of a stage.
 func (s *Solver) line(ctx context.Context, st *parser.Stage, step parser.Step, n int) *line {
 	name := s.stageLabel(ctx, st, n) + " " + strings.TrimSpace(step.Name)
 	return &line{id: s.stepID(st, n), name: name, step: step,
-		sink: s.e.cfg.Sink, file: s.e.cfg.File}
-}
-
-func (l *line) start() {
-	l.sink(event.Start{ID: l.id, Name: l.name, File: l.file,
-		Line: l.step.Range.Start, Time: time.Now()})
-}
-
-// done ends the line, and adds the position in the Dockerfile to the error.
-func (l *line) done(cached bool, err error) error {
-	if err != nil {
-		err = At(l.file, l.step.Range, l.name, err)
-	}
-	shown := err
-	var step *StepError
-	if errors.Is(err, context.Canceled) ||
-		errors.As(err, &step) && step.Range != l.step.Range { // another step has failed
-		shown = context.Canceled
-	}
-	l.sink(event.Done{ID: l.id, Cached: cached, Err: shown, Time: time.Now()})
-	return err
-}
-
-// output sends the output and warnings of a step to its line in the progress.
-type output struct{ line *line }
-
-// silent returns an output that discards everything.
-func silent() output {
-	return output{&line{sink: event.Discard}}
-}
-
-func (o output) warn(message string) {
-	o.line.sink(event.Warning{ID: o.line.id, Message: message, File: o.line.file,
-		Line: o.line.step.Range.Start, Time: time.Now()})
-}
-
-func (o output) stream(n int) *logger { return &logger{o.line, n} }
-
-// logger writes a command's output to the progress.
-type logger struct {
-	line   *line
-	stream int
-}
-
-func (w *logger) Write(p []byte) (int, error) {
-	w.line.sink(event.Log{ID: w.line.id, Stream: w.stream, Data: p, Time: time.Now()})
-	return len(p), nil
+		sink: s.sink, file: s.o.File}
 }
 
 // action finds or makes the result of a step. last is set if only the layer is needed.
 func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
 	l *line, last bool) (stepResult, error) {
 	l.start()
-	job, err := s.prepare(ctx, st, cur, step, s.nameOf)
+	job, err := s.preparer.job(ctx, st.Platform, cur.key, step.Action, s.nameOf)
 	if err != nil {
 		return stepResult{}, l.done(false, err)
 	}
 	defer job.action.close() // ignore the error: its files are read-only or temporary
-	d := demand{cache: s.useCache(st), seal: s.sealed[st], last: last}
-	if res, ok, err := s.e.results.find(ctx, cur, job, l, d.cache); ok || err != nil {
+	d := demand{cache: !s.o.NoCache.has(st), last: last,
+		early: s.direct && slices.Contains(s.sealed, st)}
+	if res, ok, err := s.results.find(ctx, cur, job, l, d.cache); ok || err != nil {
 		return res, l.done(ok, err)
 	}
 	for attempts := 1; ; attempts++ {
-		res, cached, err := s.e.perform(ctx, cur, job, l, d)
+		res, cached, err := s.engine.perform(ctx, cur, job, l, d)
 		if !startsAgain(err, attempts) {
 			return res, l.done(cached, err)
 		}
@@ -415,16 +381,4 @@ func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 			return stepResult{}, l.done(false, err)
 		}
 	}
-}
-
-func (s *Solver) useCache(st *parser.Stage) bool {
-	if s.e.cfg.NoCache {
-		return false
-	}
-	for _, name := range s.e.cfg.NoCacheStages {
-		if strings.EqualFold(name, st.Name) || name == fmt.Sprint(st.Index) {
-			return false
-		}
-	}
-	return true
 }

@@ -10,9 +10,9 @@ import (
 
 // worker passes actions to the executor.
 type worker struct {
-	executor Executor
-	state    *state.State
-	epoch    *int64 // see Engine
+	runFunc RunFunc
+	state   *state.State
+	epoch   *int64 // see Config
 }
 
 // run runs an action on a root file system, and sends its messages to out.
@@ -28,7 +28,7 @@ func (w *worker) execute(ctx context.Context, root []mount.Mount, action executo
 	out output) (executor.Result, error) {
 	spec := &executor.Spec{Root: root, MountPoints: w.state.MountPoints(), Action: action,
 		UserNS: w.state.NS.Rootless, SingleID: w.state.NS.SingleID, Epoch: w.epoch}
-	return w.executor.Run(ctx, spec, out.stream(1), out.stream(2))
+	return w.runFunc(ctx, spec, out.stream(1), out.stream(2))
 }
 
 // tell sends the messages of an action to its line.

@@ -23,6 +23,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/runmount"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -79,20 +80,17 @@ type plan struct {
 
 // Parts are the parts that a build uses. Tests replace them.
 type Parts struct {
-	Executor    build.Executor // nil: package executor
-	Snapshots   build.Snapshots
-	Records     build.Records
-	LayerImages build.LayerImages
-	BaseImages  inputs.Images
-	Artifacts   remotecache.Artifacts
-	NewSealer   func(context.Context, layers.SealerOptions) (build.Sealer, build.DirectorySealer)
+	Engine     build.Parts
+	BaseImages inputs.Images
+	Artifacts  remotecache.Artifacts
+	NewSealer  func(context.Context, layers.SealerOptions) (build.Sealer, build.DirectorySealer)
 }
 
 // DefaultParts returns the parts of a build that is not a test.
 func DefaultParts(state *state.State, images *image.Resolver) Parts {
 	return Parts{
-		Snapshots: state.Snapshots, Records: state.Cache, LayerImages: images, BaseImages: images,
-		Artifacts: images,
+		Engine:     build.Parts{Snapshots: state.Snapshots, Records: state.Cache, Images: images},
+		BaseImages: images, Artifacts: images,
 		NewSealer: func(ctx context.Context,
 			o layers.SealerOptions) (build.Sealer, build.DirectorySealer) {
 			s := layers.NewSealer(ctx, o)
@@ -333,7 +331,9 @@ func (b *builder) solve(ctx context.Context, res *Result, plans []*plan,
 	e := b.newEngine(imports)
 	b.closeLater(e)
 	for _, p := range plans {
-		p.solver = e.Solver(p.plan, p.label, p.prefetch)
+		o := b.solverOptions()
+		o.Label, o.Prefetch = p.label, p.prefetch
+		p.solver = e.Solver(p.plan, o)
 	}
 	b.expect(ctx, plans)
 	targets := make([]build.Target, len(plans))
@@ -353,16 +353,32 @@ func (b *builder) solve(ctx context.Context, res *Result, plans []*plan,
 // newEngine returns an engine for the steps of all platforms.
 func (b *builder) newEngine(imports *remotecache.Imports) *build.Engine {
 	return build.New(build.Config{
-		Executor: b.parts.Executor, Snapshots: b.parts.Snapshots, Records: b.parts.Records,
-		Images: b.parts.LayerImages, State: b.state,
-		Sealer: b.sealer, Directories: b.directories, Lazy: b.lazy, Checker: b.checker,
-		Imports: imports, Ran: &b.ran, Inputs: b.in, Secrets: b.secrets,
-		CacheMounts: b.cacheMounts, TempDir: b.tempdir.Path, Sink: b.sink,
-		File: b.name, Epoch: b.epoch, Run: b.runOptions(),
-		NoCache: b.opts.Cache.No, NoCacheStages: b.opts.Cache.NoStages, Tables: b.opts.Analyze,
-		Image: b.opts.WantsImage(), Files: b.opts.wantsFiles(),
-		Export: len(b.opts.Cache.To) > 0, ExportAll: b.exportsAll(),
+		Parts: b.parts.Engine,
+		Layers: build.Layers{Sealer: b.sealer, Directories: b.directories, Lazy: b.lazy,
+			Checker: b.checker},
+		State: b.state, Imports: imports, Ran: &b.ran, Epoch: b.epochSeconds(), Sink: b.sink,
 	})
+}
+
+// solverOptions returns the options that the solvers of all platforms share.
+func (b *builder) solverOptions() build.SolverOptions {
+	return build.SolverOptions{
+		Inputs: b.in, Mounter: b.mounter(), Run: b.runOptions(), File: b.name,
+		NoCache: build.NoCache{All: b.opts.Cache.No, Stages: b.opts.Cache.NoStages},
+		Wants: build.Wants{
+			Image: b.opts.WantsImage(), Files: b.opts.wantsFiles(), Tables: b.opts.Analyze,
+			Export: len(b.opts.Cache.To) > 0, ExportAll: b.exportsAll(),
+		},
+	}
+}
+
+// mounter returns the Mounter for the mounts of RUNs.
+func (b *builder) mounter() *runmount.Mounter {
+	return &runmount.Mounter{
+		Snapshots: b.parts.Engine.Snapshots, Lazy: b.lazy, Secrets: b.secrets,
+		Caches:  b.cacheMounts,
+		TempDir: b.tempdir.Make,
+	}
 }
 
 // finish writes the images and exports the results.
@@ -416,14 +432,8 @@ func (b *builder) built(ctx context.Context, p *plan, t build.Target) (outputs.B
 func (b *builder) record(ctx context.Context, plan *parser.Plan,
 	t build.Target) (imageanalysis.Record, error) {
 	rec := imageanalysis.Record{Dockerfile: b.name}
-	first := plan.Target
-	for {
-		base, ok := first.Base.(parser.StageInput)
-		if !ok {
-			break
-		}
-		first = base.Stage
-	}
+	own := plan.ImageStages()
+	first := own[len(own)-1]
 	in, ok := first.Base.(parser.ImageInput)
 	if c, context := first.Base.(parser.ContextInput); context {
 		in, ok = b.in.ContextImage(c)

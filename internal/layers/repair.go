@@ -90,11 +90,7 @@ func sealAgain(ctx context.Context, s *state.State, id snapshot.ID,
 
 // emptyTree is the tree of the layer without entries.
 func emptyTree(tmp *state.TempDir) (diff.Tree, error) {
-	top, err := tmp.Path()
-	if err != nil {
-		return diff.Tree{}, err
-	}
-	dir, err := os.MkdirTemp(top, "empty-")
+	dir, err := tmp.Make("empty")
 	if err == nil {
 		err = os.Chmod(dir, 0o755) // the mode of an unchanged root
 	}

@@ -95,6 +95,16 @@ func (f *freezer) begin() {
 	clear(f.inodes)
 }
 
+// FrozenOf returns the directory of the private copies if the match has one of them, or nil.
+func (t *Tree) FrozenOf(m *Match) *os.File {
+	for i := range m.Items {
+		if m.Items[i].Entries.Frozen() {
+			return t.FrozenDir()
+		}
+	}
+	return nil
+}
+
 // FrozenDir returns the directory of the private copies, or nil if there are none.
 func (t *Tree) FrozenDir() *os.File {
 	t.turn <- struct{}{}

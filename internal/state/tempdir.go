@@ -14,8 +14,8 @@ import (
 // tempPrefix is the prefix of the names of temporary directories in the state directory.
 const tempPrefix = "tmp-"
 
-// TempDir is a temporary directory of one build. It is made by the first call of Path, since most
-// builds need none. A lock on it shows other processes that the build is running.
+// TempDir is a temporary directory of one build. It is made by the first call of Path or Make,
+// since most builds need none. A lock on it shows other processes that the build is running.
 type TempDir struct {
 	root string
 
@@ -50,6 +50,15 @@ func (s *TempDir) Path() (string, error) {
 		s.dir, s.lock = dir, held
 	}
 	return s.dir, nil
+}
+
+// Make makes a new directory in it. The name begins with prefix.
+func (s *TempDir) Make(prefix string) (string, error) {
+	dir, err := s.Path()
+	if err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(dir, prefix+"-")
 }
 
 // Close removes the directory, if there is one.
