@@ -1,6 +1,7 @@
 package analyze
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -63,11 +64,11 @@ func (r *Report) Made(layer int) *Instruction {
 //	join the RUNs of line 3 and line 5          with && in the place of the last one
 //	begin the RUN at line 3 with ‘COMMAND &&’
 //	append ‘&& COMMAND’ to the RUN at line 3
-//	put ‘INSTRUCTION’ … before line 3
 //	move the COPY at line 3 to a stage of its own: ‘FROM scratch AS copied’ …
 //	add ‘PATTERN’ to .dockerignore
 //
-// They are joined by "; ". Any other remedy is advice and does not use these words.
+// They are joined by "; ". Any other remedy is advice: where no edit is certain to be right, it
+// tells the user what to change and at which line.
 
 // ats names several instructions: "line 3, line 4 and line 6".
 func ats(list []*Instruction) string {
@@ -86,16 +87,19 @@ func (r *Report) remedy(f *Finding) string {
 	made, gone := r.Made(f.Creator), r.Made(f.Killer)
 	switch {
 	case f.Owner == BaseImage && (f.Creator == f.Killer || r.Layers[f.Killer].Owner == BaseImage):
-		return "waste of the base image: use a smaller or newer base"
+		return "the base image has this waste: name a newer or smaller image in FROM"
 	case f.Owner == BaseImage:
-		return fmt.Sprintf("%s cannot free bytes of the base; use a smaller base, or copy what is needed into one", gone.At())
+		return fmt.Sprintf("%s hides files of the base image, which frees nothing: name a smaller "+
+			"image in FROM, or begin with ‘FROM scratch’ and take the files that the image needs with "+
+			"COPY --from=%s", gone.At(), cmp.Or(r.Base.Name, "BASE"))
 	case f.Creator == f.Killer:
-		return "the layer has the path twice: the tool that made the layer should write it once"
+		return "the layer has the path twice: build the image with a program that writes each " +
+			"path once, such as layerbuild"
 	case made.Stage != gone.Stage || made.Owner != gone.Owner:
 		return r.stageRemedy(f)
 	}
 	if !plain(f.Path) {
-		return fmt.Sprintf("created at %s, made dead at %s: leave it out of the first, or create and remove it in one instruction", made.At(), gone.At())
+		return r.newCure(f).withoutPath()
 	}
 	c := r.newCure(f)
 	ranMade, ranGone := verbOf(made.Text) == "RUN", verbOf(gone.Text) == "RUN"
@@ -110,7 +114,10 @@ func (r *Report) remedy(f *Finding) string {
 	case copiedMade && ranGone && (f.Reason == RewrittenSame || f.Reason == RewrittenTime):
 		return c.rewritten()
 	case copiedMade && ranGone && f.Reason == Overwritten:
-		return fmt.Sprintf("change %s before it is copied; or copy it and change it in a stage of its own, and take the result with COPY --from", f.Path)
+		return fmt.Sprintf("change %[1]s before the build; or move the %[2]s at %[3]s and the RUN at "+
+			"%[4]s to a new stage with the same FROM and the name changed, and write "+
+			"‘COPY --from=changed %[1]s %[1]s’ in their place", f.Path, verbOf(made.Text),
+			made.At(), gone.At())
 	case copiedMade && ranGone:
 		return c.each((*cure).copyThenRun)
 	case ranMade && ranGone && cacheMount(f.Path) != "":
@@ -118,8 +125,49 @@ func (r *Report) remedy(f *Finding) string {
 	case ranMade && ranGone:
 		return c.join()
 	}
-	return fmt.Sprintf("created at %s, made dead at %s: create and remove it in one instruction",
-		made.At(), gone.At())
+	return c.withoutPath()
+}
+
+// withoutPath returns the advice for a finding whose path cannot be written in an edit, or whose
+// instructions are not of the usual kinds.
+func (c cure) withoutPath() string {
+	switch {
+	case copies(c.made) && c.whole():
+		return fmt.Sprintf("remove the %s at %s, because %s removes or replaces what it copies%s",
+			verbOf(c.made.Text), c.made.At(), c.gone.At(), c.mountInstead())
+	case copies(c.made):
+		return c.copyLess("that path")
+	case verbOf(c.made.Text) == "RUN" && verbOf(c.gone.Text) == "RUN":
+		return fmt.Sprintf("write the commands of %s in one RUN, which creates and removes it",
+			ats(append([]*Instruction{c.made}, c.between()...)))
+	}
+	return fmt.Sprintf("%s creates it, and %s removes or replaces it: create, use and remove it in "+
+		"one RUN instead", c.made.At(), c.gone.At())
+}
+
+// copyLess returns the advice for a COPY that should not copy something.
+func (c *cure) copyLess(what string) string {
+	return fmt.Sprintf("copy only the files that stay after %s: name them at %s, or exclude %s there "+
+		"with --exclude=PATTERN%s", c.gone.At(), c.made.At(), what, c.mountInstead())
+}
+
+// mountInstead returns the end of the advice to copy less, for RUNs that may read the files.
+func (c *cure) mountInstead() string {
+	runs := c.between()
+	if len(runs) == 0 || len(runs) == 1 && runs[0] == c.gone {
+		return ""
+	}
+	return "; a RUN that reads the other files needs --mount=type=bind,source=FILE,target=PATH"
+}
+
+// isAdvice reports whether the remedy of one path, as those that cure.each collects, is no edit.
+func isAdvice(remedy string) bool {
+	for _, begin := range []string{"copy ", "end ", "write the commands "} {
+		if strings.HasPrefix(remedy, begin) {
+			return true
+		}
+	}
+	return false
 }
 
 // plain reports whether paths need no quotes in a shell command, in the value of --mount and in
@@ -167,10 +215,10 @@ func (c *cure) each(remedy func(*cure) string) string {
 	if !strings.HasSuffix(c.f.Path, "/") || c.r.Tree.onlyDirs(c.node, c.f.Killer) {
 		return remedy(c)
 	}
-	advice := fmt.Sprintf("copy only what is needed at %s, without what %s takes away",
-		c.made.At(), c.gone.At())
+	advice := c.copyLess("the others of " + c.f.Path)
 	if !copies(c.made) {
-		advice = fmt.Sprintf("%s replaces what the RUN at %s creates: remove it in that RUN, or copy before it", c.gone.At(), c.made.At())
+		advice = fmt.Sprintf("end the RUN at %s with an rm of the files that %s replaces, or put the "+
+			"%s at %s before that RUN", c.made.At(), c.gone.At(), verbOf(c.gone.Text), c.gone.At())
 	}
 	sub := *c
 	sub.all = c.whole()
@@ -192,8 +240,8 @@ func (c *cure) each(remedy func(*cure) string) string {
 		one.node, one.path = n, sub.paths[i]
 		for edit := range strings.SplitSeq(remedy(&one), "; ") {
 			switch {
-			case strings.HasPrefix(edit, "copy ") || strings.HasPrefix(edit, "change "):
-				return advice // not an edit
+			case isAdvice(edit):
+				return advice
 			case slices.Contains(edits, edit):
 				continue
 			case strings.HasPrefix(edit, "write ‘") && strings.HasSuffix(edit, " at "+c.made.At()):
@@ -426,7 +474,7 @@ func (c *cure) copyThenRun() string {
 	edits, leaves := c.withoutIt(what, known)
 	if len(users) == 0 {
 		if !leaves {
-			return fmt.Sprintf("copy only what is needed at %s, without %s", c.made.At(), c.f.Path)
+			return c.copyLess(c.f.Path)
 		}
 		return strings.Join(append(edits, removal...), "; ")
 	}
@@ -492,19 +540,20 @@ func (c *cure) withoutIt(what copied, known bool) (edits []string, leaves bool) 
 // command cannot remove a mount, so the RUN copies the files from a mount elsewhere to the path.
 func (c *cure) bindElsewhere(edits []string, leaves bool, from, source string,
 	users []*Instruction) string {
+	mnt := "/mnt/" + path.Base(c.path)
+	mount := fmt.Sprintf("RUN --mount=type=bind,%ssource=%s,target=%s", from, source, mnt)
+	begin := fmt.Sprintf("mkdir -p %s && cp -a %s %s &&", path.Dir(c.path), mnt, c.path)
 	if !leaves || slices.ContainsFunc(users, func(i *Instruction) bool { return !appendable(i) }) {
-		return fmt.Sprintf("bind it, copy it to %s and remove it there in one RUN instead of %s",
-			c.path, ats(append([]*Instruction{c.made}, users...)))
+		return fmt.Sprintf("copy %s in the RUN that removes it: write ‘%s %s COMMANDS’ instead of %s, "+
+			"with the commands of %s for COMMANDS, and do not copy it at %s", c.path, mount, begin,
+			ats(users), ats(users), c.made.At())
 	}
 	at := users[len(users)-1].At()
 	if len(users) > 1 {
 		edits = append(edits, c.joined(users))
 	}
-	mnt := "/mnt/" + path.Base(c.path)
-	return strings.Join(append(edits,
-		fmt.Sprintf("use RUN --mount=type=bind,%ssource=%s,target=%s at %s", from, source, mnt, at),
-		fmt.Sprintf("begin the RUN at %s with ‘mkdir -p %s && cp -a %s %s &&’", at,
-			path.Dir(c.path), mnt, c.path)), "; ")
+	return strings.Join(append(edits, fmt.Sprintf("use %s at %s", mount, at),
+		fmt.Sprintf("begin the RUN at %s with ‘%s’", at, begin)), "; ")
 }
 
 // exclude returns the pattern that excludes the path from the COPY of directories that made a
@@ -605,8 +654,9 @@ func (c *cure) ownStage(what copied, users []*Instruction, removal []string) str
 		rw = ",rw"
 	}
 	if !c.whole() {
-		return fmt.Sprintf("copy %s by a %s of its own in a stage of its own (FROM scratch), and use RUN --mount=type=bind,from=STAGE,source=%s,target=%s%s at %s",
-			c.f.Path, what.verb, c.path, c.path, rw, ats(users))
+		return fmt.Sprintf("copy only %s in a new stage before this one, ‘FROM scratch AS %s’; copy the "+
+			"other files at %s; use RUN --mount=type=bind,from=%s,source=%s,target=%s%s at %s",
+			c.f.Path, name, c.made.At(), name, c.path, c.path, rw, ats(users))
 	}
 	edits := []string{
 		move,
@@ -629,7 +679,8 @@ func (c *cure) copyTwice() string {
 			return fmt.Sprintf("add --exclude=%s to the %s at %s", exclude,
 				second.verb, c.gone.At())
 		}
-		return fmt.Sprintf("copy %s once: leave it out at %s", c.f.Path, c.gone.At())
+		return fmt.Sprintf("copy %s only at %s: name the other files at %s, or add "+
+			"--exclude=PATTERN there", c.f.Path, c.made.At(), c.gone.At())
 	}
 	if len(c.between()) > 0 {
 		return c.copyThenRun()
@@ -645,15 +696,21 @@ func (c *cure) copyTwice() string {
 			return edits[0]
 		}
 	}
-	return fmt.Sprintf("%s replaces it: copy only what stays at %s", c.gone.At(), c.made.At())
+	return c.copyLess(c.f.Path)
 }
 
 // runThenCopy returns the remedy for a path that a RUN made and a COPY replaces.
 func (c *cure) runThenCopy() string {
-	if len(c.between()) == 0 && appendable(c.made) {
+	runs := c.between()
+	switch {
+	case len(runs) == 0 && appendable(c.made):
 		return fmt.Sprintf("append ‘&& rm -rf %s’ to the RUN at %s", c.path, c.made.At())
+	case len(runs) == 0:
+		return fmt.Sprintf("end the RUN at %s with ‘rm -rf %s’, because %s replaces it", c.made.At(),
+			c.path, c.gone.At())
 	}
-	return fmt.Sprintf("%s replaces it: remove %s in the RUN at %s that creates it, or copy before it", c.gone.At(), c.f.Path, c.made.At())
+	return fmt.Sprintf("write the commands of %s in one RUN that ends with ‘rm -rf %s’, because %s "+
+		"replaces it", ats(append([]*Instruction{c.made}, runs...)), c.path, c.gone.At())
 }
 
 // rewritten returns the remedy for a RUN that rewrites a copied file with the same content and
@@ -662,13 +719,15 @@ func (c *cure) rewritten() string {
 	if edits, _, ok := c.without(c.path, "touch", "cp"); ok {
 		return strings.Join(edits, "; ")
 	}
-	return fmt.Sprintf("%s writes %s again and changes at most its time: leave out that command", c.gone.At(), c.f.Path)
+	return fmt.Sprintf("remove the command of %s that writes %s again: its content stays the same",
+		c.gone.At(), c.f.Path)
 }
 
 // meta returns the remedy for a copied path that got another mode or owner.
 func (c *cure) meta() string {
-	advice := fmt.Sprintf("COPY --chmod=… --chown=… at %s instead of chmod or chown at %s",
-		c.made.At(), c.gone.At())
+	advice := fmt.Sprintf("set the mode and the owner with --chmod=MODE --chown=USER:GROUP of the %s at "+
+		"%s, and remove the chmod and chown of %s at %s", verbOf(c.made.Text), c.made.At(), c.f.Path,
+		c.gone.At())
 	removal, _, ok := c.without(c.path, "chmod", "chown", "chgrp")
 	flags, can := c.metaFlags()
 	if !ok || !can || !c.whole() || len(c.between()) > 1 {
@@ -782,13 +841,33 @@ func (c *cure) cache(dir string) string {
 // join returns the remedy for files that one RUN made and another removed.
 func (c *cure) join() string {
 	runs := append([]*Instruction{c.made}, c.between()...)
+	var changes []string
 	for i := c.r.Layers[c.f.Creator].Instruction; i <= c.r.Layers[c.f.Killer].Instruction; i++ {
-		switch verbOf(c.r.Instructions[i].Text) {
-		case "USER", "WORKDIR", "SHELL":
-			return fmt.Sprintf("create and remove it in one RUN: join those of %s, with the effect of %s written into the command", ats(runs), c.r.Instructions[i].At())
+		ins := &c.r.Instructions[i]
+		switch verbOf(ins.Text) {
+		case "WORKDIR":
+			changes = append(changes, fmt.Sprintf("put ‘cd %s &&’ before those after %s",
+				operand(ins, "DIR"), ins.At()))
+		case "USER":
+			changes = append(changes, fmt.Sprintf("run those after %s as user %s, for example with su",
+				ins.At(), operand(ins, "USER")))
+		case "SHELL":
+			changes = append(changes, fmt.Sprintf("run those after %s with its shell", ins.At()))
 		}
 	}
+	if changes != nil {
+		return fmt.Sprintf("write the commands of %s in one RUN, in the place of the last; %s",
+			ats(runs), strings.Join(changes, "; "))
+	}
 	return c.joined(runs) + ", so that it is removed in the layer that creates it"
+}
+
+// operand returns the operand of an instruction, or other if a command cannot have it as it is.
+func operand(ins *Instruction, other string) string {
+	if rest := parseInstruction(ins.Text).rest; rest != "" && plain(rest) {
+		return rest
+	}
+	return other
 }
 
 func (c *cure) joined(runs []*Instruction) string {
@@ -805,12 +884,12 @@ func appendable(i *Instruction) bool {
 func (r *Report) stageRemedy(f *Finding) string {
 	made := r.Made(f.Creator)
 	kept := r.byLayer().stage
+	base := cmp.Or(r.Base.Name, "scratch")
 	if made.Stage == "" || len(kept) == 0 || len(kept) > maxKept {
-		return fmt.Sprintf("created in an earlier stage, at %s: use COPY --from for what is needed instead of FROM that stage", made.At())
-	}
-	base := r.Base.Name
-	if base == "" {
-		base = "scratch"
+		stage := cmp.Or(made.Stage, "STAGE")
+		return fmt.Sprintf("an earlier stage creates it, at %s: write ‘FROM %s’ instead of ‘FROM %s’, "+
+			"and ‘COPY --from=%s PATH PATH’ for each path that the image needs", made.At(), base, stage,
+			stage)
 	}
 	edits := []string{"‘FROM " + base + "’"}
 	for _, p := range kept {
@@ -870,14 +949,19 @@ func (r *Report) runsFrom(layer int) (runs []*Instruction) {
 func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 	made := r.Made(d.Layer)
 	if d.Owner == BaseImage && d.Kind != Secret {
-		return "the base image has it: an rm here would hide it and free nothing"
+		return "the base image has it, and an rm here would free nothing: name an image without it " +
+			"in FROM"
 	}
 	if d.Kind == Secret {
 		return r.secretRemedy(d)
 	}
 	dir := strings.TrimSuffix(d.Path, "/")
 	if !plain(append([]string{dir}, paths...)...) {
-		return fmt.Sprintf("leave it out at %s, or remove it there", made.At())
+		if copies(made) {
+			return fmt.Sprintf("add a pattern for it to .dockerignore, or add --exclude=PATTERN to %s",
+				made.At())
+		}
+		return fmt.Sprintf("end %s with an rm of it", made.At())
 	}
 	if copies(made) {
 		p := parseInstruction(made.Text)
@@ -912,7 +996,7 @@ func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 		}
 	}
 	if !appendable(made) {
-		return fmt.Sprintf("remove it at the end of %s, as ‘%s’ does", made.At(), remove)
+		return fmt.Sprintf("end %s with the command ‘%s’", made.At(), remove)
 	}
 	return fmt.Sprintf("append ‘&& %s’ to the RUN at %s", remove, made.At())
 }
@@ -930,17 +1014,30 @@ func ignorePattern(kind DebrisKind, dir string) string {
 	return "**/" + path.Base(dir)
 }
 
+// everyone begins the remedy for a secret in a layer.
+const everyone = "everyone who has the image can read it: "
+
 // secretRemedy returns the remedy for a file that looks like a key or a password.
 func (r *Report) secretRemedy(d *Debris) string {
 	made := r.Made(d.Layer)
-	if !d.Dead {
-		return "if it is a secret: use RUN --mount=type=secret, and keep it out of the image"
+	id, target := "ID", "PATH"
+	if plain(d.Path) {
+		id, target = path.Base(d.Path), d.Path
 	}
-	if !copies(made) {
-		return fmt.Sprintf("everyone who has the image can read it: use RUN --mount=type=secret instead of writing it at %s, and change the secret", made.At())
-	}
-	if !plain(d.Path) {
-		return fmt.Sprintf("everyone who has the image can read it: use RUN --mount=type=secret instead of the %s at %s, and change the secret", verbOf(made.Text), made.At())
+	mount := fmt.Sprintf("RUN --mount=type=secret,id=%s,target=%s", id, target)
+	given := fmt.Sprintf("with --secret id=%s,src=FILE", id)
+	switch {
+	case d.Owner == BaseImage && !d.Dead:
+		return "if it is a secret: name an image without it in FROM, and replace the secret by a new " +
+			"one"
+	case d.Owner == BaseImage:
+		return everyone + "name an image without it in FROM, and replace the secret by a new one"
+	case !d.Dead:
+		return fmt.Sprintf("if it is a secret: keep it out of %s, use %s for the commands that read "+
+			"it, %s, and replace the secret by a new one", made.At(), mount, given)
+	case !copies(made) || !plain(d.Path):
+		return fmt.Sprintf(everyone+"keep it out of %s, use %s for the commands that read it, %s, "+
+			"and replace the secret by a new one", made.At(), mount, given)
 	}
 	var runs []*Instruction
 	n := r.Tree.Find(d.Path)
@@ -957,9 +1054,10 @@ func (r *Report) secretRemedy(d *Debris) string {
 		if len(runs) == 0 {
 			break
 		}
-		edits := []string{fmt.Sprintf("everyone who has the image can read it: use RUN --mount=type=secret,id=%s,target=%s at %s instead of the %s at %s, with --secret id=%s,src=FILE, and change the secret",
-			path.Base(d.Path), d.Path, ats(runs), verbOf(made.Text), made.At(), path.Base(d.Path))}
+		edits := []string{fmt.Sprintf(everyone+"use %s at %s instead of the %s at %s, %s, and replace "+
+			"the secret by a new one", mount, ats(runs), verbOf(made.Text), made.At(), given)}
 		return strings.Join(append(edits, removal...), "; ")
 	}
-	return fmt.Sprintf("everyone who has the image can read it: leave it out of the %s at %s, and change the secret", verbOf(made.Text), made.At())
+	return fmt.Sprintf(everyone+"keep it out of the %s at %s, and replace the secret by a new one",
+		verbOf(made.Text), made.At())
 }

@@ -2,6 +2,7 @@ package analyze
 
 import (
 	"context"
+	"slices"
 	"testing"
 )
 
@@ -23,15 +24,21 @@ func TestRemedyTexts(t *testing.T) {
 			"add --exclude=p.json to the COPY at line 3"},
 		{"a name with a space", [][]item{{file("a b", "f")}, {whiteout("a b")}},
 			[]string{`COPY ["f", "/a b"]`, `RUN rm "/a b"`},
-			"created at line 2, made dead at line 3: leave it out of the first, or create and remove it in one instruction"},
+			"remove the COPY at line 2, because line 3 removes or replaces what it copies"},
 		{"a name that is a command", [][]item{{dir("t"), file("t/$(id)", "f"), file("t/x", "x")},
 			{whiteout("t/$(id)")}}, []string{"COPY t /t", "RUN rm /t/[$]*"},
-			"created at line 2, made dead at line 3: leave it out of the first, or create and remove it in one instruction"},
+			"copy only the files that stay after line 3: name them at line 2, or exclude that path there with --exclude=PATTERN"},
+		{"a name with a space that RUNs create and remove", [][]item{{file("a b", "f")}, {}, {whiteout("a b")}},
+			[]string{`RUN make`, `RUN cat /a*`, `RUN rm /a*`},
+			"write the commands of line 2, line 3 and line 4 in one RUN, which creates and removes it"},
+		{"instructions of another kind", [][]item{{file("f", "f")}, {whiteout("f")}},
+			[]string{"", "UNKNOWN"},
+			"line 2 creates it, and line 3 removes or replaces it: create, use and remove it in one RUN instead"},
 		{"a touch", [][]item{{file("f", "f")}, {file("f", "f").at(9)}},
 			[]string{"COPY f /f", "RUN touch /f && echo"}, "leave out ‘touch /f’ at line 3"},
 		{"sed", [][]item{{file("f", "f")}, {file("f", "g")}},
 			[]string{"COPY f /f", "RUN sed -i s/f/g/ /f"},
-			"change /f before it is copied; or copy it and change it in a stage of its own, and take the result with COPY --from"},
+			"change /f before the build; or move the COPY at line 2 and the RUN at line 3 to a new stage with the same FROM and the name changed, and write ‘COPY --from=changed /f /f’ in their place"},
 		{"another builder's COPY", [][]item{{file("f", "f")}, {whiteout("f")}},
 			[]string{"COPY file:123 in /f", "RUN cat /f && rm /f"},
 			"move the COPY at line 2 to a stage of its own: ‘FROM scratch AS copied’; use RUN --mount=type=bind,from=copied,source=/f,target=/f at line 3; leave out ‘rm /f’ at line 3"},
@@ -40,7 +47,7 @@ func TestRemedyTexts(t *testing.T) {
 			"leave out the COPY at line 2; use RUN --mount=type=bind,source=f,target=/mnt/f at line 3; begin the RUN at line 3 with ‘mkdir -p / && cp -a /mnt/f /f &&’"},
 		{"a program that removes it", [][]item{{file("f", "f")}, {whiteout("f")}},
 			[]string{"COPY f /f", `RUN ["/f"]`},
-			"bind it, copy it to /f and remove it there in one RUN instead of line 2 and line 3"},
+			"copy /f in the RUN that removes it: write ‘RUN --mount=type=bind,source=f,target=/mnt/f mkdir -p / && cp -a /mnt/f /f && COMMANDS’ instead of line 3, with the commands of line 3 for COMMANDS, and do not copy it at line 2"},
 		{"rm of two things", [][]item{{file("f", "f")}, {whiteout("f")}},
 			[]string{"COPY f /f", "RUN rm -f /f /tmp/x"},
 			"use RUN --mount=type=bind,source=f,target=/f at line 3 instead of the COPY at line 2; write ‘rm -f /tmp/x’ instead of ‘rm -f /f /tmp/x’ at line 3"},
@@ -49,12 +56,49 @@ func TestRemedyTexts(t *testing.T) {
 			"move the COPY at line 2 to a stage of its own: ‘FROM scratch AS copied’; use RUN --mount=type=bind,from=copied,source=/f,target=/f at line 3; leave out ‘rm /f’ at line 3"},
 		{"chmod of a part", [][]item{{file("app/a", "a"), file("app/b", "b")},
 			{file("app/a", "a").chmod(0o755)}}, []string{"COPY app /app", "RUN chmod +x /app/a"},
-			"COPY --chmod=… --chown=… at line 2 instead of chmod or chown at line 3"},
+			"set the mode and the owner with --chmod=MODE --chown=USER:GROUP of the COPY at line 2, and remove the chmod and chown of /app/a at line 3"},
 		{"another user between", [][]item{{file("f", "f")}, {}, {whiteout("f")}},
 			[]string{"RUN make /f", "USER 1", "RUN rm /f"},
-			"create and remove it in one RUN: join those of line 2 and line 4, with the effect of line 3 written into the command"},
+			"write the commands of line 2 and line 4 in one RUN, in the place of the last; run those after line 3 as user 1, for example with su"},
+		{"another directory and another shell between",
+			[][]item{{file("f", "f")}, {}, {}, {}, {whiteout("f")}},
+			[]string{"RUN make /f", "WORKDIR /src", `SHELL ["/bin/bash", "-c"]`, "WORKDIR a b",
+				"RUN rm /f"},
+			"write the commands of line 2 and line 6 in one RUN, in the place of the last; put ‘cd /src &&’ before those after line 3; run those after line 4 with its shell; put ‘cd DIR &&’ before those after line 5"},
 		{"two in one layer", [][]item{{file("f", "f"), file("f", "g")}}, []string{"RUN make"},
-			"the layer has the path twice: the tool that made the layer should write it once"},
+			"the layer has the path twice: build the image with a program that writes each path once, such as layerbuild"},
+		{"one file of a wildcard",
+			[][]item{{file("d/a", "a"), file("d/b", "b")}, {whiteout("d/a")}},
+			[]string{"COPY x* /d/", "RUN rm /d/a"},
+			"copy only the files that stay after line 3: name them at line 2, or exclude /d/a there with --exclude=PATTERN"},
+		{"one file of an archive that a RUN reads",
+			[][]item{{file("d/a", "a"), file("d/b", "b")}, {}, {whiteout("d/a")}},
+			[]string{"ADD x.tar /d/", "RUN cat /d/a", "RUN rm /d/a"},
+			"copy only /d/a in a new stage before this one, ‘FROM scratch AS copied’; copy the other files at line 2; use RUN --mount=type=bind,from=copied,source=/d/a,target=/d/a at line 3"},
+		{"one file of a wildcard that is copied again",
+			[][]item{{file("d/a", "a"), file("d/b", "b")},
+				{file("d/a", "a").at(9), file("d/c", "c")}},
+			[]string{"COPY x* /d/", "COPY y* /d/"},
+			"copy /d/a only at line 2: name the other files at line 3, or add --exclude=PATTERN there"},
+		{"one file of a wildcard that another COPY replaces",
+			[][]item{{file("d/a", "a"), file("d/b", "b")}, {file("d/a", "A")}},
+			[]string{"COPY x* /d/", "COPY a /d/a"},
+			"copy only the files that stay after line 3: name them at line 2, or exclude /d/a there with --exclude=PATTERN"},
+		{"a COPY that replaces a file of a program", [][]item{{file("f", "f")}, {file("f", "g")}},
+			[]string{`RUN ["/make"]`, "COPY g /f"},
+			"end the RUN at line 2 with ‘rm -rf /f’, because line 3 replaces it"},
+		{"a COPY that replaces a file after another RUN",
+			[][]item{{file("f", "f")}, {}, {file("f", "g")}},
+			[]string{"RUN make", "RUN cat /f", "COPY g /f"},
+			"write the commands of line 2 and line 3 in one RUN that ends with ‘rm -rf /f’, because line 4 replaces it"},
+		{"files of a program in a directory that has others",
+			[][]item{{file("d/a", "a"), file("d/b", "b"), file("d/c", "c")},
+				{file("d/a", "A"), file("d/b", "B")}},
+			[]string{`RUN ["/make"]`, "COPY x /d"},
+			"end the RUN at line 2 with an rm of the files that line 3 replaces, or put the COPY at line 3 before that RUN"},
+		{"a file that a program writes again", [][]item{{file("f", "f")}, {file("f", "f").at(9)}},
+			[]string{"COPY f /f", "RUN /program"},
+			"remove the command of line 3 that writes /f again: its content stays the same"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var packed [][]byte
@@ -71,6 +115,90 @@ func TestRemedyTexts(t *testing.T) {
 			}
 			if len(r.Findings) != 1 || r.Findings[0].Remedy != c.want {
 				t.Errorf("%+v\nwant %s", r.Findings, c.want)
+			}
+		})
+	}
+}
+
+// TestAdvice checks the texts for waste of the base image and of earlier stages, and for debris.
+func TestAdvice(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		base int // number of layers of the base image
+		// stage is the stage of the first instruction, which is an earlier one if it is set.
+		stage  string
+		layers [][]item
+		texts  []string
+		want   string
+	}{
+		{name: "waste of the base image", base: 2,
+			layers: [][]item{{file("f", "f")}, {whiteout("f")}},
+			texts:  []string{"RUN make", "RUN rm /f"},
+			want:   "the base image has this waste: name a newer or smaller image in FROM"},
+		{name: "a removed file of the base image", base: 1,
+			layers: [][]item{{file("f", "f")}, {whiteout("f")}},
+			texts:  []string{"RUN make", "RUN rm /f"},
+			want:   "line 3 hides files of the base image, which frees nothing: name a smaller image in FROM, or begin with ‘FROM scratch’ and take the files that the image needs with COPY --from=BASE"},
+		{name: "an earlier stage of which nothing stays", stage: "first",
+			layers: [][]item{{file("f", "f")}, {whiteout("f")}},
+			texts:  []string{"RUN make", "RUN rm /f"},
+			want:   "an earlier stage creates it, at line 2: write ‘FROM scratch’ instead of ‘FROM first’, and ‘COPY --from=first PATH PATH’ for each path that the image needs"},
+		{name: "debris of the base image", base: 1, layers: [][]item{{file("var/log/x", "x")}},
+			texts: []string{"RUN make"},
+			want:  "the base image has it, and an rm here would free nothing: name an image without it in FROM"},
+		{name: "debris of a COPY with a name that needs quotes",
+			layers: [][]item{{file("d/a b/.git/x", "x")}}, texts: []string{"COPY . /d"},
+			want: "add a pattern for it to .dockerignore, or add --exclude=PATTERN to line 2"},
+		{name: "debris of a RUN with a name that needs quotes",
+			layers: [][]item{{file("d/a b/.git/x", "x")}}, texts: []string{"RUN git clone"},
+			want: "end line 2 with an rm of it"},
+		{name: "debris of a program", layers: [][]item{{file("d/.git/x", "x")}},
+			texts: []string{`RUN ["git", "clone"]`},
+			want:  "end line 2 with the command ‘rm -rf /d/.git’"},
+		{name: "a visible secret", layers: [][]item{{file("root/.netrc", "x")}},
+			texts: []string{"COPY netrc /root/.netrc"},
+			want:  "if it is a secret: keep it out of line 2, use RUN --mount=type=secret,id=.netrc,target=/root/.netrc for the commands that read it, with --secret id=.netrc,src=FILE, and replace the secret by a new one"},
+		{name: "a secret of the base image", base: 1, layers: [][]item{{file("root/.netrc", "x")}},
+			texts: []string{"RUN login"},
+			want:  "if it is a secret: name an image without it in FROM, and replace the secret by a new one"},
+		{name: "a leaked secret of the base image", base: 2,
+			layers: [][]item{{file("root/.netrc", "x")}, {whiteout("root/.netrc")}},
+			texts:  []string{"RUN login", "RUN rm /root/.netrc"},
+			want:   "everyone who has the image can read it: name an image without it in FROM, and replace the secret by a new one"},
+		{name: "a leaked secret of a RUN",
+			layers: [][]item{{file("root/.netrc", "x")}, {whiteout("root/.netrc")}},
+			texts:  []string{"RUN login", "RUN rm /root/.netrc"},
+			want:   "everyone who has the image can read it: keep it out of line 2, use RUN --mount=type=secret,id=.netrc,target=/root/.netrc for the commands that read it, with --secret id=.netrc,src=FILE, and replace the secret by a new one"},
+		{name: "a leaked secret that nobody reads",
+			layers: [][]item{{file("root/.netrc", "x")}, {whiteout("root/.netrc")}},
+			texts:  []string{"COPY netrc /root/.netrc", "RUN rm /root/.netrc"},
+			want:   "everyone who has the image can read it: keep it out of the COPY at line 2, and replace the secret by a new one"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var packed [][]byte
+			for _, l := range c.layers {
+				packed = append(packed, pack(t, l))
+			}
+			in := input(c.base, packed...)
+			for i := range in.Instructions {
+				in.Instructions[i].Text = c.texts[i]
+			}
+			if c.stage != "" {
+				in.Instructions[0].Stage, in.Instructions[0].Owner = c.stage, EarlierStage
+			}
+			r, err := Image(context.Background(), in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, f := range r.Findings {
+				got = append(got, f.Remedy)
+			}
+			for _, d := range r.Debris {
+				got = append(got, d.Remedy)
+			}
+			if !slices.Contains(got, c.want) {
+				t.Errorf("%q\nwant %s", got, c.want)
 			}
 		})
 	}
