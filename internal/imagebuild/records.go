@@ -4,40 +4,43 @@ import (
 	"context"
 	"slices"
 
+	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/state"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // importRecords reads the records of all places of --cache-from.
-func (b *builder) importRecords(ctx context.Context, plans []*plan) (*remotecache.Imports, error) {
-	if b.opts.Cache.No || len(b.opts.Cache.From) == 0 {
+func importRecords(ctx context.Context, artifacts remotecache.Artifacts, o *Options,
+	plans []plan) (*remotecache.Imports, error) {
+	if o.Cache.No || len(o.Cache.From) == 0 {
 		return nil, nil
 	}
 	platforms := make([]ocispec.Platform, len(plans))
 	for i, p := range plans {
 		platforms[i] = p.plan.Target.Platform
 	}
-	return remotecache.Import(ctx, b.parts.Artifacts, b.opts.Cache.From, platforms, b.sink)
+	return remotecache.Import(ctx, artifacts, o.Cache.From, platforms, o.Sink)
 }
 
 // exportsAll reports whether the results of all stages are exported somewhere. Their layers are
 // then all sealed.
-func (b *builder) exportsAll() bool {
-	return slices.ContainsFunc(b.opts.Cache.To, func(p remotecache.Place) bool { return p.Max })
+func (o *CacheOptions) exportsAll() bool {
+	return slices.ContainsFunc(o.To, func(p remotecache.Place) bool { return p.Max })
 }
 
 // exportsInline reports whether results are exported in the image itself.
-func (b *builder) exportsInline() bool {
-	return slices.ContainsFunc(b.opts.Cache.To,
-		func(p remotecache.Place) bool { return p.Type == "inline" })
+func (o *CacheOptions) exportsInline() bool {
+	return slices.ContainsFunc(o.To, func(p remotecache.Place) bool { return p.Type == "inline" })
 }
 
-// exportRecords exports the results of this build to the places of --cache-to.
-func (b *builder) exportRecords(ctx context.Context, plans []*plan) error {
-	e := remotecache.Exporter{Store: b.state.Store, Env: b.opts.Export, Sink: b.sink}
-	return e.Export(ctx, b.opts.Cache.To, func(all bool) (doc remotecache.Document, err error) {
-		for _, p := range plans {
-			d, err := p.solver.Records(ctx, all)
+// exportRecords exports the results of the solvers to the places of --cache-to.
+func exportRecords(ctx context.Context, st *state.State, o *Options,
+	solvers []*build.Solver) error {
+	e := remotecache.Exporter{Store: st.Store, Env: o.Export, Sink: o.Sink}
+	return e.Export(ctx, o.Cache.To, func(all bool) (doc remotecache.Document, err error) {
+		for _, s := range solvers {
+			d, err := s.Records(ctx, all)
 			if err != nil {
 				return doc, err
 			}

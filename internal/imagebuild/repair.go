@@ -1,14 +1,11 @@
 package imagebuild
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
-	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/store"
 	digest "github.com/opencontainers/go-digest"
 )
@@ -34,17 +31,27 @@ func (r *repairs) repairable(err error) *store.BlobError {
 	return bad
 }
 
-// set replaces the set of blobs.
+// begin begins to repair, and end ends it.
+func (r *repairs) begin() { r.set(map[digest.Digest]bool{}) }
+func (r *repairs) end()   { r.set(nil) }
+
 func (r *repairs) set(met map[digest.Digest]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.met = met
 }
 
-func (r *repairs) add(d digest.Digest) {
+// again reports whether the build starts again after err, and then warns about the blob.
+func (r *repairs) again(err error, sink event.Sink) bool {
+	bad := r.repairable(err)
+	if bad == nil {
+		return false
+	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.met[d] = true
+	r.met[bad.Digest] = true
+	r.mu.Unlock()
+	warn(sink, fmt.Sprintf("%v; it and the results that depend on it are made again", bad))
+	return true
 }
 
 // marking returns a sink that sets Done.Repair for failed work that the build repairs.
@@ -56,33 +63,4 @@ func (r *repairs) marking(sink event.Sink) event.Sink {
 		}
 		sink(e)
 	}
-}
-
-// repairing calls solve, and calls it again after an error about a damaged or missing blob. The
-// second call makes the lost results again. It finds all other results in the cache, including
-// results of steps that ran because of --no-cache.
-func (b *builder) repairing(ctx context.Context, res *Result, solve func() error) error {
-	b.repairs.set(map[digest.Digest]bool{})
-	defer b.repairs.set(nil)
-	for {
-		err := solve()
-		bad := b.repairs.repairable(err)
-		if bad == nil || ctx.Err() != nil {
-			return err
-		}
-		b.repairs.add(bad.Digest)
-		b.sink(event.Warning{Message: fmt.Sprintf("%v; it and the results that depend on it are made again", bad),
-			Time: time.Now()})
-		b.beginAgain()
-		res.Names = nil
-	}
-}
-
-// beginAgain drops the results of stages and keeps the open contexts and images.
-func (b *builder) beginAgain() {
-	b.waitForLayers()
-	b.ran.Restarted()
-	b.lazy = &layers.Lazy{}
-	b.in = b.in.Again(b.lazy)
-	b.newSealer()
 }

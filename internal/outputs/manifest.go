@@ -165,7 +165,7 @@ func (w *Writer) layerAs(ctx context.Context, l *layers.Layer,
 	own := l.Base == nil || l.Text != ""
 	if own && !r.sameLayers(w.Recipe) || !own && r.Force &&
 		compressionOf(d.MediaType) != r.Compression {
-		if d, err = l.Recompress(ctx, w.State, d, r.Format(w.Options.seconds())); err != nil {
+		if d, err = l.Recompress(ctx, w.State, d, r.Format(w.Options.Seconds())); err != nil {
 			return d, fmt.Errorf("compress layer %s: %w", l.Descriptor.Digest, err)
 		}
 	}
@@ -222,7 +222,7 @@ func (w *Writer) recompressRecords(ctx context.Context, r Recipe, doc remotecach
 	if r.sameLayers(w.Recipe) {
 		return nil
 	}
-	stored, format := w.Recipe.Format(w.Options.seconds()).String(), r.Format(w.Options.seconds())
+	stored, format := w.Recipe.Format(w.Options.Seconds()).String(), r.Format(w.Options.Seconds())
 	for _, o := range doc.Records {
 		if o.Layer == nil || o.Layer.Sealed != stored {
 			continue

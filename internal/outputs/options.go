@@ -47,8 +47,8 @@ func (o *Options) WantsFiles() bool {
 // makesIndex reports whether an index is made instead of a single manifest.
 func (o *Options) makesIndex() bool { return len(o.Platforms) > 1 || o.Index }
 
-// seconds returns the epoch as seconds since 1970; nil: none.
-func (o *Options) seconds() *int64 {
+// Seconds returns the epoch as seconds since 1970; nil: none.
+func (o *Options) Seconds() *int64 {
 	if o.Epoch == nil {
 		return nil
 	}
