@@ -1,0 +1,97 @@
+package outputs
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/layerbuild/layerbuild/export"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// TestUploads checks to which names a layer is sent before the image is finished.
+func TestUploads(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		names   []string
+		outputs []string
+		want    []string
+	}{
+		{"no output", []string{"a"}, nil, nil},
+		{"an image that is not pushed", []string{"a"}, []string{"type=image"}, nil},
+		{"an archive", []string{"a"}, []string{"type=oci,dest=d"}, nil},
+		{"a push", []string{"b", "a"}, []string{`type=registry,"name=c,a"`},
+			[]string{"a", "b", "c"}},
+		{"two pushes", []string{"a"}, []string{"type=registry", "type=image,push=true,name=b"},
+			[]string{"a", "a", "b"}},
+		{"another compression", nil, []string{"type=registry,name=a",
+			"type=registry,name=b,compression=zstd"}, []string{"a"}},
+		{"another level", nil, []string{"type=registry,name=a",
+			"type=registry,name=b,compression-level=1"}, []string{"a"}},
+		{"other documents of the same layers", nil, []string{"type=registry,name=a",
+			"type=registry,name=b,oci-mediatypes=false,force-compression=true"}, []string{"a", "b"}},
+		{"a pruned image", nil, []string{"type=registry,name=a,prune-dead=true"}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			o := Options{Names: tt.names, Specs: (&bench{T: t}).specs(tt.outputs...)}
+			var mu sync.Mutex
+			var sent []string
+			u := NewUploads(func(_ context.Context, name string, spec export.Spec,
+				d ocispec.Descriptor) error {
+				mu.Lock()
+				defer mu.Unlock()
+				sent = append(sent, name)
+				if d.Size != 7 || !spec.Push {
+					t.Errorf("sent %v of %s", d, spec)
+				}
+				return errors.New("the push at the end reports this")
+			}, &o, o.StoreRecipe())
+			u.Add(t.Context(), ocispec.Descriptor{Size: 7})
+			u.Wait()
+			slices.Sort(sent)
+			if !slices.Equal(sent, tt.want) {
+				t.Errorf("sent to %q, want %q", sent, tt.want)
+			}
+			NewUploads(nil, &o, Recipe{}).Add(t.Context(), ocispec.Descriptor{})
+		})
+	}
+}
+
+// TestUploadsWait checks that Add does not wait, that Wait waits for everything that is being sent,
+// and that sending ends with the context.
+func TestUploadsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := Options{Specs: (&bench{T: t}).specs(`type=registry,"name=a,b"`)}
+		ended := 0
+		var mu sync.Mutex
+		u := NewUploads(func(ctx context.Context, _ string, _ export.Spec,
+			_ ocispec.Descriptor) error {
+			<-ctx.Done()
+			mu.Lock()
+			defer mu.Unlock()
+			ended++
+			return context.Cause(ctx)
+		}, &o, o.StoreRecipe())
+		ctx, cancel := context.WithCancel(t.Context())
+		u.Add(ctx, ocispec.Descriptor{})
+		u.Add(ctx, ocispec.Descriptor{})
+		waited := false
+		go func() {
+			u.Wait()
+			waited = true
+		}()
+		synctest.Wait()
+		if waited {
+			t.Error("Wait has not waited")
+		}
+		cancel()
+		synctest.Wait()
+		if !waited || ended != 4 {
+			t.Errorf("after the end of the context: Wait has returned: %v, %d of 4 have ended",
+				waited, ended)
+		}
+	})
+}
