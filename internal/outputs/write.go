@@ -136,7 +136,7 @@ func (w *Writer) rootFor(ctx context.Context, made map[string]ocispec.Descriptor
 func (w *Writer) allNames(names []string) []string {
 	names = slices.Clone(names)
 	for _, o := range w.Options.Specs {
-		if o.Type != export.TypeImage {
+		if !w.isStored(o) {
 			continue
 		}
 		for _, n := range o.Names {
@@ -148,13 +148,18 @@ func (w *Writer) allNames(names []string) []string {
 	return names
 }
 
+// isStored reports whether an output gives its names to the image in the store. Outputs of another
+// recipe give them to another image.
+func (w *Writer) isStored(o export.Spec) bool {
+	return o.Type == export.TypeImage && !o.ByDigest && RecipeOf(o).key() == w.Recipe.key()
+}
+
 // tag gives the image the names of -t and returns them in full. Without -t, the image is stored
 // without a name, unless an output names it.
 func (w *Writer) tag(ctx context.Context, root ocispec.Descriptor) (names []string, err error) {
 	if len(w.Options.Names) == 0 {
 		if slices.ContainsFunc(w.Options.Specs, func(o export.Spec) bool {
-			return o.Type == export.TypeImage && len(o.Names) > 0 && !o.ByDigest &&
-				RecipeOf(o).key() == w.Recipe.key()
+			return w.isStored(o) && len(o.Names) > 0
 		}) {
 			return nil, nil
 		}

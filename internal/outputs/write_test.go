@@ -322,6 +322,13 @@ func TestWriteNames(t *testing.T) {
 		{"an archive with a name", nil, []string{"type=oci,dest=f,name=x"}, []string{""}, nil, x},
 		// the exporter gives the name to the image
 		{"a name of an output", nil, []string{"type=image,name=x"}, nil, []string{x}, x},
+		{"a push by digest", nil, []string{"type=image,name=x,push=true,push-by-digest=true"},
+			[]string{""}, nil, x},
+		{"another image with a name alone", nil,
+			[]string{"type=image", "type=image,name=x,compression=zstd"}, []string{""}, nil, x},
+		{"another image with a name", []string{"a:1"},
+			[]string{"type=image", "type=image,name=x,compression=zstd"}, []string{a},
+			[]string{a}, a + "," + x},
 		{"a name of both", []string{"x"}, []string{`type=image,"name=a:1,x"`}, []string{x},
 			[]string{x, a}, x + "," + a},
 	} {
