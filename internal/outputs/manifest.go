@@ -62,10 +62,6 @@ func (w *Writer) writeManifest(ctx context.Context, r Recipe,
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
 		MediaType: ocispec.MediaTypeImageManifest}
 	img := b.Config
-	if img.Created == nil || w.Options.Epoch != nil {
-		now := w.Options.now()
-		img.Created = &now
-	}
 	img.RootFS.Type = "layers"
 	if m.Layers, img.RootFS.DiffIDs, err = w.layers(ctx, r, b.Layers); err != nil {
 		return manifest, config, err

@@ -61,6 +61,7 @@ type Writer struct {
 // Write waits for the layers, writes the image to the store, gives it its names and runs the
 // exporters.
 func (w *Writer) Write(ctx context.Context, built []Built) (res Result, err error) {
+	built = w.dated(built)
 	if w.Options.WantsImage() {
 		if res, err = w.storeImage(ctx, built); err != nil {
 			return res, err
@@ -92,6 +93,19 @@ func (w *Writer) Write(ctx context.Context, built []Built) (res Result, err erro
 		}
 	}
 	return res, nil
+}
+
+// dated returns the results with the creation times of their images, which are the same for all
+// recipes.
+func (w *Writer) dated(built []Built) []Built {
+	built = slices.Clone(built)
+	now := w.Options.now()
+	for i := range built {
+		if c := &built[i].Config; c.Created == nil || w.Options.Epoch != nil {
+			c.Created = &now
+		}
+	}
+	return built
 }
 
 // verify reads all blobs of an image that is written to standard output, because output cannot be

@@ -485,6 +485,7 @@ func TestWriteTime(t *testing.T) {
 		{"a time", &at, nil, at},
 		{"an epoch", &at, &epoch, epoch},
 		{"an epoch alone", nil, &epoch, epoch},
+		{"no time", nil, nil, time.Time{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t)
