@@ -10,6 +10,6 @@
 // blobs of the store, sends layers to registries and runs exporters. It runs no steps and makes no
 // snapshots.
 //
-// To test it, run go test ./internal/outputs ./internal/build, the second as root or as a user who
-// may make user namespaces: it has builds with outputs and a fake executor.
+// To test it, run go test ./internal/outputs as any user. go test ./internal/build has builds with
+// outputs and a fake executor, and needs root, or a user who may make user namespaces.
 package outputs
