@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"runtime"
-	"slices"
 
+	"github.com/layerbuild/layerbuild/internal/sorting"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -184,7 +184,7 @@ func (s *Sums) add(u *Unit) {
 }
 
 func sortReasons(list []ReasonSum) {
-	slices.SortFunc(list, func(a, b ReasonSum) int {
+	sorting.Func(list, func(a, b ReasonSum) int {
 		if a.Bytes != b.Bytes {
 			return int(max(-1, min(1, b.Bytes-a.Bytes)))
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/sorting"
 	"github.com/layerbuild/layerbuild/internal/units"
 )
 
@@ -77,7 +78,7 @@ func Compare(a, b *Report) *Comparison {
 	d := differ{a: a, b: b, out: c, seenA: make([]bool, len(a.Units)),
 		seenB: make([]bool, len(b.Units))}
 	d.node(a.Tree.Root(), b.Tree.Root())
-	slices.SortStableFunc(c.Paths, func(x, y PathDiff) int {
+	sorting.StableFunc(c.Paths, func(x, y PathDiff) int {
 		return cmp.Or(cmp.Compare(abs(y.BytesB-y.BytesA), abs(x.BytesB-x.BytesA)),
 			cmp.Compare(max(y.BytesA, y.BytesB), max(x.BytesA, x.BytesB)),
 			strings.Compare(x.Path, y.Path))

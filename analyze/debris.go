@@ -3,8 +3,9 @@ package analyze
 import (
 	"cmp"
 	"path"
-	"slices"
 	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/sorting"
 )
 
 // debrisDirs are directories that contain only debris. Each is the end of a path; with a leading
@@ -185,7 +186,7 @@ func (r *Report) debris() {
 		}
 		g.emit(found)
 	}
-	slices.SortStableFunc(r.Debris, func(a, b Debris) int {
+	sorting.StableFunc(r.Debris, func(a, b Debris) int {
 		leak := func(d Debris) int {
 			return 1 - bit(d.Kind == Secret && d.Dead)
 		}

@@ -6,6 +6,8 @@ import (
 	"iter"
 	"slices"
 	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/sorting"
 )
 
 // findings groups dead units: for each creator, killer and reason, by the directories that hold
@@ -38,7 +40,7 @@ func (r *Report) findings() {
 			r.Findings = append(r.Findings, f)
 		})
 	}
-	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+	sorting.StableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Path, b.Path),
 			cmp.Compare(a.Creator, b.Creator), cmp.Compare(a.Killer, b.Killer))
 	})
@@ -161,7 +163,7 @@ func (r *Report) duplicates() {
 		}
 		live = live[n:]
 	}
-	slices.SortStableFunc(r.Duplicates, func(a, b Duplicate) int {
+	sorting.StableFunc(r.Duplicates, func(a, b Duplicate) int {
 		return cmp.Or(cmp.Compare(b.Extra, a.Extra), strings.Compare(a.Paths[0], b.Paths[0]))
 	})
 	if len(r.Duplicates) > maxDuplicates {

@@ -8,10 +8,10 @@
 // remains. If a thread is not enough (a terminal, an archive to unpack, an old kernel), the program
 // starts itself again as the step's child process, in which [Main] takes over.
 //
-// It imports executor/copyfs, executor/rawproc, dirfd, fileentry, mount, platform and safepath. It
-// makes system calls and mounts, starts processes, and reads and writes only the directories that a
-// [Spec] names. It brings up the loopback interface of a step that has no network, and opens no
-// connections. It does not know Dockerfiles, snapshots or layers.
+// It imports executor/copyfs, executor/rawproc, dirfd, fileentry, mount, platform, safepath and
+// sorting. It makes system calls and mounts, starts processes, and reads and writes only the
+// directories that a [Spec] names. It brings up the loopback interface of a step that has no
+// network, and opens no connections. It does not know Dockerfiles, snapshots or layers.
 //
 // To test it, run go test ./executor as root, or as a user who may make user namespaces. The tests
 // need a static busybox and make their images from it. TestInChild and TestRootless run the other

@@ -14,6 +14,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/safepath"
+	"github.com/layerbuild/layerbuild/internal/sorting"
 )
 
 // sandbox is the file system of a command: the image, and the mounts that exist for one step only.
@@ -562,7 +563,7 @@ func (b *sandbox) mountAll() error {
 			return errors.New("cannot mount at /")
 		}
 	}
-	slices.SortStableFunc(mounts, func(a, b Mount) int {
+	sorting.StableFunc(mounts, func(a, b Mount) int {
 		return cmp.Compare(path.Clean(a.Target), path.Clean(b.Target))
 	})
 	for i, m := range mounts {

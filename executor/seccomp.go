@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/layerbuild/layerbuild/executor/rawproc"
+	"github.com/layerbuild/layerbuild/internal/sorting"
 	"golang.org/x/sys/unix"
 )
 
@@ -118,7 +119,7 @@ func verdicts(c *calls) []verdict {
 	}
 	special = append(special, verdict{c.clone, judgeClone}, verdict{callClone3, absent},
 		verdict{c.personality, judgePersonality}, verdict{c.socket, judgeSocket})
-	slices.SortFunc(special, func(a, b verdict) int { return cmp.Compare(a.from, b.from) })
+	sorting.Func(special, func(a, b verdict) int { return cmp.Compare(a.from, b.from) })
 	all := make([]verdict, 1, 2*len(special)+1) // numbers from 0 on are allowed
 	for i, s := range special {
 		switch last := &all[len(all)-1]; {

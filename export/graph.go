@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
+	"github.com/layerbuild/layerbuild/internal/sorting"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -40,7 +41,7 @@ func readGraph(ctx context.Context, content Fetcher, root ocispec.Descriptor) (*
 	if err := w.document(ctx, root, 0); err != nil {
 		return nil, err
 	}
-	slices.SortFunc(g.blobs, func(a, b ocispec.Descriptor) int {
+	sorting.Func(g.blobs, func(a, b ocispec.Descriptor) int {
 		return strings.Compare(string(a.Digest), string(b.Digest))
 	})
 	return g, nil

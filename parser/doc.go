@@ -5,9 +5,9 @@
 // Expansion is lazy because an instruction may use a variable that only the base image's
 // configuration holds.
 //
-// It imports giturl, pattern, platform, reference and suggest. It works on text and data only: it
-// does not read files, use the network or need a privilege. It is the only package that imports
-// BuildKit's packages.
+// It imports giturl, pattern, platform, reference, sorting and suggest. It works on text and data
+// only: it does not read files, use the network or need a privilege. It is the only package that
+// imports BuildKit's packages.
 //
 // To test it, run go test ./parser as any user. testdata has Dockerfiles with their plans, which
 // -update rewrites, and the results of BuildKit's linter. FuzzParse and FuzzExpand read random

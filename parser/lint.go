@@ -10,6 +10,7 @@ import (
 
 	ignorepattern "github.com/layerbuild/layerbuild/internal/pattern"
 	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/sorting"
 	"github.com/layerbuild/layerbuild/internal/suggest"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/linter"
@@ -123,7 +124,7 @@ func (l *lint) warnings() []Warning {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := slices.Clone(l.found)
-	slices.SortStableFunc(out, func(a, b Warning) int {
+	sorting.StableFunc(out, func(a, b Warning) int {
 		return cmp.Or(cmp.Compare(a.Range.Start, b.Range.Start), cmp.Compare(a.Rule, b.Rule),
 			cmp.Compare(a.Msg, b.Msg))
 	})

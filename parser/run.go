@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/sorting"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	bkparser "github.com/moby/buildkit/frontend/dockerfile/parser"
 )
@@ -159,7 +160,7 @@ func (w *walker) mounts(c *instructions.RunCommand, run *Run) error {
 			return err
 		}
 	}
-	slices.SortStableFunc(run.Mounts, func(a, b RunMount) int {
+	sorting.StableFunc(run.Mounts, func(a, b RunMount) int {
 		return strings.Compare(a.Target, b.Target)
 	})
 	run.Mounts = slices.Concat(run.Mounts, secrets, sockets)

@@ -40,6 +40,7 @@ var floors = []floor{
 		{"internal/reference", ""},
 		{"internal/safepath", ""},
 		{"internal/smallfile", ""},
+		{"internal/sorting", ""},
 		{"internal/subprocess", ""},
 		{"internal/suggest", ""},
 		{"internal/units", ""},
@@ -49,10 +50,11 @@ var floors = []floor{
 		{"internal/atomicfile", "internal/dirfd internal/hostfile"},
 		{"internal/layercheck", "internal/dirfd"},
 		{"internal/mount", "internal/dirfd internal/safepath"},
-		{"internal/ns", "internal/smallfile"},
+		{"internal/ns", "internal/smallfile internal/sorting"},
 		{"internal/ocidoc", "internal/ocijson"},
-		{"internal/registry", "internal/hostfile internal/memo internal/ocidoc internal/ocijson " +
-			"internal/platform internal/reference internal/subprocess"},
+		{"internal/registry", "internal/hostfile internal/memo internal/ocidoc " +
+			"internal/ocijson internal/platform internal/reference internal/sorting " +
+			"internal/subprocess"},
 		{"internal/stagedir", "internal/dirfd internal/lock"},
 		{"internal/state/ledger", "internal/atomicfile internal/lock internal/smallfile"},
 		{"internal/ui", "internal/event internal/units"},
@@ -60,16 +62,19 @@ var floors = []floor{
 		{"internal/volume", "internal/smallfile"},
 	}},
 	{"parts", []allowed{
-		{"parser", "internal/giturl internal/pattern internal/platform internal/reference internal/suggest"},
+		{"parser", "internal/giturl internal/pattern internal/platform internal/reference " +
+			"internal/sorting internal/suggest"},
 		{"executor", "executor/copyfs executor/rawproc internal/dirfd internal/fileentry " +
-			"internal/mount internal/platform internal/safepath"},
+			"internal/mount internal/platform internal/safepath internal/sorting"},
 		{"executor/archive", "executor/copyfs internal/unpack"},
 		{"snapshot", "internal/atomicfile internal/dirfd internal/lock internal/mount internal/safepath " +
 			"internal/smallfile internal/state/ledger"},
 		{"diff", "internal/blocks internal/dirfd internal/fileentry internal/unpack"},
-		{"export", "internal/subprocess internal/atomicfile internal/event internal/ocidoc internal/ocijson " +
-			"internal/platform internal/reference internal/stagedir internal/suggest internal/unpack"},
-		{"analyze", "internal/giturl internal/pattern internal/units internal/unpack"},
+		{"export", "internal/atomicfile internal/event internal/ocidoc internal/ocijson " +
+			"internal/platform internal/reference internal/sorting internal/stagedir " +
+			"internal/subprocess internal/suggest internal/unpack"},
+		{"analyze", "internal/giturl internal/pattern internal/sorting internal/units " +
+			"internal/unpack"},
 		{"analyze/browse", "analyze internal/dirfd internal/ui internal/units"},
 		{"analyze/html", "analyze internal/ui internal/units"},
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
@@ -79,12 +84,12 @@ var floors = []floor{
 			"internal/unpack internal/volume"},
 		{"internal/secret", "internal/dirfd internal/memo internal/source"},
 		{"internal/store", "internal/atomicfile internal/lock internal/ocidoc " +
-			"internal/reference internal/smallfile"},
+			"internal/reference internal/smallfile internal/sorting"},
 	}},
 	{"images and state", []allowed{
-		{"internal/state", "executor internal/cache internal/lock " +
-			"internal/ns internal/ocijson internal/smallfile internal/state/ledger " +
-			"internal/store internal/volume snapshot"},
+		{"internal/state", "executor internal/cache internal/lock internal/ns internal/ocijson " +
+			"internal/smallfile internal/sorting internal/state/ledger internal/store " +
+			"internal/volume snapshot"},
 		{"internal/image", "diff internal/cache internal/dirfd internal/event internal/hostfile " +
 			"internal/memo internal/mount internal/ns internal/ocidoc internal/ocijson " +
 			"internal/platform internal/registry internal/store internal/unpack snapshot"},
@@ -98,7 +103,7 @@ var floors = []floor{
 			"internal/memo internal/mount internal/secret internal/source parser " +
 			"snapshot"},
 		{"internal/remotecache", "export internal/cache internal/event internal/image " +
-			"internal/layers internal/ocidoc internal/ocijson internal/store"},
+			"internal/layers internal/ocidoc internal/ocijson internal/sorting internal/store"},
 		{"internal/runmount", "executor internal/cachemount internal/layers internal/mount " +
 			"internal/secret parser snapshot"},
 		{"internal/outputs", "diff export internal/event internal/image internal/imageanalysis " +

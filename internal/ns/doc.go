@@ -8,8 +8,8 @@
 // the program and of newuidmap and newgidmap for each build, which is less than the cost of a user
 // namespace for each step.
 //
-// It imports smallfile. It makes system calls, reads /etc/subuid and /etc/subgid, and starts
-// newuidmap, newgidmap and the program itself.
+// It imports smallfile and sorting. It makes system calls, reads /etc/subuid and /etc/subgid, and
+// starts newuidmap, newgidmap and the program itself.
 //
 // To test it, run go test ./internal/ns as root, which makes users and runs the test program as
 // them; other users skip that. FuzzSubIDs reads files of subordinate ids.

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/sorting"
 )
 
 // subFiles has the names of the files with subordinate ids, subuid(5) and subgid(5), and of
@@ -107,7 +109,7 @@ func (f subFiles) lowest() uint32 {
 // and does not contain the user's own id.
 func freeRange(taken []Range, lowest, uid uint32) (uint32, bool) {
 	taken = append(slices.Clone(taken), Range{Outside: uid, Count: 1})
-	slices.SortFunc(taken, func(a, b Range) int { return cmp.Compare(a.Outside, b.Outside) })
+	sorting.Func(taken, func(a, b Range) int { return cmp.Compare(a.Outside, b.Outside) })
 	first := uint64(lowest)
 	for _, r := range taken {
 		if uint64(r.Outside) >= first+rangeSize {

@@ -13,6 +13,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/sorting"
 )
 
 // config is the content of a containers-registries.conf(5).
@@ -201,7 +202,7 @@ func (t *table) check() error {
 func trimLocation(s string) string { return strings.TrimRight(s, "/") }
 
 func (c *config) finish() (*config, error) {
-	slices.SortStableFunc(c.registries, func(a, b table) int {
+	sorting.StableFunc(c.registries, func(a, b table) int {
 		return len(b.Prefix) - len(a.Prefix)
 	})
 	for _, s := range c.search {

@@ -5,8 +5,8 @@
 // layers, so that registries and tools copy it like an image. Inline, the document is a field of
 // the image's configuration.
 //
-// It imports export, cache, event, image, layers, ocidoc, ocijson and store. It makes no system
-// calls. It reads and writes layouts and registries by way of other packages.
+// It imports export, cache, event, image, layers, ocidoc, ocijson, sorting and store. It makes no
+// system calls. It reads and writes layouts and registries by way of other packages.
 //
 // To test it, run go test ./internal/remotecache as any user. FuzzRecords reads hostile documents,
 // FuzzPlace values of --cache-to and --cache-from. go test ./internal/build tests it with builds.

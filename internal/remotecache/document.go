@@ -12,6 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
+	"github.com/layerbuild/layerbuild/internal/sorting"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -72,7 +73,7 @@ func (doc *Document) Sort() {
 		}
 		return string(r.Layer.Descriptor.Digest) + r.Layer.Sealed
 	}
-	slices.SortFunc(doc.Records, func(a, b Record) int {
+	sorting.Func(doc.Records, func(a, b Record) int {
 		return cmp.Or(cmp.Compare(a.Key, b.Key), cmp.Compare(result(a), result(b)),
 			a.Created.Compare(b.Created), cmp.Compare(a.Content, b.Content),
 			cmp.Compare(blob(a), blob(b)))

@@ -16,6 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
+	"github.com/layerbuild/layerbuild/internal/sorting"
 	"github.com/layerbuild/layerbuild/internal/store"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -160,7 +161,7 @@ func (e *Exporter) write(ctx context.Context, doc Document) (ocispec.Descriptor,
 			m.Layers = append(m.Layers, r.Layer.Descriptor)
 		}
 	}
-	slices.SortFunc(m.Layers, func(a, b ocispec.Descriptor) int {
+	sorting.Func(m.Layers, func(a, b ocispec.Descriptor) int {
 		return cmp.Compare(a.Digest, b.Digest)
 	})
 	var err error

@@ -14,6 +14,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
+	"github.com/layerbuild/layerbuild/internal/sorting"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
@@ -139,7 +140,7 @@ func (c *collection) loadImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	slices.SortStableFunc(entries, func(a, b store.Entry) int { return b.Tagged.Compare(a.Tagged) })
+	sorting.StableFunc(entries, func(a, b store.Entry) int { return b.Tagged.Compare(a.Tagged) })
 	leased, err := c.leasedBlobs(ctx)
 	if err != nil {
 		return err
@@ -463,7 +464,7 @@ func (c *collection) byUse() []*unit {
 		}
 	}
 	deepest := slices.Clone(c.units)
-	slices.SortStableFunc(deepest, func(a, b *unit) int { return cmp.Compare(depth[b], depth[a]) })
+	sorting.StableFunc(deepest, func(a, b *unit) int { return cmp.Compare(depth[b], depth[a]) })
 	for _, u := range deepest {
 		if up := u.parent; up != nil {
 			up.spare = up.spare || u.spare
@@ -472,7 +473,7 @@ func (c *collection) byUse() []*unit {
 			}
 		}
 	}
-	slices.SortStableFunc(deepest, func(a, b *unit) int { return a.used.Compare(b.used) })
+	sorting.StableFunc(deepest, func(a, b *unit) int { return a.used.Compare(b.used) })
 	return deepest
 }
 

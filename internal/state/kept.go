@@ -7,10 +7,10 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/smallfile"
+	"github.com/layerbuild/layerbuild/internal/sorting"
 	digest "github.com/opencontainers/go-digest"
 )
 
@@ -50,7 +50,7 @@ func (s *State) Kept(kind string) []digest.Digest {
 			files = append(files, file{d, fi.ModTime()})
 		}
 	}
-	slices.SortFunc(files, func(a, b file) int { return b.written.Compare(a.written) })
+	sorting.Func(files, func(a, b file) int { return b.written.Compare(a.written) })
 	list := make([]digest.Digest, len(files))
 	for i, f := range files {
 		list[i] = f.d

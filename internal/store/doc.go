@@ -20,8 +20,8 @@
 // damaged index.json is replaced by its copy with a checksum, index.json.copy, or by its version
 // before the last change, index.json.old.
 //
-// It imports atomicfile, lock, ocidoc, reference and smallfile. It makes no system calls itself,
-// writes only in the layout's directory, and starts no processes.
+// It imports atomicfile, lock, ocidoc, reference, smallfile and sorting. It makes no system calls
+// itself, writes only in the layout's directory, and starts no processes.
 //
 // To test it, run go test ./internal/store as any user. skopeo and umoci read the layout where they
 // are installed. FuzzIndex reads hostile indexes.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/sorting"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -168,7 +169,7 @@ func (s *Store) Names(ctx context.Context) ([]Entry, error) {
 		t, _ := time.Parse(time.RFC3339Nano, e.Annotations[annotationTagged])
 		out = append(out, Entry{Name: entryName(e), Descriptor: plain(e), Tagged: t})
 	}
-	slices.SortStableFunc(out, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	sorting.StableFunc(out, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
 	return out, nil
 }
 
