@@ -31,6 +31,7 @@ var floors = []floor{
 		{"internal/event", ""},
 		{"internal/fileentry", ""},
 		{"internal/giturl", ""},
+		{"internal/gunzip", ""},
 		{"internal/hostfile", ""},
 		{"internal/lock", ""},
 		{"internal/memo", ""},
@@ -58,7 +59,7 @@ var floors = []floor{
 		{"internal/stagedir", "internal/dirfd internal/lock"},
 		{"internal/state/ledger", "internal/atomicfile internal/lock internal/smallfile"},
 		{"internal/ui", "internal/event internal/units"},
-		{"internal/unpack", "internal/dirfd internal/safepath"},
+		{"internal/unpack", "internal/dirfd internal/gunzip internal/safepath"},
 		{"internal/volume", "internal/smallfile"},
 	}},
 	{"parts", []allowed{

@@ -9,8 +9,8 @@ import (
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/layerbuild/layerbuild/internal/gunzip"
 )
 
 // Compression is the compression of a stream.
@@ -61,7 +61,7 @@ var ErrLimit = errors.New("the stream needs too much memory")
 
 var (
 	buffers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 128<<10) }}
-	gzips   sync.Pool // *gzip.Reader
+	gzips   sync.Pool // *gunzip.Reader
 	zstds   sync.Pool // *zstd.Decoder, for common windows
 
 	large = make(chan struct{}, 1) // held by a stream with a large window
@@ -115,9 +115,9 @@ type decompressed struct {
 }
 
 func (d *decompressed) gzip() error {
-	z, _ := gzips.Get().(*gzip.Reader)
+	z, _ := gzips.Get().(*gunzip.Reader)
 	if z == nil {
-		z = new(gzip.Reader)
+		z = new(gunzip.Reader)
 	}
 	if err := z.Reset(d.buffer); err != nil {
 		return err

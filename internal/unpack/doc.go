@@ -8,7 +8,7 @@
 // then extended attributes (chown clears security.capability), then time. Directories get them at
 // the end, so that files can be made in a directory that its owner may not write to.
 //
-// It imports dirfd and safepath. It makes system calls, writes only below the root, and
+// It imports dirfd, gunzip and safepath. It makes system calls, writes only below the root, and
 // starts no processes.
 //
 // To test it, run go test ./internal/unpack as root, for owners and devices, and as a user.
