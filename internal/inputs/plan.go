@@ -15,6 +15,8 @@ import (
 type Use struct {
 	Image parser.ImageInput
 	Lines parser.Range // of the step
+
+	input parser.Input // Image, or the named context that is Image
 }
 
 // Error is returned for an image that a step takes files from and that is not found.
@@ -59,7 +61,7 @@ func (in *Inputs) CheckPlan(ctx context.Context, plan *parser.Plan, stages int) 
 		func(st *parser.Stage) (dockerspec.DockerOCIImage, error) {
 			return bases[st].config, bases[st].err
 		},
-		func(_ *parser.Stage, step parser.Step) { uses = append(uses, usesOf(step)...) },
+		func(_ *parser.Stage, step parser.Step) { uses = append(uses, in.usesOf(step)...) },
 	)
 	if err == nil {
 		err = in.resolveAll(ctx, plan, stages, uses)
@@ -74,10 +76,7 @@ func (in *Inputs) CheckPlan(ctx context.Context, plan *parser.Plan, stages int) 
 // stage, whose configuration is not known before its steps are planned, or a context without one.
 func (in *Inputs) BaseConfig(ctx context.Context,
 	st *parser.Stage) (dockerspec.DockerOCIImage, error) {
-	ref, ok := st.Base.(parser.ImageInput)
-	if c, is := st.Base.(parser.ContextInput); is {
-		ref, ok = in.ContextImage(c)
-	}
+	ref, ok := in.imageOf(st.Base)
 	if !ok {
 		return dockerspec.DockerOCIImage{}, nil
 	}
@@ -86,6 +85,18 @@ func (in *Inputs) BaseConfig(ctx context.Context,
 		return dockerspec.DockerOCIImage{}, err
 	}
 	return img.Config, nil
+}
+
+// imageOf returns the image that an input is, by its name or as a named context, and reports
+// whether it is one.
+func (in *Inputs) imageOf(input parser.Input) (parser.ImageInput, bool) {
+	switch input := input.(type) {
+	case parser.ImageInput:
+		return input, true
+	case parser.ContextInput:
+		return in.ContextImage(input)
+	}
+	return parser.ImageInput{}, false
 }
 
 // similar adds a hint to the error of an image that was not found: a stage with a similar name, or
@@ -105,11 +116,11 @@ func similar(plan *parser.Plan, stages int, in parser.Input, err error) error {
 }
 
 // usesOf returns the images that a step takes files from.
-func usesOf(step parser.Step) []Use {
+func (in *Inputs) usesOf(step parser.Step) []Use {
 	var list []Use
-	for _, in := range From(step.Action) {
-		if img, ok := in.(parser.ImageInput); ok {
-			list = append(list, Use{img, step.Range})
+	for _, input := range From(step.Action) {
+		if img, ok := in.imageOf(input); ok {
+			list = append(list, Use{img, step.Range, input})
 		}
 	}
 	return list
@@ -138,10 +149,12 @@ func (in *Inputs) resolveAll(ctx context.Context, plan *parser.Plan, stages int,
 		g.Go(func() error {
 			img, err := in.Resolve(ctx, use.Image)
 			if err != nil {
-				errs[i] = &Error{use.Lines, similar(plan, stages, use.Image, err)}
+				errs[i] = &Error{use.Lines, similar(plan, stages, use.input, err)}
 				return nil
 			}
-			plan.Resolved(use.Image, use.Lines, img.Platform)
+			if name, ok := use.input.(parser.ImageInput); ok {
+				plan.Resolved(name, use.Lines, img.Platform)
+			}
 			return nil
 		})
 	}
