@@ -2,7 +2,9 @@ package inputs
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -63,8 +65,8 @@ func (in *Inputs) CheckPlan(ctx context.Context, plan *parser.Plan, stages int) 
 		},
 		func(_ *parser.Stage, step parser.Step) { uses = append(uses, in.usesOf(step)...) },
 	)
-	if err == nil {
-		err = in.resolveAll(ctx, plan, stages, uses)
+	if missing := in.resolveAll(ctx, plan, stages, above(uses, err)); missing != nil {
+		err = missing
 	}
 	if err == nil {
 		err = plan.Violations()
@@ -85,6 +87,17 @@ func (in *Inputs) BaseConfig(ctx context.Context,
 		return dockerspec.DockerOCIImage{}, err
 	}
 	return img.Config, nil
+}
+
+// above returns the images that steps before a mistake take files from: all of them if err is nil.
+func above(uses []Use, err error) []Use {
+	if err == nil {
+		return uses
+	}
+	mistake, ok := errors.AsType[*parser.Error](err)
+	return slices.DeleteFunc(slices.Clone(uses), func(u Use) bool {
+		return !ok || u.Lines.Start >= mistake.Range.Start
+	})
 }
 
 // imageOf returns the image that an input is, by its name or as a named context, and reports

@@ -128,6 +128,16 @@ func TestCheckPlan(t *testing.T) {
 		{name: "a missing image of a context", file: "FROM scratch\nCOPY --from=lost x /\n",
 			asked: []string{"alpin"}, uses: []string{"alpin 2"},
 			err: "image alpin: no such image", line: 2, step: true},
+		{name: "a mistake in a later step", file: "FROM scratch\nCOPY --from=a x /\nUSER $X\nEXPOSE x\n",
+			uses: []string{"a 2"}, asked: []string{"a"}, err: "invalid", line: 4},
+		{name: "a missing image before a mistake",
+			file:  "FROM scratch\nCOPY --from=none x /\nEXPOSE x\nCOPY --from=a x /\n",
+			asked: []string{"none"}, uses: []string{"none 2"},
+			err: "image none: no such image", line: 2, step: true},
+		{name: "a missing image before a missing base",
+			file: "FROM scratch AS first\nCOPY --from=none x /\n" +
+				"FROM zero\nCOPY --from=first x /\nCOPY --from=other x /\n", asked: []string{"none", "zero"},
+			uses: []string{"none 2"}, err: "image none: no such image", line: 2, step: true},
 		{name: "a finding that is an error", file: "# check=error=true\nFROM a\nMAINTAINER me\n",
 			asked: []string{"a"}, err: "MaintainerDeprecated"},
 	} {
