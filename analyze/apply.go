@@ -85,8 +85,8 @@ func (b *builder) apply(table *Table, sum *Layer) error {
 		b.marks(table)
 		for _, l := range links {
 			if b.cur(l.to) == nil && b.provided[l.to] != b.layer+1 {
-				return fmt.Errorf("/%s is a hard link to /%s, which a mark of the same layer removes: "+
-					"unpackers differ in what it is", l.path, l.target)
+				return fmt.Errorf("/%s is a hard link to /%s, which a mark of the same layer "+
+					"removes: unpackers differ in what it is", l.path, l.target)
 			}
 		}
 	}
@@ -104,7 +104,9 @@ func (b *builder) apply(table *Table, sum *Layer) error {
 			path += "/" // the mark is in the directory
 		}
 		if link := b.ownLink(path); link >= 0 {
-			return fmt.Errorf("the mark for %q leads through the symbolic link %s of the same layer", e.Path, b.t.Path(&b.t.nodes[link]))
+			return fmt.Errorf(
+				"the mark for %q leads through the symbolic link %s of the same layer", e.Path,
+				b.t.Path(&b.t.nodes[link]))
 		}
 	}
 	for _, dir := range b.dirs {

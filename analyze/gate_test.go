@@ -203,7 +203,8 @@ func TestCheckGuess(t *testing.T) {
 				t.Fatalf("gate %+v, want passed = %v", r.Gate, c.passes)
 			}
 			for _, f := range r.Gate.Failures {
-				if !strings.Contains(f, "the base image (the first layer) is a guess; give --base IMAGE, or --base scratch") {
+				if !strings.Contains(f,
+					"the base image (the first layer) is a guess; give --base IMAGE, or --base scratch") {
 					t.Errorf("failure %q says nothing of the guess", f)
 				}
 			}

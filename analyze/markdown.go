@@ -59,7 +59,8 @@ func (r *Report) markdownFindings(p *printer) {
 			continue
 		}
 		if n++; n == 1 {
-			p.printf("| Dead bytes | Path | Created by | Made dead by | Remedy |\n|---:|---|---|---|---|\n")
+			p.printf("| Dead bytes | Path | Created by | Made dead by | Remedy |\n" +
+				"|---:|---|---|---|---|\n")
 		}
 		if n > markdownRows {
 			p.printf("| … | | | | |\n")

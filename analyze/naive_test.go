@@ -340,7 +340,9 @@ func invariants(t *rapid.T, r *Report) {
 	}
 	for _, sum := range []int64{creators, killers, reasons, findings, owners} {
 		if sum != dead {
-			t.Fatalf("dead %d: by creator %d, by killer %d, by reason %d, by finding %d, by owner %d", dead, creators, killers, reasons, findings, owners)
+			t.Fatalf(
+				"dead %d: by creator %d, by killer %d, by reason %d, by finding %d, by owner %d",
+				dead, creators, killers, reasons, findings, owners)
 		}
 	}
 	final := r.Tree.Final(r.Units)

@@ -90,8 +90,8 @@ func (r *Report) remedy(f *Finding) string {
 		return "the base image has this waste: name a newer or smaller image in FROM"
 	case f.Owner == BaseImage:
 		return fmt.Sprintf("%s hides files of the base image, which frees nothing: name a smaller "+
-			"image in FROM, or begin with ‘FROM scratch’ and take the files that the image needs with "+
-			"COPY --from=%s", gone.At(), cmp.Or(r.Base.Name, "BASE"))
+			"image in FROM, or begin with ‘FROM scratch’ and take the files that the image needs "+
+			"with COPY --from=%s", gone.At(), cmp.Or(r.Base.Name, "BASE"))
 	case f.Creator == f.Killer:
 		return "the layer has the path twice: build the image with a program that writes each " +
 			"path once, such as layerbuild"
@@ -114,8 +114,8 @@ func (r *Report) remedy(f *Finding) string {
 	case copiedMade && ranGone && (f.Reason == RewrittenSame || f.Reason == RewrittenTime):
 		return c.rewritten()
 	case copiedMade && ranGone && f.Reason == Overwritten:
-		return fmt.Sprintf("change %[1]s before the build; or move the %[2]s at %[3]s and the RUN at "+
-			"%[4]s to a new stage with the same FROM and the name changed, and write "+
+		return fmt.Sprintf("change %[1]s before the build; or move the %[2]s at %[3]s and the "+
+			"RUN at %[4]s to a new stage with the same FROM and the name changed, and write "+
 			"‘COPY --from=changed %[1]s %[1]s’ in their place", f.Path, verbOf(made.Text),
 			made.At(), gone.At())
 	case copiedMade && ranGone:
@@ -141,14 +141,14 @@ func (c cure) withoutPath() string {
 		return fmt.Sprintf("write the commands of %s in one RUN, which creates and removes it",
 			ats(append([]*Instruction{c.made}, c.between()...)))
 	}
-	return fmt.Sprintf("%s creates it, and %s removes or replaces it: create, use and remove it in "+
-		"one RUN instead", c.made.At(), c.gone.At())
+	return fmt.Sprintf("%s creates it, and %s removes or replaces it: create, use and remove it "+
+		"in one RUN instead", c.made.At(), c.gone.At())
 }
 
 // copyLess returns the advice for a COPY that should not copy something.
 func (c *cure) copyLess(what string) string {
-	return fmt.Sprintf("copy only the files that stay after %s: name them at %s, or exclude %s there "+
-		"with --exclude=PATTERN%s", c.gone.At(), c.made.At(), what, c.mountInstead())
+	return fmt.Sprintf("copy only the files that stay after %s: name them at %s, or exclude %s "+
+		"there with --exclude=PATTERN%s", c.gone.At(), c.made.At(), what, c.mountInstead())
 }
 
 // mountInstead returns the end of the advice to copy less, for RUNs that may read the files.
@@ -217,8 +217,9 @@ func (c *cure) each(remedy func(*cure) string) string {
 	}
 	advice := c.copyLess("the others of " + c.f.Path)
 	if !copies(c.made) {
-		advice = fmt.Sprintf("end the RUN at %s with an rm of the files that %s replaces, or put the "+
-			"%s at %s before that RUN", c.made.At(), c.gone.At(), verbOf(c.gone.Text), c.gone.At())
+		advice = fmt.Sprintf("end the RUN at %s with an rm of the files that %s replaces, or put "+
+			"the %s at %s before that RUN", c.made.At(), c.gone.At(), verbOf(c.gone.Text),
+			c.gone.At())
 	}
 	sub := *c
 	sub.all = c.whole()
@@ -544,9 +545,9 @@ func (c *cure) bindElsewhere(edits []string, leaves bool, from, source string,
 	mount := fmt.Sprintf("RUN --mount=type=bind,%ssource=%s,target=%s", from, source, mnt)
 	begin := fmt.Sprintf("mkdir -p %s && cp -a %s %s &&", path.Dir(c.path), mnt, c.path)
 	if !leaves || slices.ContainsFunc(users, func(i *Instruction) bool { return !appendable(i) }) {
-		return fmt.Sprintf("copy %s in the RUN that removes it: write ‘%s %s COMMANDS’ instead of %s, "+
-			"with the commands of %s for COMMANDS, and do not copy it at %s", c.path, mount, begin,
-			ats(users), ats(users), c.made.At())
+		return fmt.Sprintf("copy %s in the RUN that removes it: write ‘%s %s COMMANDS’ instead "+
+			"of %s, with the commands of %s for COMMANDS, and do not copy it at %s", c.path, mount,
+			begin, ats(users), ats(users), c.made.At())
 	}
 	at := users[len(users)-1].At()
 	if len(users) > 1 {
@@ -654,8 +655,9 @@ func (c *cure) ownStage(what copied, users []*Instruction, removal []string) str
 		rw = ",rw"
 	}
 	if !c.whole() {
-		return fmt.Sprintf("copy only %s in a new stage before this one, ‘FROM scratch AS %s’; copy the "+
-			"other files at %s; use RUN --mount=type=bind,from=%s,source=%s,target=%s%s at %s",
+		return fmt.Sprintf("copy only %s in a new stage before this one, ‘FROM scratch AS %s’; "+
+			"copy the other files at %s; use RUN --mount=type=bind,from=%s,source=%s,target=%s%s "+
+			"at %s",
 			c.f.Path, name, c.made.At(), name, c.path, c.path, rw, ats(users))
 	}
 	edits := []string{
@@ -706,11 +708,11 @@ func (c *cure) runThenCopy() string {
 	case len(runs) == 0 && appendable(c.made):
 		return fmt.Sprintf("append ‘&& rm -rf %s’ to the RUN at %s", c.path, c.made.At())
 	case len(runs) == 0:
-		return fmt.Sprintf("end the RUN at %s with ‘rm -rf %s’, because %s replaces it", c.made.At(),
-			c.path, c.gone.At())
+		return fmt.Sprintf("end the RUN at %s with ‘rm -rf %s’, because %s replaces it",
+			c.made.At(), c.path, c.gone.At())
 	}
-	return fmt.Sprintf("write the commands of %s in one RUN that ends with ‘rm -rf %s’, because %s "+
-		"replaces it", ats(append([]*Instruction{c.made}, runs...)), c.path, c.gone.At())
+	return fmt.Sprintf("write the commands of %s in one RUN that ends with ‘rm -rf %s’, because "+
+		"%s replaces it", ats(append([]*Instruction{c.made}, runs...)), c.path, c.gone.At())
 }
 
 // rewritten returns the remedy for a RUN that rewrites a copied file with the same content and
@@ -725,9 +727,9 @@ func (c *cure) rewritten() string {
 
 // meta returns the remedy for a copied path that got another mode or owner.
 func (c *cure) meta() string {
-	advice := fmt.Sprintf("set the mode and the owner with --chmod=MODE --chown=USER:GROUP of the %s at "+
-		"%s, and remove the chmod and chown of %s at %s", verbOf(c.made.Text), c.made.At(), c.f.Path,
-		c.gone.At())
+	advice := fmt.Sprintf("set the mode and the owner with --chmod=MODE --chown=USER:GROUP of "+
+		"the %s at %s, and remove the chmod and chown of %s at %s", verbOf(c.made.Text),
+		c.made.At(), c.f.Path, c.gone.At())
 	removal, _, ok := c.without(c.path, "chmod", "chown", "chgrp")
 	flags, can := c.metaFlags()
 	if !ok || !can || !c.whole() || len(c.between()) > 1 {
@@ -849,7 +851,8 @@ func (c *cure) join() string {
 			changes = append(changes, fmt.Sprintf("put ‘cd %s &&’ before those after %s",
 				operand(ins, "DIR"), ins.At()))
 		case "USER":
-			changes = append(changes, fmt.Sprintf("run those after %s as user %s, for example with su",
+			changes = append(changes, fmt.Sprintf(
+				"run those after %s as user %s, for example with su",
 				ins.At(), operand(ins, "USER")))
 		case "SHELL":
 			changes = append(changes, fmt.Sprintf("run those after %s with its shell", ins.At()))
@@ -887,15 +890,16 @@ func (r *Report) stageRemedy(f *Finding) string {
 	base := cmp.Or(r.Base.Name, "scratch")
 	if made.Stage == "" || len(kept) == 0 || len(kept) > maxKept {
 		stage := cmp.Or(made.Stage, "STAGE")
-		return fmt.Sprintf("an earlier stage creates it, at %s: write ‘FROM %s’ instead of ‘FROM %s’, "+
-			"and ‘COPY --from=%s PATH PATH’ for each path that the image needs", made.At(), base, stage,
-			stage)
+		return fmt.Sprintf("an earlier stage creates it, at %s: write ‘FROM %s’ instead of ‘FROM "+
+			"%s’, and ‘COPY --from=%s PATH PATH’ for each path that the image needs", made.At(),
+			base, stage, stage)
 	}
 	edits := []string{"‘FROM " + base + "’"}
 	for _, p := range kept {
 		edits = append(edits, fmt.Sprintf("‘COPY --from=%s %s %s’", made.Stage, p, p))
 	}
-	return fmt.Sprintf("use %s instead of ‘FROM %s’, because what it created at %s stays in the image",
+	return fmt.Sprintf(
+		"use %s instead of ‘FROM %s’, because what it created at %s stays in the image",
 		strings.Join(edits, ", "), made.Stage, made.At())
 }
 
@@ -917,7 +921,8 @@ func (r *Report) duplicateRemedy(units []int32, owner Owner) string {
 		if made := r.Made(int(u.Layer)); copies(made) && plain(first, r.livePath(u, i)) &&
 			l.Units == 1 && l.Owner != BaseImage && !r.byLayer().links[u.Layer] {
 			p := r.livePath(u, i)
-			return fmt.Sprintf("if a link will do there, use ‘RUN mkdir -p %s && ln -s %s %s’ instead of the %s at %s", path.Dir(p), first, p, verbOf(made.Text), made.At())
+			return fmt.Sprintf("if a link will do there, use ‘RUN mkdir -p %s && ln -s %s %s’ "+
+				"instead of the %s at %s", path.Dir(p), first, p, verbOf(made.Text), made.At())
 		}
 	}
 	return ""
@@ -949,8 +954,8 @@ func (r *Report) runsFrom(layer int) (runs []*Instruction) {
 func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 	made := r.Made(d.Layer)
 	if d.Owner == BaseImage && d.Kind != Secret {
-		return "the base image has it, and an rm here would free nothing: name an image without it " +
-			"in FROM"
+		return "the base image has it, and an rm here would free nothing: name an image without " +
+			"it in FROM"
 	}
 	if d.Kind == Secret {
 		return r.secretRemedy(d)
@@ -958,7 +963,8 @@ func (r *Report) debrisRemedy(d *Debris, paths []string) string {
 	dir := strings.TrimSuffix(d.Path, "/")
 	if !plain(append([]string{dir}, paths...)...) {
 		if copies(made) {
-			return fmt.Sprintf("add a pattern for it to .dockerignore, or add --exclude=PATTERN to %s",
+			return fmt.Sprintf(
+				"add a pattern for it to .dockerignore, or add --exclude=PATTERN to %s",
 				made.At())
 		}
 		return fmt.Sprintf("end %s with an rm of it", made.At())
@@ -1028,13 +1034,13 @@ func (r *Report) secretRemedy(d *Debris) string {
 	given := fmt.Sprintf("with --secret id=%s,src=FILE", id)
 	switch {
 	case d.Owner == BaseImage && !d.Dead:
-		return "if it is a secret: name an image without it in FROM, and replace the secret by a new " +
-			"one"
+		return "if it is a secret: name an image without it in FROM, and replace the secret by a " +
+			"new one"
 	case d.Owner == BaseImage:
 		return everyone + "name an image without it in FROM, and replace the secret by a new one"
 	case !d.Dead:
-		return fmt.Sprintf("if it is a secret: keep it out of %s, use %s for the commands that read "+
-			"it, %s, and replace the secret by a new one", made.At(), mount, given)
+		return fmt.Sprintf("if it is a secret: keep it out of %s, use %s for the commands that "+
+			"read it, %s, and replace the secret by a new one", made.At(), mount, given)
 	case !copies(made) || !plain(d.Path):
 		return fmt.Sprintf(everyone+"keep it out of %s, use %s for the commands that read it, %s, "+
 			"and replace the secret by a new one", made.At(), mount, given)
@@ -1054,8 +1060,9 @@ func (r *Report) secretRemedy(d *Debris) string {
 		if len(runs) == 0 {
 			break
 		}
-		edits := []string{fmt.Sprintf(everyone+"use %s at %s instead of the %s at %s, %s, and replace "+
-			"the secret by a new one", mount, ats(runs), verbOf(made.Text), made.At(), given)}
+		edits := []string{fmt.Sprintf(everyone+"use %s at %s instead of the %s at %s, %s, and "+
+			"replace the secret by a new one", mount, ats(runs), verbOf(made.Text), made.At(),
+			given)}
 		return strings.Join(append(edits, removal...), "; ")
 	}
 	return fmt.Sprintf(everyone+"keep it out of the %s at %s, and replace the secret by a new one",

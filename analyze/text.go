@@ -266,7 +266,8 @@ func (r *Report) textTotals(p *printer) {
 		}
 	}
 	if own := r.Own().Dead; own > 0 && compressed > 0 {
-		p.printf("about %s of the compressed image can be removed (an estimate; prune-image --dry-run prints the exact size)\n", units.Size(compressed))
+		p.printf("about %s of the compressed image can be removed (an estimate; prune-image "+
+			"--dry-run prints the exact size)\n", units.Size(compressed))
 	}
 	p.printf("\n")
 }

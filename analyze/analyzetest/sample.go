@@ -71,8 +71,10 @@ func Sample(t testing.TB) *analyze.Report {
 		"file 1700 root/.ssh/id_rsa")
 	add(analyze.Own, 9, "RUN chmod -R 0755 /srv/app", "file 2100000 srv/app/app 0755",
 		"file 2300000 srv/app/data/a.bin 0755", "file 900000 srv/app/main.o 0755")
-	add(analyze.Own, 10, "RUN rm -rf /tmp/source.tar.gz /srv/app/*.o /root/.ssh && rm -rf /srv/app/data", "whiteout tmp/source.tar.gz", "whiteout srv/app/main.o",
-		"whiteout root/.ssh", "opaque srv/app/data", "file 2300000 srv/app/data/b.bin",
+	add(analyze.Own, 10,
+		"RUN rm -rf /tmp/source.tar.gz /srv/app/*.o /root/.ssh && rm -rf /srv/app/data",
+		"whiteout tmp/source.tar.gz", "whiteout srv/app/main.o", "whiteout root/.ssh",
+		"opaque srv/app/data", "file 2300000 srv/app/data/b.bin",
 		"whiteout srv/app/never-there")
 	add(analyze.Own, 11, "COPY odd /srv/odd/", odd...)
 	add(analyze.Own, 12, `CMD ["/srv/app/app"]`)

@@ -116,7 +116,8 @@ func (p *page) findings() {
 		}
 	}
 	p.table("findings", "Dead bytes",
-		"Files that are in a layer but not in the final file system, the instruction that added each, and how to avoid it."+more(len(r.Findings), maxFindings, "the largest"),
+		"Files that are in a layer but not in the final file system, the instruction that added "+
+			"each, and how to avoid it."+more(len(r.Findings), maxFindings, "the largest"),
 		append([]pick{why}, p.owners()...), "s w:Path", "s n:Bytes", "s:Why", "s w:Created by",
 		"s w:Made dead by", "w:Remedy")
 	for i := range r.Findings[:min(len(r.Findings), maxFindings)] {
@@ -175,7 +176,9 @@ func (p *page) debris() {
 		}
 	}
 	p.table("debris", "Debris",
-		"Files that are rarely needed in an image. They are visible, so they are not counted as dead. Secrets are listed even if a later layer hides them, because everyone who has the image can read them."+
+		"Files that are rarely needed in an image. They are visible, so they are not counted as "+
+			"dead. Secrets are listed even if a later layer hides them, because everyone who has "+
+			"the image can read them."+
 			more(len(r.Debris), maxDebris, "the first"),
 		append([]pick{kinds}, p.owners()...), "s:Kind",
 		"s w:Path", "s n:Bytes", "s n:Files", "s w:Created by", "w:Remedy")
