@@ -52,10 +52,13 @@ func imageWord(name string) error {
 		return nil
 	}
 	if _, err := os.Stat(name); err == nil && strings.ContainsAny(name, "/.") {
-		return errors.New("it is neither an OCI image layout (there is no index.json) nor an archive")
+		return errors.New(
+			"it is neither an OCI image layout (there is no index.json) nor an archive")
 	}
 	if _, err := reference.Parse(strings.TrimPrefix(name, "docker-image://")); err != nil {
-		return fmt.Errorf("%w; a name such as app:v2, an image ID, oci:DIR or docker-archive:FILE is expected", err)
+		return fmt.Errorf(
+			"%w; a name such as app:v2, an image ID, oci:DIR or docker-archive:FILE is expected",
+			err)
 	}
 	return nil
 }

@@ -64,7 +64,8 @@ type analyzeFlags struct {
 func (f *analyzeFlags) defineImage(fs *pflag.FlagSet) {
 	fs.Var((*given)(&f.platform), "platform", platformUsage)
 	fs.Var((*given)(&f.base), "base", "`IMAGE` base image, or scratch for none\n"+
-		"Without the flag it is the base image that the build or an annotation of the image records.")
+		"Without the flag it is the base image that the build or an annotation of the image "+
+		"records.")
 }
 
 func (f *analyzeFlags) defineReport(fs *pflag.FlagSet) {
@@ -77,10 +78,14 @@ func (f *analyzeFlags) defineReport(fs *pflag.FlagSet) {
 
 // defineGate defines the flags of the gate, which build has too.
 func (f *analyzeFlags) defineGate(fs *pflag.FlagSet) {
-	fs.Var((*given)(&f.failOver), "fail-over", "`LIMIT` fail if the image has more dead bytes than this\n"+
-		"LIMIT is a size such as 5MB, or a share such as 2% of the image's own bytes. The exit status is then 3.")
-	fs.Var((*commaList)(&f.failOn), "fail-on", "`KIND` fail if the image has findings of this kind\n"+
-		"KIND is debris, secrets or a single kind of debris, such as package-lists. The exit status is then 3.")
+	fs.Var((*given)(&f.failOver), "fail-over",
+		"`LIMIT` fail if the image has more dead bytes than this\n"+
+			"LIMIT is a size such as 5MB, or a share such as 2% of the image's own bytes. The "+
+			"exit status is then 3.")
+	fs.Var((*commaList)(&f.failOn), "fail-on",
+		"`KIND` fail if the image has findings of this kind\n"+
+			"KIND is debris, secrets or a single kind of debris, such as package-lists. The exit "+
+			"status is then 3.")
 	fs.Var((*givenList)(&f.accept), "accept", "`PATTERN` paths that these limits ignore")
 	fs.Var((*given)(&f.config), "config", "`FILE` rules of the gate (default: "+
 		analyze.ConfigFile+")\n"+
@@ -130,7 +135,8 @@ func (f *analyzeFlags) check(e *env) error {
 		return errors.New("--format html: an output file is required, for example -o report.html")
 	}
 	if f.interactive && f.out != "" {
-		return errors.New("--interactive shows the report in the terminal, and --output writes it to a file: give one of them")
+		return errors.New("--interactive shows the report in the terminal, and --output writes " +
+			"it to a file: give one of them")
 	}
 	if f.interactive && !(term.IsTerminal(int(e.stdin.Fd())) &&
 		term.IsTerminal(int(e.stdout.Fd()))) {
@@ -214,7 +220,8 @@ func (f *analyzeFlags) forBuild(e *env, o *imagebuild.Options) (gateRules, error
 	if f.format == "" {
 		if len(f.accept) > 0 {
 			return gateRules{}, badValue("accept", f.accept[0],
-				errors.New("it has no effect without --analyze, --fail-over, --fail-on or --config"))
+				errors.New(
+					"it has no effect without --analyze, --fail-over, --fail-on or --config"))
 		}
 		return gateRules{}, nil
 	}
@@ -222,7 +229,8 @@ func (f *analyzeFlags) forBuild(e *env, o *imagebuild.Options) (gateRules, error
 		return gateRules{}, errors.New("--analyze: no image is made where only files are exported")
 	}
 	if f.format == "html" && len(o.Platforms) > 1 {
-		return gateRules{}, errors.New("--analyze=html: an HTML page shows one platform; use analyze --platform for each")
+		return gateRules{}, errors.New(
+			"--analyze=html: an HTML page shows one platform; use analyze --platform for each")
 	}
 	o.Analyze = true
 	if err := f.check(e); err != nil {

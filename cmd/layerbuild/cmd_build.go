@@ -103,7 +103,8 @@ func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
 	fs.Var((*list)(&f.contexts), "build-context", "`NAME=WHERE` additional build context\n"+
 		"WHERE is a directory, an archive, a URL, docker-image://NAME or oci-layout://DIR[:TAG].")
 	fs.StringSliceVar(&f.platforms, "platform", nil, "`OS/ARCH` platforms to build for\n"+
-		"For several platforms, the build makes an image index. Without the flag it is $DOCKER_DEFAULT_PLATFORM, or else the platform of this machine.")
+		"For several platforms, the build makes an image index. Without the flag it is "+
+		"$DOCKER_DEFAULT_PLATFORM, or else the platform of this machine.")
 	fs.BoolVar(&f.pull, "pull", false, "look up base images in registries first")
 	fs.Var((*list)(&f.secrets), "secret",
 		"`id=ID[,src=FILE|,env=VAR]` secret for RUN --mount=type=secret\n"+
@@ -115,14 +116,16 @@ func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
 func (f *buildFlags) defineOutputs(fs *pflag.FlagSet) {
 	fs.VarP((*list)(&f.tags), "tag", "t", "`NAME[:TAG]` name of the image")
 	fs.VarP((*list)(&f.outputs), "output", "o", "`SPEC` where the image goes\n"+
-		"SPEC is type=TYPE,dest=PATH,… with the type oci, docker, local, tar, image or registry. It may also be a directory "+
-		"for the files of the image, or - for a tar archive of them on standard output.")
+		"SPEC is type=TYPE,dest=PATH,… with the type oci, docker, local, tar, image or registry. "+
+		"It may also be a directory for the files of the image, or - for a tar archive of them "+
+		"on standard output.")
 	fs.BoolVar(&f.push, "push", false, "push the image, as --output type=registry does")
 	fs.BoolVar(&f.load, "load", false, "load the image into docker or podman\n"+
 		"--output type=docker does the same.")
 	fs.Var((*list)(&f.labels), "label", "`KEY=VALUE` label of the image")
 	fs.Var((*list)(&f.annotations), "annotation", "`KEY=VALUE` annotation of the manifest\n"+
-		"KEY may begin with index:, manifest-descriptor: or index-descriptor: to annotate that object instead.")
+		"KEY may begin with index:, manifest-descriptor: or index-descriptor: to annotate that "+
+		"object instead.")
 	fs.StringVar(&f.iidFile, "iidfile", "", "`FILE` write the image ID to a file")
 	fs.StringVar(&f.metadataFile, "metadata-file", "",
 		"`FILE` write digests and names to a file, as JSON")
@@ -140,10 +143,12 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 		"The cache then survives a crash, and can be moved to another machine.")
 	fs.StringVar(&f.keep, "keep-storage", "",
 		"`SIZE` limit of the build cache, such as 10g (GiB) or off\n"+
-			"A build that has run a step ends by removing the least recently used part of the build cache until the rest fits "+
-			"SIZE. Without the flag SIZE is that of $LAYERBUILD_KEEP_STORAGE, of the line keep-storage = SIZE in "+
-			"$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config) or /etc/layerbuild/config, or else the smaller of "+
-			"20 GB and a tenth of the file system. Images with a name, and what running processes use, are never removed.")
+			"A build that has run a step ends by removing the least recently used part of the "+
+			"build cache until the rest fits SIZE. Without the flag SIZE is that of "+
+			"$LAYERBUILD_KEEP_STORAGE, of the line keep-storage = SIZE in "+
+			"$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config) or "+
+			"/etc/layerbuild/config, or else the smaller of 20 GB and a tenth of the file "+
+			"system. Images with a name, and what running processes use, are never removed.")
 }
 
 func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
@@ -159,9 +164,12 @@ func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 
 func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.check, "check", false, "check the Dockerfile and build nothing\n"+
-		"All stages are checked, or those that --target needs. The exit status is 1 if there are findings.")
-	fs.StringVar(&f.call, "call", "build", "`build|check|targets` build, check, or list the stages\n"+
-		"check is the same as --check; targets lists the stages. With the suffix ,format=json they print JSON.")
+		"All stages are checked, or those that --target needs. The exit status is 1 if there are "+
+		"findings.")
+	fs.StringVar(&f.call, "call", "build",
+		"`build|check|targets` build, check, or list the stages\n"+
+			"check is the same as --check; targets lists the stages. With the suffix ,format=json "+
+			"they print JSON.")
 	fs.StringSliceVar(&f.lintExperimental, "lint", nil,
 		"`RULE` also run these experimental lint rules, or all")
 	fs.Var(newChoice(&f.analyze.format, "", reportFormats...), "analyze",
@@ -464,7 +472,8 @@ func (f *buildFlags) reportTargets(e *env, res *imagebuild.Result) error {
 func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
 	var list []string
 	if f.iidFile != "" && !o.WantsImage() && !o.Check {
-		list = append(list, "--iidfile gets an empty ID: only files are exported, and no image is made")
+		list = append(list,
+			"--iidfile gets an empty ID: only files are exported, and no image is made")
 	}
 	on := func(value string) bool { return value != "" && value != "false" }
 	for _, a := range f.attests {
@@ -478,14 +487,16 @@ func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
 			f.provenance))
 	}
 	if on(f.sbom) {
-		list = append(list, fmt.Sprintf("--sbom=%s has no effect: no software bill of materials is made", f.sbom))
+		list = append(list, fmt.Sprintf(
+			"--sbom=%s has no effect: no software bill of materials is made", f.sbom))
 	}
 	if f.format != "text" && !o.Check && !o.ListTargets {
 		list = append(list, fmt.Sprintf("--format %s has no effect without --check or --call",
 			f.format))
 	}
 	if f.cgroupParent != "" {
-		list = append(list, "--cgroup-parent has no effect: commands run in the control group of layerbuild")
+		list = append(list,
+			"--cgroup-parent has no effect: commands run in the control group of layerbuild")
 	}
 	if f.debug {
 		list = append(list, "--debug has no effect; see --progress plain and --progress rawjson")
@@ -536,9 +547,11 @@ func (f *buildFlags) options(e *env, args []string) (imagebuild.Options, error) 
 func oneContext(args []string) error {
 	switch {
 	case len(args) == 0:
-		return errors.New("the build context is missing; give the directory with the files, for example '.'")
+		return errors.New(
+			"the build context is missing; give the directory with the files, for example '.'")
 	case len(args) == 1 && args[0] == "":
-		return errors.New("the build context is an empty argument; give the directory with the files, for example '.'")
+		return errors.New("the build context is an empty argument; give the directory with the " +
+			"files, for example '.'")
 	case len(args) == 1:
 		return nil
 	}
@@ -747,7 +760,8 @@ func (f *buildFlags) access(o *imagebuild.Options, e *env) error {
 		if socket == "" {
 			if socket = e.getenv("SSH_AUTH_SOCK"); socket == "" {
 				return badValue("ssh", s,
-					fmt.Errorf("SSH_AUTH_SOCK is not set; start an agent or give its socket: --ssh %s=SOCKET", id))
+					fmt.Errorf("SSH_AUTH_SOCK is not set; start an agent or give its socket: "+
+						"--ssh %s=SOCKET", id))
 			}
 		}
 		info, err := os.Stat(socket)
@@ -756,7 +770,8 @@ func (f *buildFlags) access(o *imagebuild.Options, e *env) error {
 		}
 		if info.Mode()&os.ModeSocket == 0 {
 			return badValue("ssh", s,
-				fmt.Errorf("%s is not the socket of an agent; for a key file, start an agent and use ssh-add",
+				fmt.Errorf("%s is not the socket of an agent; for a key file, start an agent and "+
+					"use ssh-add",
 					socket))
 		}
 		o.SSH = append(o.SSH, secret.Agent{ID: id, Socket: socket})
@@ -992,7 +1007,8 @@ func parseSecret(s string, getenv func(string) string) (secret.Secret, error) {
 		} else {
 			out.File = out.ID
 			if _, err := os.Stat(out.File); errors.Is(err, fs.ErrNotExist) {
-				return out, fmt.Errorf("there is neither a file nor a variable %s; id=ID[,src=FILE|,env=VAR] is expected", out.ID)
+				return out, fmt.Errorf("there is neither a file nor a variable %s; "+
+					"id=ID[,src=FILE|,env=VAR] is expected", out.ID)
 			}
 		}
 	}

@@ -136,7 +136,8 @@ func (im *images) local(ctx context.Context, name string, want wanted) (*image.I
 func (im *images) stored(ctx context.Context, name string) (ocispec.Descriptor, error) {
 	_, d, err := im.resolver.Identify(ctx, name)
 	if errors.Is(err, store.ErrNotFound) {
-		return d, fmt.Errorf("image %s: %w; 'layerbuild images' lists the images there, 'layerbuild pull' fetches others", name, store.ErrNotFound)
+		return d, fmt.Errorf("image %s: %w; 'layerbuild images' lists the images there, "+
+			"'layerbuild pull' fetches others", name, store.ErrNotFound)
 	}
 	return d, err
 }

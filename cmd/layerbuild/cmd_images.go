@@ -256,11 +256,15 @@ func tagVerb() verb {
 		}}
 }
 
+// rmNotes is the end of the help of rm.
+const rmNotes = "The digest of an image stands for all its names. 'layerbuild prune' removes " +
+	"images without a name."
+
 func removeVerb() verb {
 	return verb{name: "rm", args: "IMAGE…", summary: "remove names of images", examples: []example{
 		{"layerbuild rm app:v1", "remove a name"},
 		{"layerbuild rm 7cc4b5aefd1d", "remove all names of an image"},
-	}, notes: "The digest of an image stands for all its names. 'layerbuild prune' removes images without a name.", flags: func(fs *pflag.FlagSet) prepareFunc {
+	}, notes: rmNotes, flags: func(fs *pflag.FlagSet) prepareFunc {
 		var f stateFlags
 		f.define(fs)
 		return func(e *env, args []string) (runFunc, error) {
@@ -290,7 +294,8 @@ func (im *images) remove(ctx context.Context, state *state.State, name string) e
 	if err == nil && (ref != name || digest.Digest(name).Validate() == nil) {
 		name = d.Digest.String()
 		if err = state.Store.Untag(ctx, name); errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("image %s: it is part of an image for several platforms, or the base of a build, and has no entry of its own", name)
+			return fmt.Errorf("image %s: it is part of an image for several platforms, or the "+
+				"base of a build, and has no entry of its own", name)
 		}
 		return err
 	}

@@ -28,8 +28,9 @@ func pruneVerb() verb {
 			unused := fs.Duration("unused", 0,
 				"`TIME` also remove cache that was unused for TIME\n"+
 					"An example is 72h.")
-			keep := fs.String("keep-storage", "", "`SIZE` limit of the build cache, such as 10g (GiB)\n"+
-				"The least recently used part is removed until the rest fits.")
+			keep := fs.String("keep-storage", "",
+				"`SIZE` limit of the build cache, such as 10g (GiB)\n"+
+					"The least recently used part is removed until the rest fits.")
 			dry := fs.BoolP("dry-run", "n", false, "remove nothing; print what would be removed")
 			var format string
 			defineFormat(fs, &format)
@@ -64,7 +65,8 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, fo
 	defer state.Close()
 	// Other processes lock the state only briefly, unless they collect or their disk is full.
 	waiting := time.AfterFunc(2*time.Second, func() {
-		fmt.Fprintln(e.stderr, "layerbuild: waiting for another process that has locked the state directory")
+		fmt.Fprintln(e.stderr,
+			"layerbuild: waiting for another process that has locked the state directory")
 	})
 	done, err := state.Prune(ctx, o)
 	waiting.Stop()
@@ -72,7 +74,8 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, fo
 		return err
 	}
 	if done.Others > 0 {
-		fmt.Fprintf(e.stderr, "layerbuild: data in use by %d running processes is kept\n", done.Others)
+		fmt.Fprintf(e.stderr, "layerbuild: data in use by %d running processes is kept\n",
+			done.Others)
 	}
 	if format == "json" {
 		return printJSON(e.stdout, done)
@@ -82,7 +85,8 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, fo
 		verb = "would remove"
 	}
 	_, err = fmt.Fprintf(e.stdout,
-		"%s %d images without a name, %d blobs (%s), %d snapshots (%s), %d records, %d cache mounts (%s)\n",
+		"%s %d images without a name, %d blobs (%s), %d snapshots (%s), %d records, %d cache "+
+			"mounts (%s)\n",
 		verb, done.Images, done.Blobs, units.Size(done.BlobBytes), done.Snapshots,
 		units.Size(done.SnapshotBytes), done.Records, done.Mounts, units.Size(done.MountBytes))
 	return err

@@ -24,8 +24,8 @@ func pruneImageVerb() verb {
 	return verb{
 		name: "prune-image", args: "IMAGE|LAYOUT|ARCHIVE",
 		summary: "make an image without its dead bytes",
-		notes: "The visible files of the image, its layers and its history stay the same. Dead bytes are those of files that a " +
-			"higher layer deletes or replaces.",
+		notes: "The visible files of the image, its layers and its history stay the same. Dead " +
+			"bytes are those of files that a higher layer deletes or replaces.",
 		examples: []example{
 			{"layerbuild prune-image -t app:small app", "make a smaller image"},
 			{"layerbuild prune-image --dry-run app", "print what would be saved"},
@@ -132,7 +132,8 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 		}
 	}
 	for _, p := range res.Dropped {
-		fmt.Fprintf(e.stderr, "layerbuild: warning: an attestation of the image for %s is left out: it describes the old image\n", parser.FormatPlatform(p))
+		fmt.Fprintf(e.stderr, "layerbuild: warning: an attestation of the image for %s is left "+
+			"out: it describes the old image\n", parser.FormatPlatform(p))
 	}
 	return res.Root, nil
 }
@@ -160,12 +161,15 @@ func printPruned(w io.Writer, res *imageanalysis.Pruned) error {
 		fmt.Fprintf(&b, "%8s → %-8s  %s\n", units.Size(l.Before), units.Size(l.After), string(by))
 	}
 	if res.Base.Source == analyze.BaseGuess && res.Base.Layers > 0 {
-		fmt.Fprintf(&b, "the first %d layers are kept: they are the base image, as a guess; if it is wrong, give --base\n", res.Base.Layers)
+		fmt.Fprintf(&b, "the first %d layers are kept: they are the base image, as a guess; if "+
+			"it is wrong, give --base\n", res.Base.Layers)
 	}
 	if res.Entries == 0 {
 		fmt.Fprintln(&b, "the image's own layers have no dead bytes")
 	} else {
-		fmt.Fprintf(&b, "%s of dead content removed; the compressed image is %s smaller, with the same files\n", units.Size(res.Bytes), signed(res.Compressed))
+		fmt.Fprintf(&b,
+			"%s of dead content removed; the compressed image is %s smaller, with the same "+
+				"files\n", units.Size(res.Bytes), signed(res.Compressed))
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -122,7 +122,8 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 		}
 		if host := parser.HostPlatform(); want.platform.OS == "" &&
 			!registry.Matches(host, img.Platform) {
-			fmt.Fprintf(e.stderr, "layerbuild run: warning: image %s is for %s and this machine is %s; if this is intended, give --platform %[2]s\n",
+			fmt.Fprintf(e.stderr, "layerbuild run: warning: image %s is for %s and this machine "+
+				"is %s; if this is intended, give --platform %[2]s\n",
 				args[0], parser.FormatPlatform(img.Platform), parser.FormatPlatform(host))
 		}
 		process, err := f.process(e, img, args[1:])

@@ -90,7 +90,8 @@ var bashActions = [...]string{"nothing", "words", "files", "dirs", "images", "im
 // bashCompletion returns the script for bash. It does not need the package bash-completion.
 func bashCompletion(all []verbCompletion) string {
 	var b strings.Builder
-	b.WriteString("# bash completion for layerbuild, made by 'layerbuild gen-docs completion bash'\n\n")
+	b.WriteString(
+		"# bash completion for layerbuild, made by 'layerbuild gen-docs completion bash'\n\n")
 	b.WriteString("_layerbuild_verbs='" + verbNames(all) + "'\n\n")
 	b.WriteString(`# _layerbuild_verb sets flags, and action, values and first for the arguments, of the verb $1.
 _layerbuild_verb() {

@@ -69,7 +69,9 @@ func bashCompletions(t *testing.T, lines []string) []string {
 		return name
 	}
 	script := write("bash", bashCompletion(completionsOf(verbs())), 0o600)
-	write("bin/layerbuild", "#!/bin/sh\nprintf 'NAME    ID\\napp:v1  1\\napp:v2  2\\n<none>  3\\nreg/x:1 4\\n'\n", 0o700)
+	write("bin/layerbuild",
+		"#!/bin/sh\nprintf 'NAME    ID\\napp:v1  1\\napp:v2  2\\n<none>  3\\nreg/x:1 4\\n'\n",
+		0o700)
 	write("work/app.tar", "", 0o600)
 	write("work/sub/file", "", 0o600)
 	test := `source "$1"; shift; complete -p layerbuild >&2

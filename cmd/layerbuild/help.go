@@ -106,16 +106,19 @@ var otherVerbs = [...]struct{ name, summary string }{
 }
 
 // identifierText explains the ways to name an image on the command line.
-const identifierText = "An image is given as a name (app, app:v2, registry.example/app@sha256:…), as its image ID or " +
-	"another digest that layerbuild prints, in full or as its first digits, at least 4. The image ID is the digest of the image's " +
-	"configuration, or of the index of an image for several platforms: the same that 'docker buildx build -q' prints."
+const identifierText = "An image is given as a name (app, app:v2, " +
+	"registry.example/app@sha256:…), as its image ID or another digest that layerbuild prints, " +
+	"in full or as its first digits, at least 4. The image ID is the digest of the image's " +
+	"configuration, or of the index of an image for several platforms: the same that 'docker " +
+	"buildx build -q' prints."
 
 // pathText explains images that are not in the store. takesPaths must list the same verbs.
-const pathText = "analyze, diff, history, inspect, prune-image and run also take an image that is not in the store, as a path: " +
-	"oci:DIR, oci-archive:FILE or docker-archive:FILE."
+const pathText = "analyze, diff, history, inspect, prune-image and run also take an image that " +
+	"is not in the store, as a path: oci:DIR, oci-archive:FILE or docker-archive:FILE."
 
 // defaultVerbText explains a command line without a verb.
-const defaultVerbText = "Without a verb, the command is build: 'layerbuild -t app .' is the same as 'layerbuild build -t app .'."
+const defaultVerbText = "Without a verb, the command is build: 'layerbuild -t app .' is the same " +
+	"as 'layerbuild build -t app .'."
 
 // manualText refers to further documentation.
 const manualText = "'layerbuild help VERB' explains a verb. 'layerbuild VERB -h' is shorter."

@@ -89,7 +89,8 @@ func settingsPage(date string) manPage {
 	r := newRoff("layerbuild", "5", date,
 		"configuration files and environment variables of layerbuild")
 	r.section("DESCRIPTION")
-	r.paragraphs("A flag on the command line has precedence over an environment variable, and an environment variable over a configuration file.")
+	r.paragraphs("A flag on the command line has precedence over an environment variable, and an " +
+		"environment variable over a configuration file.")
 	r.section("FILES")
 	for _, f := range settingsFiles {
 		r.item(italic(f.path), f.text)

@@ -584,15 +584,17 @@ var edits = []struct {
 	{regexp.MustCompile(`^append ‘(.*)’ to the RUN at (.*)$`), func(e *editor, m []string) {
 		e.change(m[2], func(s string) string { return s + " " + m[1] })
 	}},
-	{regexp.MustCompile(`^join the RUNs of ([^,]*(?:, [^,]*)*? and line \d+|[^,]*)(?:, so that .*)?$`), func(e *editor, m []string) {
-		var all []string
-		list := e.at(m[1])
-		for _, at := range list {
-			all = append(all, strings.TrimPrefix(e.lines[at[0]], "RUN "))
-			e.lines[at[0]] = ""
-		}
-		e.lines[list[len(list)-1][0]] = "RUN " + strings.Join(all, " && ")
-	}},
+	{regexp.MustCompile(
+		`^join the RUNs of ([^,]*(?:, [^,]*)*? and line \d+|[^,]*)(?:, so that .*)?$`),
+		func(e *editor, m []string) {
+			var all []string
+			list := e.at(m[1])
+			for _, at := range list {
+				all = append(all, strings.TrimPrefix(e.lines[at[0]], "RUN "))
+				e.lines[at[0]] = ""
+			}
+			e.lines[list[len(list)-1][0]] = "RUN " + strings.Join(all, " && ")
+		}},
 	{regexp.MustCompile(`^move the (?:COPY|ADD) at (.*) to a stage of its own: (.*)$`),
 		func(e *editor, m []string) {
 			at := e.at(m[1])[0]

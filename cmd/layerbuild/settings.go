@@ -10,16 +10,21 @@ type variable struct{ name, text string }
 
 var variables = [...]variable{
 	{rootVariable, "The state directory, if there is no --root."},
-	{keepStorage, "The limit of the build cache, if there is no --keep-storage: a size such as 10g (10 GiB), or off."},
-	{checkLayers, "If it is 1, a build compares each layer that it makes with the files that the step left. " +
-		"A difference ends the build. The comparison makes builds slower."},
-	{defaultPlatform, "The platform, if there is no --platform; for build, several separated by commas. prune-image does not read it."},
-	{epochArg, "A time in seconds since 1970. It is the time of creation of the image and the latest time of its files, so that " +
-		"two builds can make the same bytes. It counts as a build argument."},
-	{"SSH_AUTH_SOCK", "The socket of the SSH agent for --ssh, and for git repositories that are fetched by SSH."},
-	{"DOCKER_CONFIG", "The directory of config.json, which has the credentials of docker login. The default is ~/.docker."},
-	{"REGISTRY_AUTH_FILE", "The file with the credentials of podman login; see containers-auth.json(5). The default is " +
-		"$XDG_RUNTIME_DIR/containers/auth.json."},
+	{keepStorage, "The limit of the build cache, if there is no --keep-storage: a size such as " +
+		"10g (10 GiB), or off."},
+	{checkLayers, "If it is 1, a build compares each layer that it makes with the files that the " +
+		"step left. A difference ends the build. The comparison makes builds slower."},
+	{defaultPlatform, "The platform, if there is no --platform; for build, several separated by " +
+		"commas. prune-image does not read it."},
+	{epochArg, "A time in seconds since 1970. It is the time of creation of the image and the " +
+		"latest time of its files, so that two builds can make the same bytes. It counts as a " +
+		"build argument."},
+	{"SSH_AUTH_SOCK",
+		"The socket of the SSH agent for --ssh, and for git repositories that are fetched by SSH."},
+	{"DOCKER_CONFIG", "The directory of config.json, which has the credentials of docker login. " +
+		"The default is ~/.docker."},
+	{"REGISTRY_AUTH_FILE", "The file with the credentials of podman login; see " +
+		"containers-auth.json(5). The default is $XDG_RUNTIME_DIR/containers/auth.json."},
 	{"CONTAINERS_REGISTRIES_CONF",
 		"The configuration file for registries; see containers-registries.conf(5)."},
 	{"HTTP_PROXY, HTTPS_PROXY, NO_PROXY",
@@ -27,15 +32,22 @@ var variables = [...]variable{
 	{"ALL_PROXY, GIT_SSL_CAINFO", "They are passed on to git."},
 	{"SSL_CERT_FILE, SSL_CERT_DIR",
 		"Certificates of certificate authorities to trust instead of the system's."},
-	{"PATH", "The directories in which git, fuse-overlayfs, newuidmap, newgidmap and credential helpers are looked for."},
-	{"HOME", "The user's home directory. If it is not set, that of the user database is used for the state directory."},
-	{"USER", "The user's name in /etc/subuid and /etc/subgid, if the user database does not have one."},
-	{"XDG_DATA_HOME", "The directory above the state directory of a user other than root. The default is ~/.local/share."},
-	{"XDG_CONFIG_HOME", "The directory above the user's configuration files. The default is ~/.config."},
+	{"PATH", "The directories in which git, fuse-overlayfs, newuidmap, newgidmap and credential " +
+		"helpers are looked for."},
+	{"HOME", "The user's home directory. If it is not set, that of the user database is used for " +
+		"the state directory."},
+	{"USER",
+		"The user's name in /etc/subuid and /etc/subgid, if the user database does not have one."},
+	{"XDG_DATA_HOME", "The directory above the state directory of a user other than root. The " +
+		"default is ~/.local/share."},
+	{"XDG_CONFIG_HOME",
+		"The directory above the user's configuration files. The default is ~/.config."},
 	{"XDG_RUNTIME_DIR", "The directory above containers/auth.json; see $REGISTRY_AUTH_FILE."},
 	{"NO_COLOR", "If it is not empty, no colors are printed."},
-	{"TERM", "If it is dumb, no colors are printed, and the progress display is plain. The command of run --tty gets its value."},
-	{"CI", "If it is not empty, the progress display is plain unless --progress selects another one."},
+	{"TERM", "If it is dumb, no colors are printed, and the progress display is plain. The " +
+		"command of run --tty gets its value."},
+	{"CI",
+		"If it is not empty, the progress display is plain unless --progress selects another one."},
 }
 
 // configFile is a configuration file.
@@ -52,11 +64,14 @@ var settingsFiles = [...]configFile{
 		"Defaults of flags, for the machine and for the user. The file of " +
 			"the user has precedence. A line has the form \"key = value\", and # begins a comment.",
 		[]configKey{
-			{"keep-storage", "10g", "The limit of the build cache, if there is neither --keep-storage nor $" + keepStorage + ": a size in powers of 1024, or off."},
+			{"keep-storage", "10g", "The limit of the build cache, if there is neither " +
+				"--keep-storage nor $" + keepStorage + ": a size in powers of 1024, or off."},
 		}},
-	{analyze.ConfigFile, "The rules of the gate of analyze and of build --analyze, in YAML. It is read from the current directory, " +
-		"unless --config names another file. Flags have precedence; the patterns of accept and --accept are combined.", []configKey{
-		{"fail-over", "2%", "As --fail-over: the size or share of dead bytes above which an image fails."},
+	{analyze.ConfigFile, "The rules of the gate of analyze and of build --analyze, in YAML. It " +
+		"is read from the current directory, unless --config names another file. Flags have " +
+		"precedence; the patterns of accept and --accept are combined.", []configKey{
+		{"fail-over", "2%",
+			"As --fail-over: the size or share of dead bytes above which an image fails."},
 		{"fail-on", "[debris, secrets]",
 			"As --fail-on: a list of kinds of findings with which an image fails."},
 		{"accept", "[/usr/share/doc/**]",

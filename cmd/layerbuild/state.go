@@ -56,8 +56,9 @@ func (d *driverName) values() []string { return snapshot.Drivers() }
 func (f *stateFlags) define(fs *pflag.FlagSet) {
 	group(fs, groupOfState, func(fs *pflag.FlagSet) {
 		fs.Var((*directory)(&f.root), "root", "`DIR` state directory: images, layers and cache\n"+
-			"Without the flag it is $LAYERBUILD_ROOT. If that is not set, it is /var/lib/layerbuild for root, and "+
-			"$XDG_DATA_HOME/layerbuild (~/.local/share/layerbuild) for other users.")
+			"Without the flag it is $LAYERBUILD_ROOT. If that is not set, it is "+
+			"/var/lib/layerbuild for root, and $XDG_DATA_HOME/layerbuild "+
+			"(~/.local/share/layerbuild) for other users.")
 		fs.Var((*driverName)(&f.driver), "driver",
 			"snapshot driver (default: the first that works)")
 	})
