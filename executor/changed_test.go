@@ -281,7 +281,8 @@ func TestCopyWhileItChanges(t *testing.T) {
 		got, err := os.Readlink(im.path(dest + "/d/l"))
 		if f, d := value(im.path(dest+"/d/f")), value(im.path(dest+"/d")); err != nil ||
 			f != wantFile || d != wantDir || got != to {
-			t.Errorf("copied the file of %s, the directory of %s and the link of %s, want %s, %s and %s",
+			t.Errorf(
+				"copied the file of %s, the directory of %s and the link of %s, want %s, %s and %s",
 				f, d, got, wantFile, wantDir, to)
 		}
 	}

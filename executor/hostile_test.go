@@ -290,7 +290,8 @@ func TestOutputGivenAway(t *testing.T) {
 	im := newBusybox(t)
 	start := time.Now()
 	for range 3 {
-		im.mustRun(shell("(trap '' TERM HUP INT; sleep 1000; echo never) & (sleep 1000 | cat) & true"))
+		im.mustRun(shell(
+			"(trap '' TERM HUP INT; sleep 1000; echo never) & (sleep 1000 | cat) & true"))
 	}
 	if d := time.Since(start); d > 30*time.Second {
 		t.Errorf("three steps took %v", d)

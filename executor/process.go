@@ -149,7 +149,8 @@ func (c *command) checkIDs() error {
 		return nil
 	}
 	if !mapped(c.uids, c.id.uid) || !mapped(c.gids, c.id.gid) {
-		return fmt.Errorf("user %s is %d:%d, and there is no such id in this user namespace (/etc/subuid and /etc/subgid list the ids that a user may use)",
+		return fmt.Errorf("user %s is %d:%d, and there is no such id in this user namespace "+
+			"(/etc/subuid and /etc/subgid list the ids that a user may use)",
 			c.p.User, c.id.uid, c.id.gid)
 	}
 	c.id.groups = slices.DeleteFunc(c.id.groups, func(g uint32) bool { return !mapped(c.gids, g) })
@@ -294,15 +295,20 @@ func (c *command) execError(err error) error {
 		// Without the flag F, binfmt_misc opens the emulator at the time of the call, by its path
 		// in the image.
 		e.Code, e.Machine = 127, arch
-		e.Reason = fmt.Sprintf("exec: %q: %s a program for %s, and the emulator that binfmt_misc names for it is not in the image; register it with the flag F", c.p.Args[0], is, arch)
+		e.Reason = fmt.Sprintf("exec: %q: %s a program for %s, and the emulator that binfmt_misc "+
+			"names for it is not in the image; register it with the flag F", c.p.Args[0], is, arch)
 	case errors.Is(err, unix.ENOENT):
 		e.Code = 127
 		e.Reason = fmt.Sprintf("exec: %q: %s", c.p.Args[0], c.missing(interp))
 	case errors.Is(err, unix.ENOEXEC) && arch != "":
 		e.Machine = arch
-		e.Reason = fmt.Sprintf("exec: %q: %s a program for %s, this machine is %s, and no emulator is registered in /proc/sys/fs/binfmt_misc; install qemu-user-static", c.p.Args[0], is, arch, runtime.GOARCH)
+		e.Reason = fmt.Sprintf("exec: %q: %s a program for %s, this machine is %s, and no "+
+			"emulator is registered in /proc/sys/fs/binfmt_misc; install qemu-user-static",
+			c.p.Args[0], is, arch, runtime.GOARCH)
 	case errors.Is(err, unix.ENOEXEC):
-		e.Reason = fmt.Sprintf("exec: %q: %v (a program for another platform, or a script without #!)", c.p.Args[0], err)
+		e.Reason = fmt.Sprintf(
+			"exec: %q: %v (a program for another platform, or a script without #!)", c.p.Args[0],
+			err)
 	}
 	return e
 }

@@ -211,12 +211,15 @@ func TestEnvironmentAndDescriptors(t *testing.T) {
 		Env: []string{"A=1", path1, "A=2"}}); got != "A=1\n"+path1+"\nA=2\nHOME=/\n" {
 		t.Errorf("environment: got %q", got)
 	}
-	got := im.mustRun(shell(`cd /proc/self/fd; for f in *; do if test -e $f; then readlink $f; fi; done`))
+	got := im.mustRun(shell(
+		`cd /proc/self/fd; for f in *; do if test -e $f; then readlink $f; fi; done`))
 	want := regexp.MustCompile(`^/dev/null\npipe:\[\d+\]\npipe:\[\d+\]\n(/proc/\d+/fd\n)?$`)
 	if !want.MatchString(got) {
 		t.Errorf("descriptors: got %q", got)
 	}
-	if got := im.mustRun(shell("cat; wc -c; umask; pwd; hostname; cat /proc/self/sessionid >/dev/null; ps | wc -l")); !strings.HasPrefix(got, "0\n0022\n/\nbuildkitsandbox\n") {
+	got = im.mustRun(shell("cat; wc -c; umask; pwd; hostname; " +
+		"cat /proc/self/sessionid >/dev/null; ps | wc -l"))
+	if !strings.HasPrefix(got, "0\n0022\n/\nbuildkitsandbox\n") {
 		t.Errorf("got %q", got)
 	}
 }
@@ -406,7 +409,8 @@ func TestHostsAndResolvConf(t *testing.T) {
 	im := newBusybox(t)
 	im.mkdir("etc")
 	im.write("etc/hosts", "the image's own\n", 0o600)
-	p := shell("cat /etc/hosts; cat /etc/resolv.conf >/resolv; (echo x > /etc/hosts) 2>&1; rm /etc/hosts 2>&1")
+	p := shell(
+		"cat /etc/hosts; cat /etc/resolv.conf >/resolv; (echo x > /etc/hosts) 2>&1; rm /etc/hosts 2>&1")
 	p.Hostname, p.ExtraHosts = "me", []Host{{"db", "10.0.0.1"}}
 	out, _ := im.run(p)
 	want := "127.0.0.1\tlocalhost me\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.1\tdb\n"

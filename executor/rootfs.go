@@ -43,7 +43,9 @@ next:
 		}
 		return dir, nil
 	}
-	return "", fmt.Errorf("mount the root file system: none of %s can be used as a staging directory", strings.Join(stagingDirs, ", "))
+	return "", fmt.Errorf(
+		"mount the root file system: none of %s can be used as a staging directory",
+		strings.Join(stagingDirs, ", "))
 }
 
 // hostPaths returns the host's paths that mounts name.

@@ -28,13 +28,17 @@ func (r *Result) Messages() []string {
 	f := &r.Files
 	var list []string
 	if f.StandIns > 0 {
-		list = append(list, fmt.Sprintf("device nodes cannot be made without root (%d, the first is %s): the image has them, and steps find empty files in their place", f.StandIns, f.FirstStandIn))
+		list = append(list, fmt.Sprintf("device nodes cannot be made without root (%d, the first "+
+			"is %s): the image has them, and steps find empty files in their place", f.StandIns,
+			f.FirstStandIn))
 	}
 	if f.AttrsLost > 0 {
-		list = append(list, fmt.Sprintf("extended attributes of an archive's files cannot be set without root and were left out (%d, the first is %s)", f.AttrsLost, f.FirstAttr))
+		list = append(list, fmt.Sprintf("extended attributes of an archive's files cannot be set "+
+			"without root and were left out (%d, the first is %s)", f.AttrsLost, f.FirstAttr))
 	}
 	if f.OwnersLost > 0 {
-		list = append(list, fmt.Sprintf("the owners of %d files could not be set (the first is %s): this user namespace has only one id", f.OwnersLost, f.FirstOwner))
+		list = append(list, fmt.Sprintf("the owners of %d files could not be set (the first is "+
+			"%s): this user namespace has only one id", f.OwnersLost, f.FirstOwner))
 	}
 	return slices.Concat(list, f.Warnings, r.Warnings)
 }

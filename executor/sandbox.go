@@ -213,7 +213,8 @@ func (b *sandbox) mountProc() error {
 		// files that programs need.
 		recursive = true
 		b.result.Warnings = append(b.result.Warnings,
-			"a new /proc cannot be mounted, since the surrounding container masks parts of its own; the step uses the container's /proc")
+			"a new /proc cannot be mounted, since the surrounding container masks parts of its "+
+				"own; the step uses the container's /proc")
 		m, err = cloneMount(unix.AT_FDCWD, "/proc", unix.AT_RECURSIVE)
 	}
 	if err != nil {

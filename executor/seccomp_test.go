@@ -154,7 +154,8 @@ func TestSeccompNumbers(t *testing.T) {
 // The kernel accepts the filter, and it is in effect in a step.
 func TestSeccompInStep(t *testing.T) {
 	im := newBusybox(t)
-	if got := im.mustRun(shell("unshare -m true 2>&1; grep Seccomp: /proc/self/status")); !strings.Contains(got, "Operation not permitted") || !strings.Contains(got, "2") {
+	got := im.mustRun(shell("unshare -m true 2>&1; grep Seccomp: /proc/self/status"))
+	if !strings.Contains(got, "Operation not permitted") || !strings.Contains(got, "2") {
 		t.Errorf("got %s", got)
 	}
 }

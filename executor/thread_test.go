@@ -148,7 +148,8 @@ func TestStepsAtOnce(t *testing.T) {
 		im := newBusybox(t)
 		wg.Go(func() {
 			for k := range 5 {
-				p := shell(fmt.Sprintf("echo x > /dev/shm/%d; ls /dev/shm; hostname; sleep 0.01; pwd; umask", i))
+				p := shell(fmt.Sprintf(
+					"echo x > /dev/shm/%d; ls /dev/shm; hostname; sleep 0.01; pwd; umask", i))
 				p.Hostname = fmt.Sprintf("h%d", i)
 				if got, err := im.run(p); err != nil ||
 					got != fmt.Sprintf("%d\nh%d\n/\n0022\n", i, i) {

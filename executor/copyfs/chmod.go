@@ -27,7 +27,8 @@ func parseMode(s string) (*modeChange, error) {
 		return &modeChange{octal: uint32(n)}, nil
 	}
 	if s == "" || s[0] >= '0' && s[0] <= '9' {
-		return nil, fmt.Errorf("invalid chmod parameter: '%s'. it should be octal string and between 0 and 07777", s)
+		return nil, fmt.Errorf(
+			"invalid chmod parameter: '%s'. it should be octal string and between 0 and 07777", s)
 	}
 	var c modeChange
 	for _, part := range strings.Split(s, ",") {

@@ -156,7 +156,8 @@ func (c *copier) ownerError(name string, own Owner, err error) error {
 		return nil
 	}
 	if err == unix.EINVAL && c.opts.UserNS {
-		return fmt.Errorf("set the owner %d:%d: there is no such id in this user namespace (/etc/subuid and /etc/subgid list the ids that a user may use)", own.UID, own.GID)
+		return fmt.Errorf("set the owner %d:%d: there is no such id in this user namespace "+
+			"(/etc/subuid and /etc/subgid list the ids that a user may use)", own.UID, own.GID)
 	}
 	return fmt.Errorf("set the owner %d:%d: %w", own.UID, own.GID, err)
 }

@@ -259,7 +259,8 @@ func (c *copier) standIn(f *leaf, st *unix.Stat_t) error {
 	d := dirfd.Device{Block: st.Mode&unix.S_IFMT == unix.S_IFBLK, Major: unix.Major(st.Rdev),
 		Minor: unix.Minor(st.Rdev)}
 	if err := d.Mark(fd); err != nil {
-		return fmt.Errorf("cannot make a device node in a user namespace, and cannot mark the file that would stand for it: %w", err)
+		return fmt.Errorf("cannot make a device node in a user namespace, and cannot mark the "+
+			"file that would stand for it: %w", err)
 	}
 	c.standsIn(c.shown(f.at))
 	return unix.Fchmod(fd, mode)
@@ -354,7 +355,8 @@ func (c *copier) copyAttrs(from, to int, a *copiedAttrs) error {
 func (c *copier) warnACL() {
 	if !c.aclLost {
 		c.result.Warnings = append(c.result.Warnings,
-			"access control lists were not copied: they name users or groups that this user namespace does not have")
+			"access control lists were not copied: they name users or groups that this user "+
+				"namespace does not have")
 	}
 	c.aclLost = true
 }
