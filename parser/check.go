@@ -18,7 +18,8 @@ func checkChmod(s string) error {
 	if err != nil && symbolicMode().MatchString(s) {
 		return nil
 	}
-	return fmt.Errorf("invalid chmod parameter: '%v'. it should be octal string and between 0 and 07777", s)
+	return fmt.Errorf(
+		"invalid chmod parameter: '%v'. it should be octal string and between 0 and 07777", s)
 }
 
 // ownerByName reports whether a --chown names a user or a group whose number is known only from
@@ -36,8 +37,9 @@ func ownerByName(chown string) bool {
 }
 
 // signalNames are the names that STOPSIGNAL accepts, with or without SIG in front.
-const signalNames = " ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS " +
-	"TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX "
+const signalNames = " ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR " +
+	"QUIT SEGV STKFLT STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ " +
+	"RTMIN RTMAX "
 
 var realtimeSignal = pattern(`^RTMIN\+([1-9]|1[0-5])$|^RTMAX-([1-9]|1[0-4])$`)
 

@@ -121,7 +121,8 @@ func TestLintOff(t *testing.T) {
 // With mistakes in several stages, the first one in the file is the error. Stages based on a stage
 // with a mistake are not checked.
 func TestCheckGoesOn(t *testing.T) {
-	const src = "FROM nosuch AS a\nFROM a\nENV A=$NONE\nFROM busybox\nSTOPSIGNAL NOPE\nFROM busybox\nCMD x\n"
+	const src = "FROM nosuch AS a\nFROM a\nENV A=$NONE\nFROM busybox\nSTOPSIGNAL NOPE\n" +
+		"FROM busybox\nCMD x\n"
 	p := mustPlan(t, src, PlanOptions{AllStages: true})
 	err := p.Check(baseImage, nil)
 	if err == nil || !strings.HasPrefix(err.Error(), "Dockerfile:1: ") {

@@ -101,7 +101,8 @@ func (w *walker) transfer(a *Copy, p instructions.SourcesAndDest,
 	}
 	a.Dest = cleanDest(a.Dest)
 	if a.Link && a.Chown != "" && ownerByName(a.Chown) {
-		return fmt.Errorf("--chown=%s: user and group names can't be resolved when used with --link, use numeric uid[:gid] instead", a.Chown)
+		return fmt.Errorf("--chown=%s: user and group names can't be resolved when used with "+
+			"--link, use numeric uid[:gid] instead", a.Chown)
 	}
 	if a.Chmod != "" {
 		if err := checkChmod(a.Chmod); err != nil {

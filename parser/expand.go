@@ -44,8 +44,10 @@ const (
 )
 
 var (
-	errLongValue     = fmt.Errorf("variables expand to more than %d MiB", maxValue>>20)
-	errLongPattern   = fmt.Errorf("a value is too long for ${…} with a modifier: more than %d MiB, or a long pattern", maxModified>>20)
+	errLongValue   = fmt.Errorf("variables expand to more than %d MiB", maxValue>>20)
+	errLongPattern = fmt.Errorf(
+		"a value is too long for ${…} with a modifier: more than %d MiB, or a long pattern",
+		maxModified>>20)
 	errManyVariables = errors.New("too many variables, labels, volumes or ports are set")
 	errNesting       = fmt.Errorf("${…} is nested more than %d deep", maxNesting)
 )

@@ -201,7 +201,8 @@ func (w *walker) ports(c *instructions.ExposeCommand, spec string) ([]string, er
 			return nil, fmt.Errorf("invalid hostPort: %s", host)
 		}
 		if start != end && end-start != hostEnd-hostStart {
-			return nil, fmt.Errorf("invalid ranges specified for container and host Ports: %s and %s", container, host)
+			return nil, fmt.Errorf(
+				"invalid ranges specified for container and host Ports: %s and %s", container, host)
 		}
 	}
 	ports := make([]string, 0, end-start+1)

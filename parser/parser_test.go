@@ -149,7 +149,9 @@ func TestErrors(t *testing.T) {
 
 // Mistakes in a stage that is not built are ignored, as far as BuildKit ignores them.
 func TestMistakesInPrunedStages(t *testing.T) {
-	p := mustPlan(t, "FROM nowhere AS a\nCOPY --from=b x y\nEXPOSE 99999\nFROM scratch AS b\nFROM busybox\n", PlanOptions{})
+	p := mustPlan(t,
+		"FROM nowhere AS a\nCOPY --from=b x y\nEXPOSE 99999\nFROM scratch AS b\nFROM busybox\n",
+		PlanOptions{})
 	if len(p.Stages) != 1 || p.Target.Index != 2 {
 		t.Errorf("stages = %d, target %d, want the last only", len(p.Stages), p.Target.Index)
 	}
@@ -173,7 +175,8 @@ func TestTarget(t *testing.T) {
 
 func TestTargets(t *testing.T) {
 	f, err := Parse("Dockerfile",
-		[]byte("# build compiles\nFROM --platform=$BUILDPLATFORM golang AS build\n\nFROM scratch\n"))
+		[]byte(
+			"# build compiles\nFROM --platform=$BUILDPLATFORM golang AS build\n\nFROM scratch\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +214,8 @@ func TestKeysAreCanonical(t *testing.T) {
 
 // Values of proxies are not in the key, and a secret's variable is masked.
 func TestWhatStaysOutOfKeysAndNames(t *testing.T) {
-	p := mustPlan(t, "FROM busybox\nENV TOKEN=shadowed\nRUN --mount=type=secret,id=t,env=TOKEN curl $TOKEN\n",
+	p := mustPlan(t,
+		"FROM busybox\nENV TOKEN=shadowed\nRUN --mount=type=secret,id=t,env=TOKEN curl $TOKEN\n",
 		PlanOptions{BuildArgs: map[string]string{"https_proxy": "http://user:pass@proxy"}})
 	s := steps(t, p)[1]
 	run := s.Action.(*Run)
@@ -534,7 +538,9 @@ func TestContexts(t *testing.T) {
 // TestImageStages checks that the stages of the image are those below the target, and not those
 // that are only copied from.
 func TestImageStages(t *testing.T) {
-	p := mustPlan(t, "FROM busybox AS a\nFROM busybox AS b\nFROM a AS c\nFROM c AS d\nCOPY --from=b / /\n", PlanOptions{})
+	p := mustPlan(t,
+		"FROM busybox AS a\nFROM busybox AS b\nFROM a AS c\nFROM c AS d\nCOPY --from=b / /\n",
+		PlanOptions{})
 	var names []string
 	for _, st := range p.ImageStages() {
 		names = append(names, st.Name)

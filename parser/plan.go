@@ -263,7 +263,8 @@ func (p *Plan) setEpoch(stages []instructions.Stage) error {
 		return strings.EqualFold(s.Name, v)
 	}) {
 		return p.file.fail(Range{},
-			fmt.Errorf("SOURCE_DATE_EPOCH=%s: the time of a stage is not supported; give a number of seconds", v))
+			fmt.Errorf("SOURCE_DATE_EPOCH=%s: the time of a stage is not supported; give a "+
+				"number of seconds", v))
 	}
 	return p.file.fail(Range{}, fmt.Errorf("invalid SOURCE_DATE_EPOCH: %s", v))
 }
@@ -577,7 +578,8 @@ func (p *Plan) copySource(from string) (Input, error) {
 		return nil, err
 	}
 	if word.Result != from {
-		return nil, errors.New("variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround")
+		return nil, errors.New("variable expansion is not supported for --from, define a new " +
+			"stage with FROM using ARG from global scope as a workaround")
 	}
 	if i, err := strconv.Atoi(from); err == nil {
 		if i < 0 || i >= len(p.all) {

@@ -222,7 +222,9 @@ func (w *walker) fileMount(m *instructions.Mount, rm *RunMount) error {
 		return err
 	}
 	if w.mayUse(rm.From, m.From) != nil {
-		return fmt.Errorf("cannot mount from stage %q to %q, stage needs to be defined before current command", m.From, m.Target)
+		return fmt.Errorf(
+			"cannot mount from stage %q to %q, stage needs to be defined before current command",
+			m.From, m.Target)
 	}
 	return nil
 }

@@ -29,23 +29,29 @@ var (
 		Description:  "What a package manager downloads should not stay in the layer",
 		Experimental: true,
 		Format: func(tool, dir string) string {
-			return fmt.Sprintf("%s leaves files in %s; remove them in the same RUN, or use RUN --mount=type=cache,target=%s", tool, dir, dir)
+			return fmt.Sprintf("%s leaves files in %s; remove them in the same RUN, or use RUN "+
+				"--mount=type=cache,target=%s", tool, dir, dir)
 		},
 	}
 	ruleArchiveCopied = linter.LinterRule[func(string, int) string]{
-		Name:         "ArchiveCopiedThenUnpacked",
-		Description:  "An archive that is copied in one layer and unpacked in another is in the image twice",
+		Name: "ArchiveCopiedThenUnpacked",
+		Description: "An archive that is copied in one layer and unpacked in another is in the " +
+			"image twice",
 		Experimental: true,
 		Format: func(name string, line int) string {
-			return fmt.Sprintf("Archive %q stays in the layer of line %d; unpack it with ADD, or from RUN --mount=type=bind", name, line)
+			return fmt.Sprintf("Archive %q stays in the layer of line %d; unpack it with ADD, or "+
+				"from RUN --mount=type=bind", name, line)
 		},
 	}
 	ruleRecursiveChange = linter.LinterRule[func(string, string, string) string]{
-		Name:         "RecursiveChangeOfEarlierLayer",
-		Description:  "Changing owner or mode of files of an earlier layer puts all of them in the image again",
+		Name: "RecursiveChangeOfEarlierLayer",
+		Description: "Changing owner or mode of files of an earlier layer puts all of them in " +
+			"the image again",
 		Experimental: true,
 		Format: func(tool, dir, instead string) string {
-			return fmt.Sprintf("%s -R copies all files in %s from an earlier layer into this one; %s", tool, dir, instead)
+			return fmt.Sprintf(
+				"%s -R copies all files in %s from an earlier layer into this one; %s", tool, dir,
+				instead)
 		},
 	}
 )
