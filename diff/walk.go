@@ -270,8 +270,8 @@ func (w *walker) present(fd int, names *dirfd.Names, old merged,
 			} else if removed {
 				continue // the old state's layers do not contain the file
 			}
-			if err := w.warnUnlessOld(fd, names.CName(e), old,
-				"left out: a layer marks a removed file by a name that begins with .wh."); err != nil {
+			const marks = "left out: a layer marks a removed file by a name that begins with .wh."
+			if err := w.warnUnlessOld(fd, names.CName(e), old, marks); err != nil {
 				return nil, nil, err
 			}
 			continue
@@ -388,7 +388,8 @@ func (w *walker) warnAttribute(path []byte, name string) {
 	if len(path) == 0 {
 		path = []byte(".")
 	}
-	w.o.Warn(string(path), fmt.Sprintf("the attribute %q is left out: a layer cannot hold a name with \"=\"", name))
+	w.o.Warn(string(path), fmt.Sprintf(
+		"the attribute %q is left out: a layer cannot hold a name with \"=\"", name))
 }
 
 // removed returns the names of the old directory that the new one does not have, and reports

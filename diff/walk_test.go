@@ -401,8 +401,8 @@ func TestWarnOnce(t *testing.T) {
 		if full {
 			whiteout := "char x 0000 root:root @5 0:0\n"
 			mustMake(t, first, whiteout)
-			second = fmt.Sprintf(state, "y", "0600",
-				"file d/new 0644 root:root @5\nfile .wh.new 0644\ndir d 0755 root:root @5\n") + whiteout
+			second = fmt.Sprintf(state, "y", "0600", "file d/new 0644 root:root @5\n"+
+				"file .wh.new 0644\ndir d 0755 root:root @5\n") + whiteout
 		}
 		tree := Tree{Dir: mustMake(t, mkdir(t, top+"/2"), second),
 			Lower: []string{first}, Full: full}

@@ -87,7 +87,9 @@ func shared(seen map[string]entryOf, name string, is entryOf) (bool, error) {
 	case was.dir && is.dir:
 		return true, nil
 	}
-	return false, fmt.Errorf("/%s is in the files for %s and in those for %s; leave out platform-split=false", name, was.platform, is.platform)
+	return false, fmt.Errorf(
+		"/%s is in the files for %s and in those for %s; leave out platform-split=false", name,
+		was.platform, is.platform)
 }
 
 // appendTree writes t's entries below prefix.

@@ -62,7 +62,9 @@ type dockerManifest struct {
 func dockerManifests(g *graph, tags []reference.Name) ([]byte, error) {
 	images := g.images()
 	if len(images) != 1 {
-		return nil, fmt.Errorf("type=docker holds an image for one platform, and this image is for %d; use type=oci", len(images))
+		return nil, fmt.Errorf(
+			"type=docker holds an image for one platform, and this image is for %d; use type=oci",
+			len(images))
 	}
 	m := dockerManifest{Config: blobPath(images[0].config), Layers: []string{}}
 	for _, tag := range tags {

@@ -211,7 +211,8 @@ func below(t Tree, name, dir string) Tree {
 			if h.Typeflag == tar.TypeLink {
 				target, ok := inside(h.Linkname)
 				if !ok {
-					return fmt.Errorf("/%s is a hard link to /%s, which is on another file system at the destination", h.Name, h.Linkname)
+					return fmt.Errorf("/%s is a hard link to /%s, which is on another file "+
+						"system at the destination", h.Name, h.Linkname)
 				}
 				h.Linkname = target
 			}

@@ -89,7 +89,8 @@ func checkDest(stdout io.Writer, spec Spec) error {
 			return errors.New("standard output is not available for it")
 		}
 		if f, ok := stdout.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-			return errors.New("refusing to write an archive to a terminal; redirect standard output, or give dest=FILE")
+			return errors.New("refusing to write an archive to a terminal; redirect standard " +
+				"output, or give dest=FILE")
 		}
 		return nil
 	}

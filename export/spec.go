@@ -335,7 +335,8 @@ func (s *Spec) check() error {
 	case s.Dest == "" && (s.Type == TypeOCI || s.Type == TypeTar):
 		s.Dest = "-"
 	case s.Context != "" && s.Dest != "":
-		return errors.New("context selects where the image is loaded, and dest where it is written; give one of them")
+		return errors.New("context selects where the image is loaded, and dest where it is " +
+			"written; give one of them")
 	}
 	if l := s.Layers.Level; l != nil {
 		highest := map[string]int{"": 9, "gzip": 9, "zstd": 22}[s.Layers.Compression]
@@ -344,7 +345,8 @@ func (s *Spec) check() error {
 				s.Layers.Compression)
 		}
 		if *l < 1 || *l > highest {
-			return fmt.Errorf("compression-level %d is not in 1..%d; to disable compression, give compression=uncompressed", *l, highest)
+			return fmt.Errorf("compression-level %d is not in 1..%d; to disable compression, "+
+				"give compression=uncompressed", *l, highest)
 		}
 	}
 	return nil

@@ -69,7 +69,9 @@ func (id ID) Validate() error {
 		c := id[i]
 		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' &&
 			c != '.' && c != '-' {
-			return fmt.Errorf("snapshot name %q has a character other than letters, digits, '_', '.' and '-'", string(id))
+			return fmt.Errorf(
+				"snapshot name %q has a character other than letters, digits, '_', '.' and '-'",
+				string(id))
 		}
 	}
 	return nil

@@ -101,10 +101,12 @@ func (s *Store) checkIDs(ctx context.Context) error {
 		return err
 	}
 	if err != nil || !isIDMapping(string(was)) {
-		return fmt.Errorf("%s is damaged; remove it if no other user has used this state directory, or use another state directory", path)
+		return fmt.Errorf("%s is damaged; remove it if no other user has used this state "+
+			"directory, or use another state directory", path)
 	}
 	if string(was) != now {
-		return fmt.Errorf("it was made with other user ids (%s) than those of this process (%s); use another state directory, or remove this one",
+		return fmt.Errorf("it was made with other user ids (%s) than those of this process (%s); "+
+			"use another state directory, or remove this one",
 			describeIDs(string(was)), describeIDs(now))
 	}
 	return nil

@@ -259,7 +259,8 @@ var fileSystems = map[int64]string{
 func explain(root string, o Options, err error) error {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		if o.UserNS {
-			return fmt.Errorf("mounting is not permitted in this user namespace; a seccomp or AppArmor profile may forbid it: %w", err)
+			return fmt.Errorf("mounting is not permitted in this user namespace; a seccomp or "+
+				"AppArmor profile may forbid it: %w", err)
 		}
 		return fmt.Errorf("mounting needs root, or a user namespace: %w", err)
 	}
@@ -269,10 +270,14 @@ func explain(root string, o Options, err error) error {
 	var st unix.Statfs_t
 	if unix.Statfs(root, &st) == nil {
 		if name, ok := fileSystems[int64(uint32(st.Type))]; ok {
-			return fmt.Errorf("the state directory is on %s, which cannot hold an overlay's upper directory: %w", name, err)
+			return fmt.Errorf(
+				"the state directory is on %s, which cannot hold an overlay's upper directory: %w",
+				name, err)
 		}
 		if st.Type == unix.TMPFS_MAGIC && o.UserNS && needKernel(6, 6, "") != nil {
-			return fmt.Errorf("the state directory is on tmpfs, which has no user xattrs before Linux 6.6: %w", err)
+			return fmt.Errorf(
+				"the state directory is on tmpfs, which has no user xattrs before Linux 6.6: %w",
+				err)
 		}
 	}
 	return err
@@ -403,7 +408,9 @@ func checkTypes(dir string) error {
 	}
 	for _, e := range names.Entries {
 		if e.Type == unix.DT_UNKNOWN {
-			return fmt.Errorf("the state directory's file system does not return the type of %q (d_type)", names.Name(e))
+			return fmt.Errorf(
+				"the state directory's file system does not return the type of %q (d_type)",
+				names.Name(e))
 		}
 	}
 	return nil

@@ -195,7 +195,9 @@ func (s *Store) find(id ID, depth int) (*node, error) {
 	}
 	info.ID = id
 	if s.suspect(info) {
-		return nil, fmt.Errorf("snapshot %s: %w: the machine stopped before the snapshot was synced to the disk", id, ErrNotExist)
+		return nil, fmt.Errorf(
+			"snapshot %s: %w: the machine stopped before the snapshot was synced to the disk", id,
+			ErrNotExist)
 	}
 	n := &node{info: info, stamp: now}
 	if info.Parent != "" {

@@ -425,7 +425,8 @@ func TestRemembered(t *testing.T) {
 func TestInUserNamespace(t *testing.T) {
 	for _, kind := range []mounttest.Kind{mounttest.Range, mounttest.Single} {
 		t.Run(string(kind), func(t *testing.T) {
-			mounttest.Again(t, kind, "Test(Crash|Damaged|OtherIDs|ProbeOnOverlay|Remembered|RemoveTree.*|CopyTree.*)")
+			mounttest.Again(t, kind,
+				"Test(Crash|Damaged|OtherIDs|ProbeOnOverlay|Remembered|RemoveTree.*|CopyTree.*)")
 		})
 	}
 }

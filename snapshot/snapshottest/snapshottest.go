@@ -205,7 +205,8 @@ func (s *suite) replaced() {
 		}
 		return errors.Join(os.CopyFS(dir+"moved", os.DirFS(dir+"g")), os.RemoveAll(dir+"g"))
 	})
-	s.want("m", "dir d 0755\nfile d/one 0644 1\nfile f 0644 f\ndir moved 0755\ndir moved/deep 0755\nfile moved/deep/x 0644 x\n")
+	s.want("m", "dir d 0755\nfile d/one 0644 1\nfile f 0644 f\ndir moved 0755\n"+
+		"dir moved/deep 0755\nfile moved/deep/x 0644 x\n")
 }
 
 // sockets checks that sockets can be removed, renamed, changed and replaced in a snapshot on top,
@@ -215,7 +216,8 @@ func (s *suite) sockets() {
 	s.make("a", "", tree("file d/file 0644 f\nfile d/gone 0644 g\nfile e/x 0644 x\n"))
 	s.make("b", "a", func(dir string) error {
 		return errors.Join(os.Remove(dir+"d/gone"), os.RemoveAll(dir+"e"),
-			fstree.Make(dir, "socket d/gone 0755\nsocket d/removed 0755\nsocket d/renamed 0755\nsocket d/changed 0755\nsocket e 0755\nsocket n/s 0755\n"))
+			fstree.Make(dir, "socket d/gone 0755\nsocket d/removed 0755\nsocket d/renamed 0755\n"+
+				"socket d/changed 0755\nsocket e 0755\nsocket n/s 0755\n"))
 	})
 	s.make("c", "b", func(dir string) error {
 		var errs []error
@@ -230,8 +232,10 @@ func (s *suite) sockets() {
 		}
 		return errors.Join(append(errs, os.Mkdir(dir+"e", 0o755))...)
 	})
-	b := "dir d 0755\nsocket d/changed 0755\nfile d/file 0644 f\nsocket d/gone 0755\nsocket d/removed 0755\nsocket d/renamed 0755\nsocket e 0755\ndir n 0755\nsocket n/s 0755\n"
-	c := "dir d 0755\nsocket d/changed 0700\nfile d/file 0644 f\nsocket d/gone 0755\nsocket d/new 0755\ndir e 0755\n"
+	b := "dir d 0755\nsocket d/changed 0755\nfile d/file 0644 f\nsocket d/gone 0755\n" +
+		"socket d/removed 0755\nsocket d/renamed 0755\nsocket e 0755\ndir n 0755\nsocket n/s 0755\n"
+	c := "dir d 0755\nsocket d/changed 0700\nfile d/file 0644 f\nsocket d/gone 0755\n" +
+		"socket d/new 0755\ndir e 0755\n"
 	if s.Driver() == mount.FuseOverlay {
 		b, c = "dir d 0755\nfile d/file 0644 f\ndir n 0755\n",
 			"dir d 0755\nfile d/file 0644 f\ndir e 0755\n"
@@ -337,7 +341,8 @@ func (s *suite) links() {
 	s.make("b", "a", func(dir string) error { return os.Link(dir+"one", dir+"four") })
 	s.make("c", "a", func(dir string) error { return os.Remove(dir + "one") })
 	s.make("d", "b", tree("file new 0644 x\nhardlink newer => new\n"))
-	s.want("a", "dir d 0755\nfile d/three 0644 same\nhardlink one => d/three\nhardlink two => d/three\n")
+	s.want("a",
+		"dir d 0755\nfile d/three 0644 same\nhardlink one => d/three\nhardlink two => d/three\n")
 	s.want("c", "dir d 0755\nfile d/three 0644 same\nhardlink two => d/three\n")
 	for _, id := range []snapshot.ID{"b", "d"} {
 		mounts, err := s.View(s.Context(), id)
@@ -495,7 +500,8 @@ func (s *suite) commitOn() {
 	s.check(err)
 	defer a.Discard()
 	s.check(fstree.Make(a.Upper(), "file top 0644 top\nfile d/x 0644 new\n"))
-	s.make("base", "", tree("dir . 0711 @1234567890\nfile base 0644 base\nfile d/x 0644 old\nfile d/y 0644 y\n"))
+	s.make("base", "", tree(
+		"dir . 0711 @1234567890\nfile base 0644 base\nfile d/x 0644 old\nfile d/y 0644 y\n"))
 	if !s.Layered() {
 		if err := a.CommitOn(ctx, "top", "base", false); err == nil {
 			s.Error("CommitOn: a whole tree has got another parent")
@@ -564,8 +570,8 @@ func (s *suite) ended() {
 
 func (s *suite) discard() {
 	a := s.begin("", func(dir string) error {
-		if err := fstree.Make(dir,
-			"file d/x 0644 x\ndir closed 0755\nfile closed/x 0644 x\nlink l -> /etc\n"); err != nil {
+		if err := fstree.Make(dir, "file d/x 0644 x\ndir closed 0755\n"+
+			"file closed/x 0644 x\nlink l -> /etc\n"); err != nil {
 			return err
 		}
 		return errors.Join(os.Chmod(dir+"closed", 0), deep(dir, 300))
