@@ -71,7 +71,9 @@ func (l *lab) recipe(ctx context.Context, r recipe) ([]contender, error) {
 func comparisons() []work {
 	return []work{
 		{name: "run-true", title: "50 × RUN true",
-			what: "The cost of a step that does nothing, including the start and the end of the tool.", unit: "step",
+			what: "The cost of a step that does nothing, including the start and the end of the " +
+				"tool.",
+			unit: "step",
 			goals: []goal{{of: layerbuild, figure: cpuPerUnit, limit: 0.004},
 				{of: layerbuild, figure: wallPerUnit, limit: 0.005}}, make: runTrue},
 		{name: "warm", title: "Rebuild of 10 steps, nothing changed",
@@ -79,7 +81,8 @@ func comparisons() []work {
 			goals: []goal{{of: layerbuild, figure: cpu, limit: 0.010},
 				{of: layerbuild, figure: wall, limit: 0.012}}, make: warm},
 		{name: "edit", title: "One file edited of 2,000",
-			what:  "`ADD . /src` and a cheap RUN run again; the image is named in the tool's store.",
+			what: "`ADD . /src` and a cheap RUN run again; the image is named in the tool's " +
+				"store.",
 			goals: []goal{{of: layerbuild, figure: wall, limit: 0.25}}, make: edit},
 		{name: "layer", title: "A layer of 600 MB",
 			what:  "COPY of the machine's own programs and libraries.",
@@ -93,15 +96,19 @@ func comparisons() []work {
 			what: "Into a store that does not have them.", unit: "file",
 			goals: []goal{{of: layerbuild, figure: cpu, limit: 2}}, make: copyFiles},
 		{name: "stages", title: "Four independent stages of 2 s",
-			what:  "Each stage sleeps; a last stage copies a file of each. buildah runs without --jobs.",
+			what: "Each stage sleeps; a last stage copies a file of each. buildah runs without " +
+				"--jobs.",
 			goals: []goal{{of: layerbuild, figure: wall, limit: 2.1}}, make: stages},
 		{name: "pull", title: "Pull of a 0.5 GB base in two layers",
 			what:  "From a registry on loopback into an empty store, and one step on the image.",
 			goals: []goal{{of: layerbuild, figure: wall, limit: 3}}, make: pull},
 		{name: "push", title: "Push of 0.5 GB",
-			what: "A COPY of 0.5 GB of programs and libraries is built and pushed to an empty registry on loopback: some tools compress in the build, some in the push.", make: push},
+			what: "A COPY of 0.5 GB of programs and libraries is built and pushed to an empty " +
+				"registry on loopback: some tools compress in the build, some in the push.",
+			make: push},
 		{name: "apt", title: "apt-get install python3 on Debian",
-			what: "`apt-get update` and the installation, from the machine's package sources, including the downloads.", make: apt},
+			what: "`apt-get update` and the installation, from the machine's package sources, " +
+				"including the downloads.", make: apt},
 	}
 }
 
@@ -313,7 +320,8 @@ func push(ctx context.Context, l *lab) ([]contender, error) {
 
 func apt(ctx context.Context, l *lab) ([]contender, error) {
 	dir, err := l.dockerfile("apt", "FROM "+debianImage, "ENV DEBIAN_FRONTEND=noninteractive",
-		"RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf /var/lib/apt/lists")
+		"RUN apt-get update && apt-get install -y --no-install-recommends python3 && rm -rf "+
+			"/var/lib/apt/lists")
 	if err != nil {
 		return nil, err
 	}

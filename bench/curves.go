@@ -13,14 +13,19 @@ import (
 func curves() []work {
 	return []work{
 		{name: "files-curve", title: "Files in the context",
-			what: "`COPY . /src` of files of 100 bytes: first build, and again with nothing changed.", unit: "file", curve: true, make: filesCurve},
+			what: "`COPY . /src` of files of 100 bytes: first build, and again with nothing " +
+				"changed.",
+			unit: "file", curve: true, make: filesCurve},
 		{name: "sparse-curve", title: "Size of a layer",
 			what: "RUN makes a sparse file of the given size.", unit: "GiB",
 			curve: true, make: sparseCurve},
 		{name: "steps-curve", title: "Number of steps",
-			what: "The given number of RUN true, and of RUNs that write a file. Each of the latter adds a lower directory to the steps after it.", unit: "step", curve: true, make: stepsCurve},
+			what: "The given number of RUN true, and of RUNs that write a file. Each of the " +
+				"latter adds a lower directory to the steps after it.",
+			unit: "step", curve: true, make: stepsCurve},
 		{name: "layers-curve", title: "Layers under a step",
-			what: "One RUN that counts files, on an image with the given number of layers of one file each.",
+			what: "One RUN that counts files, on an image with the given number of layers of one " +
+				"file each.",
 			unit: "layer", curve: true, make: layersCurve},
 	}
 }

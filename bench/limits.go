@@ -38,7 +38,9 @@ func limits() []work {
 	}
 	return []work{
 		{name: "seal", title: "Sealing 1 GB of binaries",
-			what: "A directory becomes a compressed layer with both digests. The other tools read a finished tar. compress/gzip also computes both digests, as builders with the standard library do; gzip and zstd compute none.",
+			what: "A directory becomes a compressed layer with both digests. The other tools " +
+				"read a finished tar. compress/gzip also computes both digests, as builders with " +
+				"the standard library do; gzip and zstd compute none.",
 			goals: []goal{{of: sealGzip, figure: cpu, limit: 8},
 				{of: sealGzip, figure: cpu, limit: 8 / stdlibCPU, than: stdlib},
 				{of: sealGzip, figure: size, limit: 1.12, than: stdlib},

@@ -47,7 +47,8 @@ func main() {
 	flag.BoolVar(&o.curves, "curves", true, "measure how time and memory grow with the size, too")
 	flag.BoolVar(&o.list, "list", false, "list the cases and do nothing")
 	flag.StringVar(&o.fs, "fs", "",
-		"where state and contexts are: `ext4` on a loop device, tmpfs, or none for $BENCH_DIR as it is (default ext4 for root)")
+		"where state and contexts are: `ext4` on a loop device, tmpfs, or none for $BENCH_DIR as "+
+			"it is (default ext4 for root)")
 	flag.StringVar(&o.size, "size", "40G", "largest size of that file system")
 	flag.BoolVar(&o.keep, "keep", false,
 		"keep the results of cases that are not measured now in the file of -o")
@@ -55,7 +56,8 @@ func main() {
 		"`file` to put the results into, between its markers; - or nothing prints them")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(),
-			"usage: bench [flags]\n$BENCH_DIR is the directory for everything that is made, by default /var/tmp.\n\n")
+			"usage: bench [flags]\n$BENCH_DIR is the directory for everything that is made, by "+
+				"default /var/tmp.\n\n")
 		flag.PrintDefaults()
 	}
 	flag.Parse()

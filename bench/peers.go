@@ -59,7 +59,8 @@ func newPeer(name string, o options, dir, run string) (*peer, error) {
 	}
 	p.group = newGroup(name)
 	if p.group.main == "" && strings.HasPrefix(name, "docker") {
-		return nil, errors.New("a daemon's CPU is only known with control groups, and none can be made here")
+		return nil, errors.New(
+			"a daemon's CPU is only known with control groups, and none can be made here")
 	}
 	return p, nil
 }

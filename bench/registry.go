@@ -48,7 +48,8 @@ func newRegistry(ctx context.Context, dir string) (*registry, error) {
 	r := &registry{host: listener.Addr().String()}
 	listener.Close()
 	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %s}\n",
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"+
+		"storage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %s}\n",
 		filepath.Join(dir, "data"), r.host)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err

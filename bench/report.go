@@ -363,7 +363,9 @@ func cut(name string) (before, text, after string, err error) {
 	before, rest, ok := strings.Cut(string(raw), beginMark)
 	text, after, ok2 := strings.Cut(rest, endMark)
 	if !ok || !ok2 {
-		return "", "", "", fmt.Errorf("%s has no place for results: it needs a line %s and a line %s", name, beginMark, endMark)
+		return "", "", "", fmt.Errorf(
+			"%s has no place for results: it needs a line %s and a line %s", name, beginMark,
+			endMark)
 	}
 	return before, text, after, nil
 }

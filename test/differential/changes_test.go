@@ -564,7 +564,9 @@ var changes = []struct {
 			return errNot
 		}
 		return unix.Lsetxattr(p, "security.capability",
-			[]byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0)
+			[]byte(
+				"\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
+			0)
 	}},
 	{"set access list", func(r *round, p, q string) error {
 		if _, kind, err := lstat(p); err != nil || kind != unix.S_IFDIR {

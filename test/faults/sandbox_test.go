@@ -35,7 +35,8 @@ RUN --mount=type=secret,id=e,env=TOKEN test -n "$TOKEN" && exit 7
 		if r.status == 0 || strings.Contains(r.log+r.stdout, secret) {
 			t.Errorf("status %d\n%s", r.status, r.log)
 		}
-		l.Write("Dockerfile.ok", "FROM busybox\nRUN --mount=type=secret,id=s,env=TOKEN echo $TOKEN | wc -c > /n\n")
+		l.Write("Dockerfile.ok",
+			"FROM busybox\nRUN --mount=type=secret,id=s,env=TOKEN echo $TOKEN | wc -c > /n\n")
 		accepted(t, build(l, "--driver="+driver, "-f", "Dockerfile.ok", "-t", "ok",
 			"--secret=id=s,src=secret"))
 		if found := grep(t, l.State, secret); len(found) > 0 {
@@ -75,7 +76,8 @@ func TestEndlessSecrets(t *testing.T) {
 	lab.Root(t)
 	l := lab.New(t)
 	l.Busybox()
-	l.Write("Dockerfile", "FROM busybox\nRUN --mount=type=secret,id=s cat /run/secrets/s > /dev/null\n")
+	l.Write("Dockerfile",
+		"FROM busybox\nRUN --mount=type=secret,id=s cat /run/secrets/s > /dev/null\n")
 	refused(t, build(l, "--secret=id=s,src=/dev/zero"), "secret")
 	if err := unix.Mkfifo(filepath.Join(l.Dir, "fifo"), 0o600); err != nil {
 		t.Fatal(err)
@@ -186,7 +188,8 @@ func TestOddNames(t *testing.T) {
 				}
 			}
 			for _, n := range []string{".wh.x", ".wh..wh..opq", ".wh.", ".wh..wh.plnk"} {
-				l.Write("Dockerfile", "FROM busybox\nRUN mkdir /d && echo 1 > /d/x\nRUN echo 2 > '/d/"+n+"' && echo 3 > /d/y\n")
+				l.Write("Dockerfile", "FROM busybox\nRUN mkdir /d && echo 1 > /d/x\n"+
+					"RUN echo 2 > '/d/"+n+"' && echo 3 > /d/y\n")
 				if r := accepted(t, build(l, "--driver="+driver, "-t", "x")); n != ".wh..wh..opq" &&
 					!strings.Contains(r.log, "d/"+n+": left out: a layer marks a removed file") {
 					// the driver may remove files of that name as its marks, without a warning.

@@ -174,7 +174,8 @@ func TestDevicesWarn(t *testing.T) {
 		}
 		return string(out)
 	}
-	const warning = "device nodes cannot be made without root (4, the first is d/dev/console): the image has them"
+	const warning = "device nodes cannot be made without root (4, the first is d/dev/console): " +
+		"the image has them"
 	if got := output(l, "--progress=plain"); strings.Count(got, "WARN: "+warning) != 1 ||
 		strings.Count(got, "WARN: ") != 1 {
 		t.Errorf("want one warning, %q, in\n%s", warning, got)

@@ -153,7 +153,9 @@ func TestSignals(t *testing.T) {
 	each(t, func(t *testing.T, l *lab.Lab, tty bool) {
 		for name, s := range signals {
 			r := start(t, l, tty, "img", "sh", "-c",
-				fmt.Sprintf("trap 'echo got %s; exit 7' %s; echo ready; while :; do sleep 0.02; done", name, name))
+				fmt.Sprintf(
+					"trap 'echo got %s; exit 7' %s; echo ready; while :; do sleep 0.02; done", name,
+					name))
 			syscall.Kill(r.program(), s)
 			if code, out := r.wait(); code != 7 || out != "got "+name+"\n" {
 				t.Errorf("SIG%s with a handler: status %d, %q", name, code, out)

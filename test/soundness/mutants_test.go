@@ -50,7 +50,8 @@ func readMutants(t *testing.T) []mutant {
 		} else {
 			t.Errorf("mutant %s: the table does not name the test that has found it", m.name)
 		}
-		for _, e := range regexp.MustCompile(`(?m)^([a-z].*)\n((?:-.*\n)+)((?:\+.*\n?)+)`).FindAllStringSubmatch(edits, -1) {
+		edit := regexp.MustCompile(`(?m)^([a-z].*)\n((?:-.*\n)+)((?:\+.*\n?)+)`)
+		for _, e := range edit.FindAllStringSubmatch(edits, -1) {
 			file, before, after := e[1], lineTexts(e[2]), lineTexts(e[3])
 			text, changed := m.files[file]
 			if !changed {

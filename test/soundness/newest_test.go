@@ -101,7 +101,8 @@ func (l *lottery) stage(i int, based bool) []string {
 	}
 	// With the first mount the result has records under two keys.
 	mount := []string{"--mount=from=base,target=/m ", "", "--mount=target=/m "}[(i+l.turn)%3]
-	list = append(list, fmt.Sprintf("RUN %smkdir -p /n && cat /proc/sys/kernel/random/uuid >/n/nonce%d", mount, i))
+	list = append(list, fmt.Sprintf(
+		"RUN %smkdir -p /n && cat /proc/sys/kernel/random/uuid >/n/nonce%d", mount, i))
 	if from != "base" {
 		l.copies++
 		list = append(list, "RUN true", fmt.Sprintf("RUN cp -a /n /c%d", l.copies))
@@ -133,7 +134,9 @@ func (l *lottery) follow(i int) string {
 		fmt.Sprintf("COPY --from=s%d /n %s", k, dir),
 		fmt.Sprintf("COPY --link --from=s%d /n %s", k, dir),
 		fmt.Sprintf("RUN --mount=from=s%d,source=/n,target=/m cp -a /m %s", k, dir),
-		fmt.Sprintf("RUN --mount=type=cache,id=c%[2]d,from=s%[1]d,source=/n,target=/m cp -a /m %[3]s", k, l.copies, dir),
+		fmt.Sprintf(
+			"RUN --mount=type=cache,id=c%[2]d,from=s%[1]d,source=/n,target=/m cp -a /m %[3]s", k,
+			l.copies, dir),
 	)
 }
 
