@@ -157,7 +157,8 @@ func (r *Resolver) EnsureLayer(ctx context.Context, img *Image, o UnpackOptions)
 				return err
 			}
 			if got != diffID {
-				return fmt.Errorf("its content has the digest %s, but the record has %s", got, diffID)
+				return fmt.Errorf("its content has the digest %s, but the record has %s", got,
+					diffID)
 			}
 			return nil
 		})

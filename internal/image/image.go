@@ -88,17 +88,23 @@ func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest,
 	}
 	img.Platform = img.Config.Platform
 	if n := len(img.Config.Config.Env); n > maxList {
-		return nil, fmt.Errorf("image %s is not valid: its configuration has %d variables, at most %d are possible", name, n, maxList)
+		return nil, fmt.Errorf(
+			"image %s is not valid: its configuration has %d variables, at most %d are possible",
+			name, n, maxList)
 	}
 	if n := len(img.Config.Config.OnBuild); n > maxList {
-		return nil, fmt.Errorf("image %s is not valid: its configuration has %d ONBUILD triggers, at most %d are possible", name, n, maxList)
+		return nil, fmt.Errorf("image %s is not valid: its configuration has %d ONBUILD "+
+			"triggers, at most %d are possible", name, n, maxList)
 	}
 	if n, m := len(img.Manifest.Layers), len(img.Config.RootFS.DiffIDs); n != m {
-		return nil, fmt.Errorf("image %s is not valid: it has %d layers, and its configuration names %d", name, n, m)
+		return nil, fmt.Errorf(
+			"image %s is not valid: it has %d layers, and its configuration names %d", name, n, m)
 	}
 	for i, l := range img.Manifest.Layers {
 		if !ocidoc.IsLayer(l.MediaType) {
-			return nil, fmt.Errorf("image %s cannot be used as a base: layer %s has the media type %q", name, l.Digest, l.MediaType)
+			return nil, fmt.Errorf(
+				"image %s cannot be used as a base: layer %s has the media type %q", name, l.Digest,
+				l.MediaType)
 		}
 		if err := errors.Join(l.Digest.Validate(),
 			img.Config.RootFS.DiffIDs[i].Validate()); err != nil {

@@ -360,7 +360,8 @@ file usr/bin/tool 0755 tool
 
 func TestUnpack(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("needs root, of a user namespace at least: directories that a layer implies belong to 0:0")
+		t.Skip("needs root, of a user namespace at least: directories that a layer implies " +
+			"belong to 0:0")
 	}
 	for _, driver := range drivers(t) {
 		t.Run(driver, func(t *testing.T) {
@@ -556,7 +557,8 @@ func TestMismatch(t *testing.T) {
 					err = other.EnsureLayer(t.Context(), layer, UnpackOptions{})
 					if (err != nil) != (i == 1) ||
 						i == 1 && !strings.Contains(err.Error(), tt.want) {
-						t.Errorf("EnsureLayer of layer %d: %v, want %q for layer 1", i, err, tt.want)
+						t.Errorf("EnsureLayer of layer %d: %v, want %q for layer 1", i, err,
+							tt.want)
 					}
 				}
 				// Only snapshots below the damaged layer may remain.

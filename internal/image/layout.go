@@ -43,7 +43,8 @@ func (r *Resolver) fromLayout(ctx context.Context, loc location,
 	}
 	list, err := readFile(f, "manifest.json")
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.New("neither an OCI image layout nor an archive of docker save: there is no index.json and no manifest.json")
+		return nil, errors.New("neither an OCI image layout nor an archive of docker save: there " +
+			"is no index.json and no manifest.json")
 	}
 	if err != nil {
 		return nil, err

@@ -460,7 +460,8 @@ func (s lazySource) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadClos
 	}
 	rc, err := src.Open(ctx, d)
 	if err != nil {
-		return nil, fmt.Errorf("it is no longer in the store, and cannot be fetched again (%w): build or pull %s again", err, s.name)
+		return nil, fmt.Errorf("it is no longer in the store, and cannot be fetched again (%w): "+
+			"build or pull %s again", err, s.name)
 	}
 	return rc, nil
 }

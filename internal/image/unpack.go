@@ -435,17 +435,20 @@ func (u *unpacking) warn() {
 	u.mu.Unlock()
 	if owners.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
-			"%d files of %s belong to users without ids in /etc/subuid and /etc/subgid (%s): in this build they belong to root",
+			"%d files of %s belong to users without ids in /etc/subuid and /etc/subgid (%s): in "+
+				"this build they belong to root",
 			owners.n, u.img.Name, owners.first)})
 	}
 	if standIns.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
-			"device nodes of %s cannot be made without root (%d, the first is %s): the image has them, and steps find empty files in their place",
+			"device nodes of %s cannot be made without root (%d, the first is %s): the image has "+
+				"them, and steps find empty files in their place",
 			u.img.Name, standIns.n, standIns.first)})
 	}
 	if whiteouts.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(
-			"devices 0:0 of %s are left out (%d, the first is %s): in an overlay they are whiteouts", u.img.Name, whiteouts.n, whiteouts.first)})
+			"devices 0:0 of %s are left out (%d, the first is %s): in an overlay they are "+
+				"whiteouts", u.img.Name, whiteouts.n, whiteouts.first)})
 	}
 	if skips.n > 0 {
 		u.o.Sink(event.Warning{ID: u.o.ID, Time: time.Now(), Message: fmt.Sprintf(

@@ -222,7 +222,8 @@ func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec 
 		base, err := annotated(ctx, images, img, name, d)
 		switch {
 		case err != nil:
-			note = fmt.Sprintf("the base %s that its annotations name is not available: %v; ", name, err)
+			note = fmt.Sprintf("the base %s that its annotations name is not available: %v; ", name,
+				err)
 		case basedOn(img, base):
 			end := endOf(img, base, analyze.BaseAnnotation)
 			if name != "" {
@@ -230,7 +231,8 @@ func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec 
 			}
 			return end, nil
 		default:
-			note = fmt.Sprintf("its first layers are not those of the base %s that its annotations name; ",
+			note = fmt.Sprintf(
+				"its first layers are not those of the base %s that its annotations name; ",
 				name)
 		}
 	}
@@ -315,7 +317,9 @@ func guess(img *image.Image) ending {
 			a, b := history[i-1].Created, history[i].Created
 			if a != nil && b != nil && a.Unix() > 0 && b.Sub(*a) > longest && layersAfter(i) {
 				longest = b.Sub(*a)
-				at, note = i, fmt.Sprintf("the base seems to end where the history has a gap from %s to %s", a.Format(time.DateOnly), b.Format(time.DateOnly))
+				at, note = i, fmt.Sprintf(
+					"the base seems to end where the history has a gap from %s to %s",
+					a.Format(time.DateOnly), b.Format(time.DateOnly))
 			}
 		}
 	}

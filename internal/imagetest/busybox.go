@@ -69,7 +69,8 @@ func Busybox() (*Made, error) {
 		}
 	}
 	return Make(dockerspec.DockerOCIImageConfig{ImageConfig: ocispec.ImageConfig{
-		Cmd: []string{"sh"}, Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+		Cmd: []string{"sh"}, Env: []string{
+			"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 	}}, entries)
 }
 
@@ -86,7 +87,8 @@ func skeleton() []Entry {
 		dir("sbin", 0o755), dir("tmp", 0o1777),
 		dir("usr", 0o755), dir("usr/bin", 0o755), dir("usr/sbin", 0o755), dir("var", 0o755),
 		file("etc/passwd", "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\nnobody:x:65534:65534:nobody:/home:/bin/false\n"),
-		file("etc/group", "root:x:0:\ndaemon:x:1:\nusers:x:100:nobody\nextra:x:200:daemon,nobody\nnobody:x:65534:\n"),
+		file("etc/group",
+			"root:x:0:\ndaemon:x:1:\nusers:x:100:nobody\nextra:x:200:daemon,nobody\nnobody:x:65534:\n"),
 	}
 }
 

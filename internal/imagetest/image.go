@@ -159,7 +159,8 @@ func (img *Image) Tar(n int) ([]byte, error) {
 		return nil, fmt.Errorf("layer %s: %w", desc.Digest, err)
 	}
 	if got, want := digest.FromBytes(plain), img.Config.RootFS.DiffIDs[n]; got != want {
-		return nil, fmt.Errorf("layer %s unpacks to %s, want %s of diff_ids", desc.Digest, got, want)
+		return nil, fmt.Errorf("layer %s unpacks to %s, want %s of diff_ids", desc.Digest, got,
+			want)
 	}
 	return plain, nil
 }

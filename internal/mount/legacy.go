@@ -188,7 +188,8 @@ func (m *Mount) page(data []string, files *descriptors) ([]string, error) {
 	if len(strings.Join(options, ",")) < unix.Getpagesize() {
 		return options, nil
 	}
-	return nil, fmt.Errorf("%d lower directories do not fit the option page of this kernel: more than two hundred need Linux 6.7", len(lower))
+	return nil, fmt.Errorf("%d lower directories do not fit the option page of this kernel: more "+
+		"than two hundred need Linux 6.7", len(lower))
 }
 
 func (m *Mount) overlayOptions(lower, data []string) []string {

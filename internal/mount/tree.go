@@ -79,7 +79,9 @@ func (m *Mount) clone() (int, error) {
 // cloneError adds the reason to the EINVAL of a bind mount that is not recursive.
 func cloneError(err error, recursive bool) error {
 	if err == unix.EINVAL && !recursive {
-		return fmt.Errorf("%w: in a user namespace it cannot be mounted without the mounts below it (use rbind)", err)
+		return fmt.Errorf(
+			"%w: in a user namespace it cannot be mounted without the mounts below it (use rbind)",
+			err)
 	}
 	return err
 }

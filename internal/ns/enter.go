@@ -127,14 +127,16 @@ func hint() string {
 			"set the sysctl kernel.unprivileged_userns_clone to 1"},
 		{"/proc/sys/user/max_user_namespaces", "0", "raise the sysctl user.max_user_namespaces"},
 		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1",
-			"set the sysctl kernel.apparmor_restrict_unprivileged_userns to 0, or give this program an AppArmor profile with userns"},
+			"set the sysctl kernel.apparmor_restrict_unprivileged_userns to 0, or give this " +
+				"program an AppArmor profile with userns"},
 	}
 	for _, s := range settings {
 		if b, err := os.ReadFile(s.file); err == nil && strings.TrimSpace(string(b)) == s.bad {
 			return " (" + s.say + ")"
 		}
 	}
-	return " (in a container: it needs a seccomp profile that allows unshare and mount, or CAP_SYS_ADMIN)"
+	return " (in a container: it needs a seccomp profile that allows unshare and mount, or " +
+		"CAP_SYS_ADMIN)"
 }
 
 func (c *child) kill() {

@@ -50,10 +50,12 @@ func wanted(uid, gid int) (mapping, []string) {
 	}
 	var err error
 	if m.newuidmap, err = exec.LookPath("newuidmap"); err != nil {
-		return oneID(uid, gid), []string{"newuidmap is not installed (package uidmap or shadow-utils)"}
+		return oneID(uid, gid), []string{
+			"newuidmap is not installed (package uidmap or shadow-utils)"}
 	}
 	if m.newgidmap, err = exec.LookPath("newgidmap"); err != nil {
-		return oneID(uid, gid), []string{"newgidmap is not installed (package uidmap or shadow-utils)"}
+		return oneID(uid, gid), []string{
+			"newgidmap is not installed (package uidmap or shadow-utils)"}
 	}
 	return m, nil
 }

@@ -421,7 +421,8 @@ alice:400000:0
 }
 
 func TestParseMap(t *testing.T) {
-	got, err := parseMap(strings.NewReader("         0       1000          1\n         1     100000      65536\n"))
+	got, err := parseMap(strings.NewReader(
+		"         0       1000          1\n         1     100000      65536\n"))
 	if err != nil || !cmp.Equal(got, []Range{{0, 1000, 1}, {1, 100000, 65536}}) {
 		t.Errorf("got %v, %v", got, err)
 	}

@@ -31,7 +31,8 @@ func TypeOf(data []byte, said ...string) (string, error) {
 	if string(top.SchemaVersion) == "1" || slices.ContainsFunc(said, func(t string) bool {
 		return strings.HasPrefix(t, "application/vnd.docker.distribution.manifest.v1+")
 	}) {
-		return "", errors.New("it has the format of Docker before 1.10 (schema 1), which is not supported; push the image again with a current tool")
+		return "", errors.New("it has the format of Docker before 1.10 (schema 1), which is not " +
+			"supported; push the image again with a current tool")
 	}
 	isIndex, hasConfig, hasLayers := has(top.Manifests), has(top.Config), has(top.Layers)
 	if isIndex && (hasConfig || hasLayers) {

@@ -10,7 +10,8 @@ import (
 
 const (
 	manifestJSON = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{},"layers":[]}`
-	indexJSON    = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
+	indexJSON    = `{"schemaVersion":2,` +
+		`"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
 )
 
 // TestTypeOf checks that a document is refused if two readers could interpret it differently.

@@ -108,7 +108,9 @@ func (o *Options) checkOutput(spec export.Spec) error {
 		return errors.New("registry.insecure has no effect without push=true")
 	}
 	if spec.Type == export.TypeDocker && len(o.Platforms) > 1 {
-		return fmt.Errorf("type=docker holds an image for one platform, and this image is for %d; use type=oci", len(o.Platforms))
+		return fmt.Errorf(
+			"type=docker holds an image for one platform, and this image is for %d; use type=oci",
+			len(o.Platforms))
 	}
 	if spec.Flat() {
 		return nil
@@ -122,7 +124,9 @@ func (o *Options) checkOutput(spec export.Spec) error {
 		for _, a := range slices.Concat(o.Annotations, spec.Annotations) {
 			if a.Target == "manifest" || a.Target == "index" ||
 				a.Target == "manifest-descriptor" && o.makesIndex() {
-				return fmt.Errorf("oci-mediatypes=false and annotation %s: Docker's format has no annotations", a.Key)
+				return fmt.Errorf(
+					"oci-mediatypes=false and annotation %s: Docker's format has no annotations",
+					a.Key)
 			}
 		}
 	}
@@ -173,10 +177,12 @@ func (o *Options) Warn(sink event.Sink) {
 		case *rewrite && o.Epoch == nil:
 			warn("output %s: rewrite-timestamp has no effect without SOURCE_DATE_EPOCH", spec)
 		case !*rewrite && o.Epoch != nil:
-			warn("output %s: rewrite-timestamp=false has no effect: with SOURCE_DATE_EPOCH the times in layers are always clamped", spec)
+			warn("output %s: rewrite-timestamp=false has no effect: with SOURCE_DATE_EPOCH the "+
+				"times in layers are always clamped", spec)
 		}
 		if spec.Layers.PruneDead && o.InlineCache {
-			warn("output %s: it has no cache records (--cache-to type=inline), because they would describe layers with dead bytes", spec)
+			warn("output %s: it has no cache records (--cache-to type=inline), because they "+
+				"would describe layers with dead bytes", spec)
 		}
 	}
 }

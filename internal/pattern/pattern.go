@@ -26,7 +26,8 @@ func New(patterns []string) (*Matcher, error) {
 	m := &Matcher{}
 	for _, p := range patterns {
 		if strings.Contains(p, "\x00") {
-			return nil, fmt.Errorf("pattern %q: no name has a zero byte in it (is the file UTF-16?)", p)
+			return nil, fmt.Errorf(
+				"pattern %q: no name has a zero byte in it (is the file UTF-16?)", p)
 		}
 		text := strings.TrimSpace(p)
 		if text == "" {

@@ -41,12 +41,15 @@ func Parse(s string) (ocispec.Platform, error) {
 	m := osPattern().FindStringSubmatch(parts[0])
 	if m == nil {
 		return ocispec.Platform{},
-			fmt.Errorf("%q is an invalid OS component of %q: OSAndVersion specifier component must match %q", parts[0], s, osPattern())
+			fmt.Errorf("%q is an invalid OS component of %q: OSAndVersion specifier component "+
+				"must match %q", parts[0], s, osPattern())
 	}
 	for _, p := range parts[1:] {
 		if !wordPattern().MatchString(p) {
 			return ocispec.Platform{},
-				fmt.Errorf("%q is an invalid component of %q: platform specifier component must match %q", p, s, wordPattern())
+				fmt.Errorf(
+					"%q is an invalid component of %q: platform specifier component must match %q",
+					p, s, wordPattern())
 		}
 	}
 	p := ocispec.Platform{OS: normalOS(m[1]), OSVersion: m[2]}

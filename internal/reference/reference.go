@@ -34,11 +34,13 @@ type Name struct {
 // Parse parses a name as users write it: a name without a registry is on Docker Hub.
 func Parse(s string) (Name, error) {
 	if len(s) == 64 && all(s, isHex) {
-		return Name{}, fmt.Errorf("invalid repository name (%s), cannot specify 64-byte hexadecimal strings", s)
+		return Name{}, fmt.Errorf(
+			"invalid repository name (%s), cannot specify 64-byte hexadecimal strings", s)
 	}
 	domain, rest := splitDomain(s)
 	if path, _, _ := strings.Cut(rest, ":"); strings.ToLower(path) != path {
-		return Name{}, fmt.Errorf("invalid reference format: repository name (%s) must be lowercase", path)
+		return Name{}, fmt.Errorf(
+			"invalid reference format: repository name (%s) must be lowercase", path)
 	}
 	full := domain + "/" + rest
 	n, ok := split(full)

@@ -238,7 +238,9 @@ func (a *authState) exchange(ctx context.Context, realm, service, scope string,
 	// Credentials are sent to another server only by verified https, even if the registry itself
 	// is insecure.
 	if cred != (credential{}) && u.Scheme != "https" && u.Hostname() != hostname(a.host.name) {
-		return token{}, fmt.Errorf("credentials are not sent to a token server on another host without https: %s", u.Redacted())
+		return token{}, fmt.Errorf(
+			"credentials are not sent to a token server on another host without https: %s",
+			u.Redacted())
 	}
 	server, err := a.tokenServer(u)
 	if err != nil {
@@ -326,7 +328,8 @@ func readToken(body io.Reader) (token, error) {
 		return token{}, errors.New("the token server's answer has no token")
 	}
 	if strings.ContainsFunc(t.value, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return token{}, errors.New("the token server's answer has a token that cannot be used in a header")
+		return token{}, errors.New(
+			"the token server's answer has a token that cannot be used in a header")
 	}
 	// A missing value means 60 seconds. A shorter time is used, so that the token does not
 	// expire before it arrives.

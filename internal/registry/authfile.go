@@ -109,7 +109,8 @@ func (a *authFile) get(ctx context.Context, server string) (credential, error) {
 	if entry.Auth != "" {
 		var err error
 		if c.username, c.password, err = decodeAuth(entry.Auth); err != nil {
-			return credential{}, fmt.Errorf("failed to decode auth field: invalid config format: %w", err)
+			return credential{}, fmt.Errorf(
+				"failed to decode auth field: invalid config format: %w", err)
 		}
 	}
 	return c, nil
@@ -145,14 +146,16 @@ func askHelper(ctx context.Context, program, server string) (credential, error) 
 	err := subprocess.Run(ctx, cmd)
 	out := stdout.Bytes()
 	if _, ok := errors.AsType[*exec.ExitError](err); ok {
-		if said := string(bytes.TrimSpace(out)); said == "credentials not found in native keychain" {
+		if said := string(bytes.TrimSpace(out)); said ==
+			"credentials not found in native keychain" {
 			return credential{}, nil
 		} else if said != "" {
 			return credential{}, errors.New(said)
 		}
 	}
 	if program == "docker-credential-desktop.exe" && errors.Is(err, exec.ErrNotFound) {
-		return credential{}, errors.New("credentials store is configured to `desktop.exe` but Docker Desktop seems not running")
+		return credential{}, errors.New(
+			"credentials store is configured to `desktop.exe` but Docker Desktop seems not running")
 	}
 	if err != nil {
 		return credential{}, err

@@ -134,7 +134,8 @@ func (c *config) parse(data string, aliases map[string]string) error {
 		return err
 	}
 	if f.Version1 != nil {
-		return errors.New("this is version 1 of the format ([registries.search] and its like), which is not supported; use unqualified-search-registries and [[registry]]")
+		return errors.New("this is version 1 of the format ([registries.search] and its like), " +
+			"which is not supported; use unqualified-search-registries and [[registry]]")
 	}
 	if f.Search != nil {
 		c.search = *f.Search
@@ -171,7 +172,9 @@ func (t *table) check() error {
 	}
 	if rest, ok := strings.CutPrefix(t.Prefix, "*."); strings.Contains(rest, "*") ||
 		!ok && strings.Contains(t.Prefix, "*") || ok && strings.ContainsAny(rest, "/:") {
-		return fmt.Errorf("registry prefix %q: a * is allowed only before a whole host name, as in *.example.com", t.Prefix)
+		return fmt.Errorf(
+			"registry prefix %q: a * is allowed only before a whole host name, as in "+
+				"*.example.com", t.Prefix)
 	}
 	if t.Location == "" && !strings.HasPrefix(t.Prefix, "*.") {
 		t.Location = t.Prefix
@@ -190,10 +193,13 @@ func (t *table) check() error {
 		switch m.PullFromMirror {
 		case "", "all", "digest-only", "tag-only":
 		default:
-			return fmt.Errorf("registry %q: mirror %s: pull-from-mirror = %q is not all, digest-only or tag-only", t.Prefix, m.Location, m.PullFromMirror)
+			return fmt.Errorf(
+				"registry %q: mirror %s: pull-from-mirror = %q is not all, digest-only or "+
+					"tag-only", t.Prefix, m.Location, m.PullFromMirror)
 		}
 		if m.PullFromMirror != "" && t.MirrorByDigestOnly {
-			return fmt.Errorf("registry %q: mirror %s: pull-from-mirror and mirror-by-digest-only exclude each other", t.Prefix, m.Location)
+			return fmt.Errorf("registry %q: mirror %s: pull-from-mirror and "+
+				"mirror-by-digest-only exclude each other", t.Prefix, m.Location)
 		}
 	}
 	return nil

@@ -123,9 +123,12 @@ func explain(h *host, err error) error {
 	switch {
 	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") ||
 		errors.As(err, &record):
-		return fmt.Errorf("%s answers with plain http: %w; to allow that, set insecure = true for it in registries.conf", h.name, err)
+		return fmt.Errorf("%s answers with plain http: %w; to allow that, set insecure = true "+
+			"for it in registries.conf", h.name, err)
 	case errors.As(err, &authority), errors.As(err, &name):
-		return fmt.Errorf("%s: %w; put its certificate authority into /etc/containers/certs.d/%s/ca.crt, or set insecure = true for it in registries.conf", h.name, err, h.name)
+		return fmt.Errorf("%s: %w; put its certificate authority into "+
+			"/etc/containers/certs.d/%s/ca.crt, or set insecure = true for it in registries.conf",
+			h.name, err, h.name)
 	}
 	var dns *net.DNSError
 	if errors.As(err, &dns) {

@@ -216,7 +216,9 @@ func TestTokenServers(t *testing.T) {
 			case "refresh":
 				dir := t.TempDir()
 				if err := os.WriteFile(filepath.Join(dir, "config.json"),
-					fmt.Appendf(nil, `{"auths":{%q:{"auth":"PHRva2VuPjo=","identitytoken":"refresh!"}}}`, s.host), 0o600); err != nil {
+					fmt.Appendf(nil,
+						`{"auths":{%q:{"auth":"PHRva2VuPjo=","identitytoken":"refresh!"}}}`,
+						s.host), 0o600); err != nil {
 					t.Fatal(err)
 				}
 				t.Setenv("DOCKER_CONFIG", dir)

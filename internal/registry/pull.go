@@ -488,7 +488,9 @@ func (b *download) Read(p []byte) (int, error) {
 			b.body = nil
 			b.fails++
 			if b.fails >= maxTries || b.patience.left() <= 0 {
-				b.err = fmt.Errorf("fetch blob %s: the connection broke %d times after %d of %d bytes: %w", b.d.Digest, b.fails, b.off, b.d.Size, err)
+				b.err = fmt.Errorf(
+					"fetch blob %s: the connection broke %d times after %d of %d bytes: %w",
+					b.d.Digest, b.fails, b.off, b.d.Size, err)
 			}
 		}
 		if n > 0 {

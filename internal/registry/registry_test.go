@@ -1140,7 +1140,9 @@ insecure = true
 	r.Close()
 	// No place has it: the error names all places.
 	_, err = c.Resolve(t.Context(), "busybox:2", amd64)
-	want := fmt.Sprintf("no such image docker.io/library/busybox:2: tried mirror %s/cache/hub/busybox: ", mirror.host)
+	want := fmt.Sprintf(
+		"no such image docker.io/library/busybox:2: tried mirror %s/cache/hub/busybox: ",
+		mirror.host)
 	if !errors.Is(err, ErrNotFound) || !strings.HasPrefix(err.Error(), want) ||
 		!strings.Contains(err.Error(), "; "+origin.host+"/hub/busybox: ") {
 		t.Errorf("got  %v\nwant %s…", err, want)

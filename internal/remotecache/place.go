@@ -54,7 +54,8 @@ func ParseFrom(s string) (Place, error) {
 		case "digest":
 			p.Digest = digest.Digest(f[1])
 		default:
-			return p, fmt.Errorf("--cache-from %q: unknown key %q (known: type, ref, src, tag, digest)", s, f[0])
+			return p, fmt.Errorf(
+				"--cache-from %q: unknown key %q (known: type, ref, src, tag, digest)", s, f[0])
 		}
 	}
 	switch {
@@ -91,7 +92,8 @@ func ParseTo(s string) (Place, error) {
 	case p.Type == "local" && p.Dir == "":
 		err = fmt.Errorf("dest=DIR is missing")
 	case p.Type == "inline" && p.Max:
-		err = fmt.Errorf("an image holds only the results of its own stages; mode=max requires type=registry or type=local")
+		err = fmt.Errorf("an image holds only the results of its own stages; mode=max requires " +
+			"type=registry or type=local")
 	}
 	if err != nil {
 		return p, fmt.Errorf("--cache-to %q: %w", s, err)
@@ -125,9 +127,12 @@ func (p *Place) setTo(key, value string) (err error) {
 			return fmt.Errorf("%s=false is not supported", key)
 		}
 	case "compression", "compression-level", "force-compression":
-		return fmt.Errorf("the cache holds the layers as they are in the image; give %s to --output", key)
+		return fmt.Errorf(
+			"the cache holds the layers as they are in the image; give %s to --output", key)
 	default:
-		return fmt.Errorf("unknown key %q (known: type, ref, dest, tag, mode, ignore-error, registry.insecure)", key)
+		return fmt.Errorf(
+			"unknown key %q (known: type, ref, dest, tag, mode, ignore-error, registry.insecure)",
+			key)
 	}
 	if err != nil {
 		return fmt.Errorf("%s=%s: true or false is expected", key, value)

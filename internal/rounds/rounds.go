@@ -80,7 +80,8 @@ func one(t *testing.T, name string, seed uint64, round func(t *testing.T, seed u
 	return t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 		t.Cleanup(func() {
 			if t.Failed() {
-				t.Logf("%s: seed %d failed; to repeat it: %s=%d go test -count=1 -run '^%s$' in the test's directory", name, seed, seedEnv, seed, top)
+				t.Logf("%s: seed %d failed; to repeat it: %s=%d go test -count=1 -run '^%s$' in "+
+					"the test's directory", name, seed, seedEnv, seed, top)
 			}
 		})
 		round(t, seed)

@@ -338,7 +338,9 @@ func (s sum) with(list []dirfd.Xattr) sum {
 // another file by now.
 func (m *matching) unreadable(name string, err error) error {
 	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("read %q: %w (make it readable, or name it in %s if the image does not need it)", name, err, m.t.ignoreName)
+		return fmt.Errorf(
+			"read %q: %w (make it readable, or name it in %s if the image does not need it)", name,
+			err, m.t.ignoreName)
 	}
 	// The name is a link (ELOOP), a socket or a device without a driver (ENXIO), or missing.
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) ||

@@ -393,7 +393,9 @@ func (c *Context) ReadDockerfile(ctx context.Context) (string, []byte, error) {
 	case isHTTP(name):
 		return c.remoteDockerfile(ctx, name)
 	case c.dockerfile != nil && name != "":
-		return "", nil, fmt.Errorf("the build context %s is a Dockerfile, and another Dockerfile is given (%s)", c.Name, name)
+		return "", nil, fmt.Errorf(
+			"the build context %s is a Dockerfile, and another Dockerfile is given (%s)", c.Name,
+			name)
 	case c.dockerfile != nil:
 		return c.display, c.dockerfile, nil
 	case c.fetched == nil:

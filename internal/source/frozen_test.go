@@ -54,7 +54,8 @@ func private(t *testing.T, tree *Tree, m *Match) []string {
 // A file that a copy has found changed, and every file that has changed since the first Match, has
 // a private copy from then on.
 func TestFrozen(t *testing.T) {
-	dir := makeTree(t, "file a A\nfile b B\nfile c C\nlink l -> x\ndir d\nfile d/f F\nfile h H\nhardlink h2 => h\n")
+	dir := makeTree(t,
+		"file a A\nfile b B\nfile c C\nlink l -> x\ndir d\nfile d/f F\nfile h H\nhardlink h2 => h\n")
 	age()
 	tree := openTree(t, dir, TreeOptions{TempDir: func() (string, error) {
 		return t.TempDir(), nil

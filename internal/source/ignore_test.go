@@ -17,7 +17,8 @@ import (
 )
 
 func TestReadIgnore(t *testing.T) {
-	const text = "\ufeff# comment\n\n  a/b/../c  \n/abs/path\n! /back\n #not a comment\n**/*.go/\n.\n"
+	const text = "\ufeff# comment\n\n  a/b/../c  \n/abs/path\n! /back\n" +
+		" #not a comment\n**/*.go/\n.\n"
 	got, err := ReadIgnore(".dockerignore", strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +180,8 @@ func FuzzIgnore(f *testing.F) {
 		}
 		for _, name := range names {
 			if !selectedByAny(t, lines, name) && !slices.Contains(got, name) {
-				t.Errorf("%q: %s is not in the tree though no pattern matches it or a directory it is in", lines, name)
+				t.Errorf("%q: %s is not in the tree though no pattern matches it or a directory "+
+					"it is in", lines, name)
 			}
 		}
 	})

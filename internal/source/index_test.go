@@ -31,7 +31,8 @@ func known(tree *Tree) int { return tree.index.len() - len(tree.index.instead) }
 func read(tree *Tree) int { return tree.index.learned }
 
 func TestIndex(t *testing.T) {
-	dir := makeTree(t, "file a A\nfile b B\nfile empty\ndir d\nfile d/c C\nlink l -> a\nfifo p 0600\n")
+	dir := makeTree(t,
+		"file a A\nfile b B\nfile empty\ndir d\nfile d/c C\nlink l -> a\nfifo p 0600\n")
 	age()
 	file := filepath.Join(t.TempDir(), "sub", "index")
 	first := openTree(t, dir, TreeOptions{IndexFile: file})

@@ -18,7 +18,8 @@ type fullError struct {
 }
 
 func (e *fullError) Error() string {
-	return fmt.Sprintf("%v: the file system of the state directory %s is full; 'layerbuild prune' removes unused data, 'layerbuild prune --all' also the build cache", e.err, e.root)
+	return fmt.Sprintf("%v: the file system of the state directory %s is full; 'layerbuild "+
+		"prune' removes unused data, 'layerbuild prune --all' also the build cache", e.err, e.root)
 }
 
 // Unwrap returns the error without the remedy.

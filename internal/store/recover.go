@@ -44,7 +44,8 @@ func (s *Store) readIndex() (index, error) {
 		return index{}, err
 	}
 	if c, err := s.readCopy(); err == nil && c.madeFrom(s.index()) && !bytes.Equal(c.data, data) {
-		return index{}, indexError{errors.New("read index.json: its bytes have changed since it was written")}
+		return index{}, indexError{errors.New(
+			"read index.json: its bytes have changed since it was written")}
 	}
 	return ix, nil
 }
@@ -174,7 +175,8 @@ func (s *Store) recover(ctx context.Context, why error) (index, error) {
 			return index{}, errors.Join(why, err)
 		}
 		if n > 0 {
-			note += fmt.Sprintf(", and %d images without a name are now named %s:DIGEST ('layerbuild tag' adds names, 'layerbuild rm' removes them)", n, recoveredName)
+			note += fmt.Sprintf(", and %d images without a name are now named %s:DIGEST "+
+				"('layerbuild tag' adds names, 'layerbuild rm' removes them)", n, recoveredName)
 		}
 	}
 	aside := s.index() + ".damaged"

@@ -63,7 +63,8 @@ func build(send event.Sink, at func(when string)) {
 	say("other", "\rdone\nadded 3 packages\n")
 	time.Sleep(3 * time.Second)
 	say("run", "ld: no such file\n")
-	done("run", event.Done{Err: errors.New(`process "/bin/sh -c make" did not complete successfully: exit code: 2`)})
+	done("run", event.Done{Err: errors.New(
+		`process "/bin/sh -c make" did not complete successfully: exit code: 2`)})
 	time.Sleep(150 * time.Millisecond)
 	done("other", event.Done{Err: context.Canceled})
 	time.Sleep(220 * time.Millisecond)
@@ -272,7 +273,9 @@ func TestLiveFits(t *testing.T) {
 				all := v.All()
 				if height > 2 && (v.Highest != 0 ||
 					!strings.HasPrefix(all, "before\n[+] Building")) {
-					t.Errorf("height %d, %d steps: the picture is not below what was there before:\n%s", height, steps, all)
+					t.Errorf(
+						"height %d, %d steps: the picture is not below what was there before:\n%s",
+						height, steps, all)
 				}
 				if n := strings.Count(all, "=> step"); height > 2 && n != steps {
 					t.Errorf("height %d: %d steps at the end, want %d:\n%s", height, n, steps, all)

@@ -84,8 +84,8 @@ func TestFlush(t *testing.T) {
 			unpack := func(pending int) (string, Stats, error) {
 				dir := t.TempDir()
 				if o.Whiteouts != Overlay {
-					if err := fstree.Make(dir,
-						"dir a 0755\ndir a/b 0755\nfile a/b/c 0600 @7 x\nfile b 0600 @7 x"); err != nil {
+					if err := fstree.Make(dir, "dir a 0755\ndir a/b 0755\n"+
+						"file a/b/c 0600 @7 x\nfile b 0600 @7 x"); err != nil {
 						t.Fatal(err)
 					}
 				}

@@ -56,7 +56,8 @@ func FuzzTar(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := "dir outside 0755 @7\nfile outside/secret 0600 @7 secret\nlink to @7 -> outside\n"; got != want {
+		want := "dir outside 0755 @7\nfile outside/secret 0600 @7 secret\nlink to @7 -> outside\n"
+		if got != want {
 			t.Errorf("outside the root is\n%swant\n%s", got, want)
 		}
 	})

@@ -334,7 +334,8 @@ func TestIsTar(t *testing.T) {
 
 // BenchmarkReader compares Reader with archive/tar on 10,000 small files.
 func BenchmarkReader(b *testing.B) {
-	data := stream(b, strings.Repeat("file usr/share/doc/some/path/of/usual/length 0644 1:2 @3 content\n", 10000))
+	data := stream(b, strings.Repeat(
+		"file usr/share/doc/some/path/of/usual/length 0644 1:2 @3 content\n", 10000))
 	readers := map[string]func() error{
 		"Reader": func() error {
 			r := NewReader(bytes.NewReader(data))

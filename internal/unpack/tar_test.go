@@ -240,7 +240,8 @@ func TestTar(t *testing.T) {
 			if err := os.RemoveAll(dir); err != nil {
 				t.Fatal(err)
 			}
-			if got := print(t, top); got != "dir a 0755\nfile a/out 0600 sentinel\nfile out 0600 sentinel\n" {
+			if got := print(t, top); got !=
+				"dir a 0755\nfile a/out 0600 sentinel\nfile out 0600 sentinel\n" {
 				t.Errorf("outside the root is\n%s", got)
 			}
 		})

@@ -136,7 +136,8 @@ func TestXZDamaged(t *testing.T) {
 			switch {
 			case err != nil || i < 6 && bytes.Equal(got, bad): // not recognized as an xz file
 			case name != "none":
-				t.Errorf("%s: with another byte at %d of %d there is no error, and the text is the same: %v", name, i, len(data), bytes.Equal(got, want))
+				t.Errorf("%s: with another byte at %d of %d there is no error, and the text is "+
+					"the same: %v", name, i, len(data), bytes.Equal(got, want))
 			}
 		}
 	}
