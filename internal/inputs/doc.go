@@ -9,6 +9,7 @@
 // makes no system calls itself. It opens mounts and directories for reading, fetches images and
 // downloads by way of other packages, and runs no commands.
 //
-// To test it, run go test ./internal/inputs as any user. go test ./internal/build has fake images
-// and images of the store, and needs root, or a user who may make user namespaces.
+// To test it, run go test ./internal/inputs as any user; the tests that open snapshots need root,
+// or a user who may make user namespaces. go test ./internal/build has builds with fake images and
+// images of the store.
 package inputs

@@ -63,7 +63,7 @@ func (f *fakeImages) Resolve(ctx context.Context, ref string,
 func (f *fakeImages) Unpack(ctx context.Context, img *image.Image,
 	_ image.UnpackOptions) (snapshot.ID, bool, error) {
 	err := f.ask(ctx, "unpack "+img.Name+" "+img.Platform.Architecture)
-	return f.top, true, err
+	return f.top, err == nil, err
 }
 
 // planOf returns the plan of a Dockerfile and the number of its stages.
