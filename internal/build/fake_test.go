@@ -215,9 +215,13 @@ func (f *fakeImages) Resolve(_ context.Context, ref string,
 	return img, nil
 }
 
-func (f *fakeImages) Unpack(context.Context, *image.Image,
-	image.UnpackOptions) (snapshot.ID, bool, error) {
+func (f *fakeImages) Top(context.Context, *image.Image) (snapshot.ID, bool, error) {
 	return "", true, nil
+}
+
+func (f *fakeImages) UnpackAs(context.Context, *image.Image, snapshot.ID,
+	image.UnpackOptions) (bool, error) {
+	return true, nil
 }
 
 func (f *fakeImages) Artifact(_ context.Context, ref string,

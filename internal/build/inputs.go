@@ -86,10 +86,14 @@ func fixedName(ctx context.Context, from *inputs.Inputs, in parser.Input) (input
 
 func imageName(img *image.Image) string { return "image " + img.ChainID().String() }
 
-// unpack makes the snapshots of an image's layers, once a build. name is the line in the progress;
-// if it is "", the line has the image's name.
-func (s *Solver) unpack(ctx context.Context, in parser.ImageInput, name string) (rootfs, error) {
-	got, err := s.o.Inputs.Unpack(ctx, in, name)
+// from returns the file system of an image on which a stage is based.
+func (s *Solver) from(ctx context.Context, st *parser.Stage, in parser.ImageInput,
+	ref string) (rootfs, error) {
+	unpack := s.o.Inputs.Unpack
+	if !s.needsBase(ctx, st) {
+		unpack = s.o.Inputs.UnpackLater
+	}
+	got, err := unpack(ctx, in, s.stageLabel(ctx, st, 1)+" FROM "+ref)
 	if err != nil {
 		return rootfs{}, err
 	}
@@ -102,14 +106,38 @@ func (s *Solver) unpack(ctx context.Context, in parser.ImageInput, name string) 
 	return r, nil
 }
 
+// needsBase reports whether a step of a stage, or of a stage that is based on it, will probably
+// run, and so needs the files of the base image. If it is wrong, they are unpacked when they are
+// needed.
+func (s *Solver) needsBase(ctx context.Context, st *parser.Stage) bool {
+	for _, other := range s.plan.Stages {
+		if isBasedOn(other, st) && s.total(ctx, other) > 0 && !s.predictor.hits(ctx, other) {
+			return true
+		}
+	}
+	return false
+}
+
+// isBasedOn reports whether a stage is another one or is based on it.
+func isBasedOn(st, other *parser.Stage) bool {
+	for st != other {
+		base, ok := st.Base.(parser.StageInput)
+		if !ok {
+			return false
+		}
+		st = base.Stage
+	}
+	return true
+}
+
 // baseImage returns the file system of an image or a context on which a stage is based.
 func (s *Solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Input) (rootfs, error) {
 	switch in := in.(type) {
 	case parser.ImageInput:
-		return s.unpack(ctx, in, s.stageLabel(ctx, st, 1)+" FROM "+in.Ref)
+		return s.from(ctx, st, in, in.Ref)
 	case parser.ContextInput:
 		if img, ok := s.o.Inputs.ContextImage(in); ok {
-			return s.unpack(ctx, img, s.stageLabel(ctx, st, 1)+" FROM "+in.Name)
+			return s.from(ctx, st, img, in.Name)
 		}
 		f, err := s.o.Inputs.Files(ctx, in)
 		if err != nil {

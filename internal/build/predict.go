@@ -22,6 +22,7 @@ type prediction struct {
 	// is none.
 	cur   rootfs
 	known bool // cur.key is the stage's key
+	hits  bool // all steps of the stage have results
 	// needs lists the stages whose files are needed for results that the cache does not have.
 	needs []*parser.Stage
 }
@@ -92,6 +93,11 @@ func (p *predictor) predict(ctx context.Context, st *parser.Stage) prediction {
 	return f
 }
 
+// hits reports whether all steps of a stage have results.
+func (p *predictor) hits(ctx context.Context, st *parser.Stage) bool {
+	return p.predict(ctx, st).hits
+}
+
 // errUnpredicted is returned for a stage whose key is not known before it is built.
 var errUnpredicted = errors.New("not known before it is built")
 
@@ -116,7 +122,7 @@ func (p *predictor) makePrediction(ctx context.Context, st *parser.Stage) predic
 	}
 	base := f.cur.config
 	f.cur.config = st.Start(base)
-	f.known = !p.noCache.has(st)
+	f.known, f.hits = !p.noCache.has(st), true
 	for step, err := range st.Steps(base) {
 		if err != nil {
 			return unknown
@@ -131,6 +137,7 @@ func (p *predictor) makePrediction(ctx context.Context, st *parser.Stage) predic
 			f.known = f.cur.key != ""
 		}
 		if !hit {
+			f.hits = false
 			f.needs = append(f.needs, stagesOf(step.Action)...)
 		}
 	}

@@ -168,7 +168,7 @@ func (s *Solver) Solve(ctx context.Context) (Target, error) {
 	if s.predictor.off { // otherwise perhaps none of the images is needed
 		for _, use := range s.o.Prefetch {
 			g.Go(func() error {
-				_, err := s.unpack(gctx, use.Image, "")
+				_, err := s.o.Inputs.Unpack(gctx, use.Image, "")
 				return At(s.o.File, use.Lines, "", err)
 			})
 		}

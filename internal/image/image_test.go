@@ -1318,3 +1318,53 @@ func TestOwners(t *testing.T) {
 		t.Errorf("got\n%s%v\nwant\n%s\nwarnings: %q", got, err, want, warnings)
 	}
 }
+
+// TestUnpackAs checks that the snapshot has the name that Top returned, also if another process
+// records the same files under another name in between.
+func TestUnpackAs(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: directories that a layer implies belong to 0:0")
+	}
+	for _, driver := range drivers(t) {
+		t.Run(driver, func(t *testing.T) {
+			o := newOrigin(t)
+			o.tag("base:1", imageOf(t, layers...))
+			s := openState(t, t.TempDir(), driver)
+			img, err := s.Resolve(t.Context(), o.host+"/base:1", ResolveOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			id, ok, err := s.Top(t.Context(), img)
+			if err != nil || ok || string(id) != img.ChainID().Encoded() {
+				t.Fatalf("Top = %s, %v, %v before the image was unpacked", id, ok, err)
+			}
+			active, err := s.snapshots.Prepare(t.Context(), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			const other = snapshot.ID("other")
+			if err := active.Commit(t.Context(), other); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.cache.PutChain(t.Context(), img.ChainID(), string(other)); err != nil {
+				t.Fatal(err)
+			}
+			if got, ok, err := s.Top(t.Context(), img); got != other || !ok || err != nil {
+				t.Errorf("Top = %s, %v, %v after the chain was recorded", got, ok, err)
+			}
+			if _, err := s.UnpackAs(t.Context(), img, id, UnpackOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if got, want := s.tree(t, id), s.tree(t, other); got != want {
+				t.Errorf("tree:\n%s\nwant:\n%s", got, want)
+			}
+			if l := s.left(t); len(l) != 0 {
+				t.Errorf("left over: %v", l)
+			}
+			// Again, with both names.
+			if _, err := s.UnpackAs(t.Context(), img, id, UnpackOptions{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

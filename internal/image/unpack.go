@@ -59,6 +59,39 @@ func (r *Resolver) Unpack(ctx context.Context, img *Image,
 	return top, false, nil
 }
 
+// Top returns the name of the snapshot of an image's topmost layer, "" for an image without layers,
+// and reports whether the snapshot exists.
+func (r *Resolver) Top(ctx context.Context, img *Image) (id snapshot.ID, ok bool, err error) {
+	u := r.newUnpacking(img, UnpackOptions{})
+	if len(u.chains) == 0 {
+		return "", true, nil
+	}
+	chain := u.chains[len(u.chains)-1]
+	if id, ok, err = u.existing(ctx, chain); ok || err != nil {
+		return id, ok, err
+	}
+	return snapshot.ID(chain.Encoded()), false, nil
+}
+
+// UnpackAs is like Unpack, and makes sure that the snapshot with the name that Top returned exists.
+// Meanwhile another process may have recorded a snapshot with another name.
+func (r *Resolver) UnpackAs(ctx context.Context, img *Image, id snapshot.ID,
+	o UnpackOptions) (cached bool, err error) {
+	top, cached, err := r.Unpack(ctx, img, o)
+	if err != nil || top == id {
+		return cached, err
+	}
+	// An empty snapshot on top has the same files.
+	active, err := r.snapshots.Prepare(ctx, top)
+	if err != nil {
+		return false, fmt.Errorf("unpack %s: %w", img.Name, err)
+	}
+	if err := active.CommitOn(ctx, id, top, false); err != nil {
+		return false, errors.Join(fmt.Errorf("unpack %s: %w", img.Name, err), active.Discard())
+	}
+	return cached, nil
+}
+
 // Ensure copies the blobs of all layers into the store. It is called for an image that is exported.
 func (r *Resolver) Ensure(ctx context.Context, img *Image, o UnpackOptions) error {
 	u := r.newUnpacking(img, o)

@@ -105,6 +105,9 @@ func (b *builder) run(ctx context.Context, a attempt, file string, plans []plan,
 			return made, err
 		}
 	}
+	if !b.opts.wantsFiles() {
+		a.in.Unneeded() // an image is written from layers
+	}
 	if made, err = w.Write(ctx, built); err != nil {
 		return made, err
 	}

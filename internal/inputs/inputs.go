@@ -25,8 +25,9 @@ import (
 // Images finds and unpacks images. *image.Resolver implements it.
 type Images interface {
 	Resolve(ctx context.Context, ref string, o image.ResolveOptions) (*image.Image, error)
-	Unpack(ctx context.Context, img *image.Image,
-		o image.UnpackOptions) (top snapshot.ID, cached bool, err error)
+	Top(ctx context.Context, img *image.Image) (id snapshot.ID, ok bool, err error)
+	UnpackAs(ctx context.Context, img *image.Image, id snapshot.ID,
+		o image.UnpackOptions) (cached bool, err error)
 }
 
 // Viewer shows snapshots. *snapshot.Store implements it.
@@ -72,6 +73,9 @@ type Inputs struct {
 	first    memo.Map[string, *image.Image] // by name: for the platform that was asked for first
 	unpacked memo.Map[imageKey, Unpacked]
 	trees    memo.Map[snapshot.ID, *source.Tree]
+
+	mu    sync.Mutex
+	later []later
 }
 
 // open holds the contexts, and what Close closes.
@@ -163,17 +167,75 @@ type Unpacked struct {
 // one of its own.
 func (in *Inputs) Unpack(ctx context.Context, img parser.ImageInput,
 	name string) (Unpacked, error) {
-	key := keyOf(img)
-	return in.unpacked.Do(ctx, key, func() (Unpacked, error) {
-		id := event.ID("image " + key.ref + " " + key.platform)
-		if name == "" {
-			name = "[image] " + img.Ref
-		}
-		in.o.Sink(event.Start{ID: id, Name: name, Time: time.Now()})
+	return in.unpacked.Do(ctx, keyOf(img), func() (Unpacked, error) {
+		in.needed(img)
+		id := in.begin(img, name)
 		u, cached, err := in.unpack(ctx, img, id)
 		in.o.Sink(event.Done{ID: id, Cached: cached, Err: err, Time: time.Now()})
 		return u, err
 	})
+}
+
+// UnpackLater is like Unpack, but makes snapshots that do not exist when Options.Lazy needs the
+// uppermost one. The line in the progress appears then; Unneeded gives one to the other images.
+func (in *Inputs) UnpackLater(ctx context.Context, img parser.ImageInput,
+	name string) (Unpacked, error) {
+	got, err := in.Resolve(ctx, img)
+	if err != nil {
+		return Unpacked{}, err
+	}
+	top, ok, err := in.o.Images.Top(ctx, got)
+	if err != nil {
+		return Unpacked{}, fmt.Errorf("unpack %s: %w", got.Name, err)
+	}
+	if ok {
+		return in.Unpack(ctx, img, name)
+	}
+	in.mu.Lock()
+	in.later = append(in.later, later{img, name})
+	in.mu.Unlock()
+	in.o.Lazy.Add(top, func(ctx context.Context) error {
+		_, err := in.Unpack(ctx, img, name)
+		return err
+	})
+	return Unpacked{got, top}, nil
+}
+
+// later is an image that is unpacked when it is needed.
+type later struct {
+	img  parser.ImageInput
+	name string
+}
+
+// Unneeded reports the images of UnpackLater that were not needed as done. It is called when the
+// build needs no more files.
+func (in *Inputs) Unneeded() {
+	in.mu.Lock()
+	list := in.later
+	in.later = nil
+	in.mu.Unlock()
+	for _, l := range list {
+		id := in.begin(l.img, l.name)
+		in.o.Sink(event.Done{ID: id, Note: "no step needs its files", Time: time.Now()})
+	}
+}
+
+// needed removes an image from those that Unneeded reports.
+func (in *Inputs) needed(img parser.ImageInput) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.later = slices.DeleteFunc(in.later, func(l later) bool { return keyOf(l.img) == keyOf(img) })
+}
+
+// begin begins the line of an image in the progress.
+func (in *Inputs) begin(img parser.ImageInput, name string) event.ID {
+	key := keyOf(img)
+	id := event.ID("image " + key.ref + " " + key.platform)
+	if name == "" {
+		name = "[image] " + img.Ref
+	}
+	in.o.Sink(event.Start{ID: id, Name: name, Time: time.Now()})
+	return id
 }
 
 func (in *Inputs) unpack(ctx context.Context, ref parser.ImageInput,
@@ -182,7 +244,12 @@ func (in *Inputs) unpack(ctx context.Context, ref parser.ImageInput,
 	if err != nil {
 		return Unpacked{}, false, err
 	}
-	top, cached, err := in.o.Images.Unpack(ctx, img, image.UnpackOptions{ID: id, Sink: in.o.Sink})
+	o := image.UnpackOptions{ID: id, Sink: in.o.Sink}
+	top, _, err := in.o.Images.Top(ctx, img)
+	if err != nil {
+		return Unpacked{}, false, fmt.Errorf("unpack %s: %w", img.Name, err)
+	}
+	cached, err := in.o.Images.UnpackAs(ctx, img, top, o)
 	return Unpacked{img, top}, cached, err
 }
 

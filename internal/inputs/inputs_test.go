@@ -2,10 +2,13 @@ package inputs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/secret"
@@ -35,9 +38,13 @@ func (m *movingTag) Resolve(_ context.Context, ref string,
 		Platform: o.Platform}, nil
 }
 
-func (m *movingTag) Unpack(context.Context, *image.Image,
-	image.UnpackOptions) (snapshot.ID, bool, error) {
-	return "", false, nil
+func (*movingTag) Top(context.Context, *image.Image) (snapshot.ID, bool, error) {
+	return "", true, nil
+}
+
+func (*movingTag) UnpackAs(context.Context, *image.Image, snapshot.ID,
+	image.UnpackOptions) (bool, error) {
+	return true, nil
 }
 
 // TestResolveOneIndex checks that the images of all platforms come from the index that a name
@@ -116,5 +123,72 @@ func TestAgain(t *testing.T) {
 	}
 	if in.o.Lazy != first || again.o.Lazy != second {
 		t.Error("each value has its own lazy snapshots")
+	}
+}
+
+// TestUnpackLater checks that an image without a snapshot is unpacked when it is needed, once, and
+// that each image has one line in the progress.
+func TestUnpackLater(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		absent, need bool
+		asked        []string
+		line         string
+	}{
+		{"it exists", false, false, []string{"unpack a amd64"}, "cached"},
+		{"not needed", true, false, nil, "no step needs its files"},
+		{"needed", true, true, []string{"unpack a amd64"}, "cached"}, // as the fake reports
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := &fakeImages{images: map[string]func(*image.Image){"a": nil}, top: "snapshot",
+				absent: tt.absent}
+			lazy := &layers.Lazy{}
+			var lines []string
+			in := New(Options{Images: f, Lazy: lazy, Sink: func(e event.Event) {
+				if d, ok := e.(event.Done); ok && d.Cached {
+					d.Note = "cached"
+					e = d
+				}
+				if d, ok := e.(event.Done); ok {
+					lines = append(lines, d.Note)
+				}
+			}})
+			ref := parser.ImageInput{Ref: "a", Platform: linux}
+			got, err := in.UnpackLater(t.Context(), ref, "FROM a")
+			if err != nil || got.Top != "snapshot" {
+				t.Fatalf("UnpackLater = %+v, %v", got, err)
+			}
+			for range 2 {
+				if !tt.need {
+					break
+				}
+				if err := lazy.Materialize(t.Context(), got.Top); err != nil {
+					t.Fatal(err)
+				}
+			}
+			in.Unneeded()
+			in.Unneeded()
+			asked := slices.DeleteFunc(f.asked, func(s string) bool {
+				return strings.HasPrefix(s, "resolve")
+			})
+			if !slices.Equal(asked, tt.asked) {
+				t.Errorf("asked for %q, want %q", asked, tt.asked)
+			}
+			if !slices.Equal(lines, []string{tt.line}) {
+				t.Errorf("lines %q, want %q", lines, tt.line)
+			}
+		})
+	}
+	failing := errors.New("no registry")
+	f := &fakeImages{images: map[string]func(*image.Image){"a": nil}, top: "snapshot", absent: true}
+	lazy := &layers.Lazy{}
+	in := New(Options{Images: f, Lazy: lazy, Sink: func(event.Event) {}})
+	ref := parser.ImageInput{Ref: "a", Platform: linux}
+	if _, err := in.UnpackLater(t.Context(), ref, ""); err != nil {
+		t.Fatal(err)
+	}
+	f.before = func(context.Context, string) error { return failing }
+	if err := lazy.Materialize(t.Context(), "snapshot"); !errors.Is(err, failing) {
+		t.Errorf("error %v, want %v", err, failing)
 	}
 }

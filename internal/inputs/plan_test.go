@@ -24,8 +24,9 @@ type fakeImages struct {
 	images map[string]func(*image.Image)
 	// before, if it is set, is called first. Its error is returned.
 	before func(ctx context.Context, what string) error
-	// top is the snapshot of each image.
-	top snapshot.ID
+	// top is the snapshot of each image. It does not exist if absent is set.
+	top    snapshot.ID
+	absent bool
 
 	mu    sync.Mutex
 	asked []string // "resolve NAME ARCHITECTURE" or "unpack …"
@@ -60,10 +61,14 @@ func (f *fakeImages) Resolve(ctx context.Context, ref string,
 	return img, nil
 }
 
-func (f *fakeImages) Unpack(ctx context.Context, img *image.Image,
-	_ image.UnpackOptions) (snapshot.ID, bool, error) {
+func (f *fakeImages) Top(context.Context, *image.Image) (snapshot.ID, bool, error) {
+	return f.top, !f.absent, nil
+}
+
+func (f *fakeImages) UnpackAs(ctx context.Context, img *image.Image, _ snapshot.ID,
+	_ image.UnpackOptions) (bool, error) {
 	err := f.ask(ctx, "unpack "+img.Name+" "+img.Platform.Architecture)
-	return f.top, err == nil, err
+	return err == nil, err
 }
 
 // planOf returns the plan of a Dockerfile and the number of its stages.
