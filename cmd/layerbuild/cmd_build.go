@@ -243,7 +243,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rule
 	for _, message := range f.withoutEffect(&o) {
 		o.Sink(event.Warning{Message: message, Time: time.Now()})
 	}
-	o.Upload = images.uploader(state.Store)
+	o.Upload = uploader{images, state.Store}
 	var res *imagebuild.Result
 	images.warnings.during(o.Sink, func() {
 		res, err = imagebuild.Build(ctx, state, images.resolver, o)

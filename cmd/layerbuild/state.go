@@ -20,7 +20,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/ns"
-	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -237,14 +236,29 @@ func (im *images) newPusher(ctx context.Context, p place) (*pushing, error) {
 }
 
 // uploader sends single layers while the build continues.
-func (im *images) uploader(content export.Fetcher) outputs.SendFunc {
-	return func(ctx context.Context, name string, spec export.Spec, d ocispec.Descriptor) error {
-		p, err := im.pusher(ctx, place{name, spec.ByDigest, spec.Insecure})
-		if err != nil {
-			return err
-		}
-		return p.Blob(ctx, content, d)
+type uploader struct {
+	images  *images
+	content export.Fetcher
+}
+
+// Send implements outputs.Uploader.
+func (u uploader) Send(ctx context.Context, name string, spec export.Spec,
+	d ocispec.Descriptor) error {
+	p, err := u.images.pusher(ctx, place{name, spec.ByDigest, spec.Insecure})
+	if err != nil {
+		return err
 	}
+	return p.Blob(ctx, u.content, d)
+}
+
+// Stream implements outputs.Uploader.
+func (u uploader) Stream(ctx context.Context, name string, spec export.Spec,
+	g *store.Growing) error {
+	p, err := u.images.pusher(ctx, place{name, spec.ByDigest, spec.Insecure})
+	if err != nil {
+		return err
+	}
+	return p.Stream(ctx, g)
 }
 
 // Push pushes an image to a registry. It implements export.Pusher.

@@ -124,7 +124,7 @@ var floors = []floor{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +
 			"export internal/atomicfile internal/build internal/container internal/event " +
 			"internal/hostfile internal/image internal/imageanalysis internal/imagebuild " +
-			"internal/layers internal/memo internal/ns internal/ocidoc internal/outputs " +
+			"internal/layers internal/memo internal/ns internal/ocidoc " +
 			"internal/reference internal/registry internal/remotecache internal/secret " +
 			"internal/source internal/state internal/store internal/suggest internal/ui internal/units parser " +
 			"snapshot"},

@@ -11,6 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/runmount"
+	"github.com/layerbuild/layerbuild/internal/store"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
@@ -64,6 +65,7 @@ func (b *builder) newAttempt(ctx context.Context, file string, w *outputs.Writer
 			b.opts.Sink(event.Warning{Message: path + ": " + problem, File: file,
 				Line: l.Lines.Start, Time: time.Now()})
 		},
+		Begun:  func(g *store.Growing) { uploads.Begin(ctx, g) },
 		Sealed: func(d ocispec.Descriptor) { uploads.Add(ctx, d) },
 	})
 	return attempt{in: in, layers: build.Layers{Sealer: sealer, Directories: directories,

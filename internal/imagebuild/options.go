@@ -56,7 +56,7 @@ type Options struct {
 	Export export.Env
 	// Upload sends layers to registries while later steps run; nil: they are sent when the image is
 	// finished.
-	Upload outputs.SendFunc
+	Upload outputs.Uploader
 	// Sink receives the events of the build; nil discards them.
 	Sink event.Sink
 }

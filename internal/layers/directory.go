@@ -32,7 +32,7 @@ func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *co
 		Begin: begin, Owner: dir.Owner, Mode: dir.Mode,
 	}
 	// Options.Warn is not set: the copy warns about what a layer cannot hold.
-	got, err := diff.Seal(ctx, s.o.State.Store, t, s.options())
+	got, err := diff.Seal(ctx, s.ingester(), t, s.options())
 	return cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size}, err
 }
 

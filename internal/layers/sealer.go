@@ -9,6 +9,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -28,6 +29,9 @@ type SealerOptions struct {
 	Check *Checker
 	// Warn is called for an entry that no layer can hold. It must not be nil.
 	Warn func(l *Layer, path, problem string)
+	// Begun is called for each large layer while its blob is written; may be nil. See
+	// store.Watched.
+	Begun func(*store.Growing)
 	// Sealed is called for each layer as soon as its blob is in the store. It must not be nil.
 	Sealed func(ocispec.Descriptor)
 }
@@ -135,7 +139,7 @@ func (s *Sealer) seal(l *Layer) (cache.Layer, error) {
 	}
 	o := s.options()
 	o.Warn = func(path, problem string) { s.o.Warn(l, path, problem) }
-	seal := func() (diff.Layer, error) { return diff.Seal(s.ctx, s.o.State.Store, t, o) }
+	seal := func() (diff.Layer, error) { return diff.Seal(s.ctx, s.ingester(), t, o) }
 	if s.o.Tables {
 		seal = func() (diff.Layer, error) { return imageanalysis.Seal(s.ctx, s.o.State, t, o) }
 	}
@@ -145,6 +149,14 @@ func (s *Sealer) seal(l *Layer) (cache.Layer, error) {
 	}
 	made := cache.Layer{Descriptor: got.Descriptor, DiffID: got.DiffID, Size: got.Size}
 	return made, s.finish(l, made)
+}
+
+// ingester returns the store to which layers are written.
+func (s *Sealer) ingester() diff.Ingester {
+	if s.o.Begun == nil {
+		return s.o.State.Store
+	}
+	return s.o.State.Store.Watched(s.o.Begun)
 }
 
 // options returns the options with which layers are written.

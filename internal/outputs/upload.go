@@ -6,30 +6,47 @@ import (
 	"sync"
 
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/store"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// SendFunc sends a blob to the repository of an image name, ahead of the image.
-type SendFunc func(ctx context.Context, name string, spec export.Spec, d ocispec.Descriptor) error
+// Uploader sends blobs to the repository of an image name, ahead of the image.
+type Uploader interface {
+	// Send sends a blob.
+	Send(ctx context.Context, name string, spec export.Spec, d ocispec.Descriptor) error
+	// Stream sends a blob while it is written.
+	Stream(ctx context.Context, name string, spec export.Spec, g *store.Growing) error
+}
 
-// Uploads sends layers to the image's registries while later steps run.
+// Uploads sends layers to the image's registries while they are written and while later steps run.
 type Uploads struct {
-	send    SendFunc
+	to      Uploader
 	options *Options
 	recipe  Recipe
 	running sync.WaitGroup
 }
 
-// NewUploads returns Uploads for a build whose layers are sealed for a recipe. If send is nil,
+// NewUploads returns Uploads for a build whose layers are sealed for a recipe. If to is nil,
 // nothing is sent early.
-func NewUploads(send SendFunc, o *Options, r Recipe) *Uploads {
-	return &Uploads{send: send, options: o, recipe: r}
+func NewUploads(to Uploader, o *Options, r Recipe) *Uploads {
+	return &Uploads{to: to, options: o, recipe: r}
+}
+
+// Begin starts sending a layer that is being written, as Add does.
+func (u *Uploads) Begin(ctx context.Context, g *store.Growing) {
+	u.each(func(name string, spec export.Spec) { _ = u.to.Stream(ctx, name, spec, g) })
 }
 
 // Add starts sending a layer. It ignores errors: if they persist, the push at the end reports them.
 // All sending stops when ctx ends.
 func (u *Uploads) Add(ctx context.Context, d ocispec.Descriptor) {
-	if u.send == nil {
+	u.each(func(name string, spec export.Spec) { _ = u.to.Send(ctx, name, spec, d) })
+}
+
+// each calls send, in a goroutine, for each name of the outputs that push the layers of the
+// recipe.
+func (u *Uploads) each(send func(name string, spec export.Spec)) {
+	if u.to == nil {
 		return
 	}
 	for _, spec := range u.options.Specs {
@@ -42,7 +59,7 @@ func (u *Uploads) Add(ctx context.Context, d ocispec.Descriptor) {
 		names := slices.Compact(slices.Sorted(slices.Values(slices.Concat(u.options.Names,
 			spec.Names))))
 		for _, name := range names {
-			u.running.Go(func() { _ = u.send(ctx, name, spec, d) })
+			u.running.Go(func() { send(name, spec) })
 		}
 	}
 }

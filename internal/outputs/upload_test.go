@@ -9,8 +9,23 @@ import (
 	"testing/synctest"
 
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/store"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// sender is an Uploader whose methods call one function.
+type sender func(ctx context.Context, name string, spec export.Spec, d ocispec.Descriptor,
+	g *store.Growing) error
+
+func (s sender) Send(ctx context.Context, name string, spec export.Spec,
+	d ocispec.Descriptor) error {
+	return s(ctx, name, spec, d, nil)
+}
+
+func (s sender) Stream(ctx context.Context, name string, spec export.Spec,
+	g *store.Growing) error {
+	return s(ctx, name, spec, ocispec.Descriptor{}, g)
+}
 
 // TestUploads checks to which names a layer is sent before the image is finished.
 func TestUploads(t *testing.T) {
@@ -39,21 +54,28 @@ func TestUploads(t *testing.T) {
 			o := Options{Names: tt.names, Specs: (&bench{T: t}).specs(tt.outputs...)}
 			var mu sync.Mutex
 			var sent []string
-			u := NewUploads(func(_ context.Context, name string, spec export.Spec,
-				d ocispec.Descriptor) error {
+			g := &store.Growing{}
+			u := NewUploads(sender(func(_ context.Context, name string, spec export.Spec,
+				d ocispec.Descriptor, growing *store.Growing) error {
 				mu.Lock()
 				defer mu.Unlock()
 				sent = append(sent, name)
-				if d.Size != 7 || !spec.Push {
+				if d.Size != 7 && growing != g || !spec.Push {
 					t.Errorf("sent %v of %s", d, spec)
 				}
 				return errors.New("the push at the end reports this")
-			}, &o, o.StoreRecipe())
-			u.Add(t.Context(), ocispec.Descriptor{Size: 7})
-			u.Wait()
-			slices.Sort(sent)
-			if !slices.Equal(sent, tt.want) {
-				t.Errorf("sent to %q, want %q", sent, tt.want)
+			}), &o, o.StoreRecipe())
+			for what, add := range map[string]func(){
+				"Add":   func() { u.Add(t.Context(), ocispec.Descriptor{Size: 7}) },
+				"Begin": func() { u.Begin(t.Context(), g) },
+			} {
+				sent = nil
+				add()
+				u.Wait()
+				slices.Sort(sent)
+				if !slices.Equal(sent, tt.want) {
+					t.Errorf("%s sends to %q, want %q", what, sent, tt.want)
+				}
 			}
 			NewUploads(nil, &o, Recipe{}).Add(t.Context(), ocispec.Descriptor{})
 		})
@@ -67,14 +89,14 @@ func TestUploadsWait(t *testing.T) {
 		o := Options{Specs: (&bench{T: t}).specs(`type=registry,"name=a,b"`)}
 		ended := 0
 		var mu sync.Mutex
-		u := NewUploads(func(ctx context.Context, _ string, _ export.Spec,
-			_ ocispec.Descriptor) error {
+		u := NewUploads(sender(func(ctx context.Context, _ string, _ export.Spec,
+			_ ocispec.Descriptor, _ *store.Growing) error {
 			<-ctx.Done()
 			mu.Lock()
 			defer mu.Unlock()
 			ended++
 			return context.Cause(ctx)
-		}, &o, o.StoreRecipe())
+		}), &o, o.StoreRecipe())
 		ctx, cancel := context.WithCancel(t.Context())
 		u.Add(ctx, ocispec.Descriptor{})
 		u.Add(ctx, ocispec.Descriptor{})

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/layerbuild/layerbuild/internal/memo"
@@ -58,6 +59,9 @@ type Pusher struct {
 	o     PushOptions
 	slots chan struct{}
 	blobs memo.Map[digest.Digest, struct{}] // those that are being pushed, or were
+
+	mu      sync.Mutex
+	streams []*stream // blobs that are sent while they are written
 }
 
 // Pusher returns a Pusher for an image name. It does not connect yet. Mirrors and locations of
@@ -175,6 +179,12 @@ func (p *Pusher) Blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) er
 }
 
 func (p *Pusher) blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) error {
+	// Without a slot: the stream may be waiting for one.
+	if p.streamed(ctx, d.Digest) {
+		p.c.hold(p.place, d.Digest)
+		p.o.Progress(PushProgress{Descriptor: d, Current: d.Size, Done: true})
+		return nil
+	}
 	select {
 	case p.slots <- struct{}{}:
 	case <-ctx.Done():

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -118,6 +119,7 @@ type server struct {
 	tags  map[string]ocispec.Descriptor // "repo:tag"
 	types map[digest.Digest]string
 	repos map[string]map[digest.Digest]bool // which blobs a repository has; nil: all
+	parts map[string][]byte                 // the content of begun uploads
 	log   []string
 	seen  []http.Header
 	// hook may answer a request itself.
@@ -125,7 +127,7 @@ type server struct {
 }
 
 func newServer(t testing.TB, secure bool) *server {
-	s := &server{blobs: blobs{}, tags: map[string]ocispec.Descriptor{},
+	s := &server{blobs: blobs{}, tags: map[string]ocispec.Descriptor{}, parts: map[string][]byte{},
 		types: map[digest.Digest]string{}, repos: map[string]map[digest.Digest]bool{}}
 	s.Server = httptest.NewUnstartedServer(s)
 	// tests break off handshakes and answers on purpose
@@ -270,13 +272,32 @@ func (s *server) upload(w http.ResponseWriter, r *http.Request, repo string) {
 			}
 			s.mu.Unlock()
 		}
-		w.Header().Set("Location", "/v2/"+repo+"/blobs/uploads/session?state=x")
+		s.mu.Lock()
+		id := fmt.Sprint("session", len(s.parts))
+		s.parts[id] = nil
+		s.mu.Unlock()
+		w.Header().Set("Location", "/v2/"+repo+"/blobs/uploads/"+id+"?state=x")
 		w.WriteHeader(202)
+	case http.MethodPatch:
+		data, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		s.parts[path.Base(r.URL.Path)] = data
+		s.mu.Unlock()
+		w.Header().Set("Location", r.URL.RequestURI())
+		w.WriteHeader(202)
+	case http.MethodDelete:
+		w.WriteHeader(204)
 	case http.MethodPut:
 		data, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
 		}
+		s.mu.Lock()
+		data = append(append([]byte{}, s.parts[path.Base(r.URL.Path)]...), data...)
+		s.mu.Unlock()
 		if digest.FromBytes(data).String() != q.Get("digest") || q.Get("state") != "x" {
 			fail(w, 400, "DIGEST_INVALID", "")
 			return

@@ -218,7 +218,7 @@ func (s *Store) exists(d ocispec.Descriptor) (bool, error) {
 // write returns an error. It succeeds if the store already has the content.
 func (s *Store) Ingest(ctx context.Context, mediaType string,
 	write func(io.Writer) error) (ocispec.Descriptor, error) {
-	return s.ingest(ctx, mediaType, write, nil)
+	return s.ingest(ctx, mediaType, write, nil, nil)
 }
 
 // IngestAs is like Ingest for known content. If write writes different content, IngestAs stores
@@ -228,7 +228,7 @@ func (s *Store) IngestAs(ctx context.Context, want ocispec.Descriptor,
 	if err := want.Digest.Validate(); err != nil {
 		return fmt.Errorf("store blob %q: %w", want.Digest, err)
 	}
-	_, err := s.ingest(ctx, want.MediaType, write, &want)
+	_, err := s.ingest(ctx, want.MediaType, write, &want, nil)
 	return err
 }
 
@@ -241,8 +241,11 @@ func (s *Store) Push(ctx context.Context, want ocispec.Descriptor, r io.Reader) 
 	})
 }
 
+// ingest stores the output of write. It returns an error if that is not the content of want, which
+// may be nil. wrote, if it is not nil, is called after each write to the file, with the size of the
+// file.
 func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writer) error,
-	want *ocispec.Descriptor) (_ ocispec.Descriptor, err error) {
+	want *ocispec.Descriptor, wrote func(*os.File, int64)) (_ ocispec.Descriptor, err error) {
 	f, err := s.createTemp()
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("store a blob: %w", err)
@@ -253,7 +256,7 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 			os.Remove(f.Name())
 		}
 	}()
-	w := &hashingWriter{ctx: ctx, w: f, hash: sha256.New()}
+	w := &hashingWriter{ctx: ctx, w: f, hash: sha256.New(), wrote: wrote}
 	if want != nil {
 		w.limit = want.Size
 		w.limited = true
@@ -555,6 +558,7 @@ type hashingWriter struct {
 	n       int64
 	limit   int64
 	limited bool
+	wrote   func(*os.File, int64) // called after each write; may be nil
 	err     error
 }
 
@@ -573,6 +577,9 @@ func (w *hashingWriter) Write(p []byte) (int, error) {
 	w.hash.Write(p[:n])
 	w.n += int64(n)
 	w.err = err
+	if w.wrote != nil {
+		w.wrote(w.w, w.n)
+	}
 	return n, err
 }
 
