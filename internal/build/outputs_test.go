@@ -380,6 +380,11 @@ func TestNoOpOnOverlay(t *testing.T) {
 	if l := b.manifest(res).Layers; len(l) != 4 || l[1].Digest != l[2].Digest {
 		t.Errorf("layers %v, want four, two of them equal", l)
 	}
+	b.must(dockerfile+"RUN nothing\n", imagebuild.Options{})
+	if left, err := filepath.Glob(filepath.Join(b.state.Root, "snapshots", "tmp",
+		"*")); err != nil || len(left) > 0 {
+		t.Errorf("the snapshot that was prepared for a next step is left: %q, %v", left, err)
+	}
 	_, ran = b.must(dockerfile, imagebuild.Options{})
 	b.want("again", ran)
 }

@@ -11,6 +11,7 @@
 // It imports the packages that internal/arch lists. It makes no system calls, and touches files
 // only by way of other packages.
 //
-// To test it, run go test ./internal/imagebuild ./internal/build as root, or as a user who may make
-// user namespaces. The tests of package build run whole builds with a fake executor.
+// To test it, run go test ./internal/imagebuild as any user: the fakes of fake_test.go mount
+// nothing. The tests of package build run whole builds with another fake executor, as root or as a
+// user who may make user namespaces.
 package imagebuild

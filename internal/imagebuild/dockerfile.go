@@ -99,7 +99,7 @@ func makePlans(ctx context.Context, d dockerfile, in *inputs.Inputs,
 	}
 	for i, platform := range platforms {
 		lint := o.Lint
-		lint.Off = i > 0 // the findings would be repeated
+		lint.Off = i > 0 // the rules have had the whole file with the first platform
 		p, err := d.plan(ctx, in, d.planOptions(o, platform, lint))
 		if i == 0 && p.plan != nil {
 			warnings = p.plan.Warnings()
