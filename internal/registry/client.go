@@ -35,6 +35,9 @@ type Options struct {
 	// Patience is the total time that all attempts of a download may wait for the server. 0: 100
 	// seconds.
 	Patience time.Duration
+	// Ranges is the size from which a blob is downloaded in pieces of Piece bytes, several at once,
+	// if the server allows it. 0: 32 MiB and 4 MiB.
+	Ranges, Piece int64
 	// Dial opens connections; nil: net.Dialer with a limit of 8 seconds, which includes the name
 	// lookup.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -76,6 +79,12 @@ func New(o Options) *Client {
 	}
 	if o.Patience == 0 {
 		o.Patience = 100 * time.Second
+	}
+	if o.Ranges == 0 {
+		o.Ranges = 32 << 20
+	}
+	if o.Piece == 0 {
+		o.Piece = 4 << 20
 	}
 	if o.Dial == nil {
 		o.Dial = (&net.Dialer{Timeout: 8 * time.Second, KeepAlive: 30 * time.Second}).DialContext

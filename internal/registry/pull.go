@@ -354,11 +354,17 @@ func (s *Source) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 	if slices.Contains(accepted, d.MediaType) {
 		return s.openDocument(ctx, d)
 	}
-	b := &download{ctx: ctx, s: s, d: d}
+	b := &download{ctx: ctx, s: s, d: d, end: d.Size}
+	if d.Size >= s.c.o.Ranges {
+		b.end = s.c.o.Piece
+	}
 	var errs []error
 	for range s.places {
 		b.patience = s.patience()
 		err := b.open()
+		if err == nil && b.end < d.Size {
+			return newPieces(ctx, b), nil
+		}
 		if err == nil {
 			return b, nil
 		}
@@ -369,6 +375,7 @@ func (s *Source) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 		b.place = (b.place + 1) % len(s.places)
 	}
 	// Layers that must not be distributed are fetched from the addresses in their descriptors.
+	b.end = d.Size
 	for _, u := range d.URLs {
 		b.foreign, b.patience = u, &patience{limit: s.c.o.Patience / time.Duration(len(d.URLs))}
 		err := b.open()
@@ -392,7 +399,7 @@ func (s *Source) openDocument(ctx context.Context, d ocispec.Descriptor) (io.Rea
 	return nil, fmt.Errorf("fetch manifest %s: %w", d.Digest, errors.Join(errs...))
 }
 
-// download is the transfer of a blob. It is resumed after a broken connection.
+// download is the transfer of a blob, or of a part of it. It is resumed after a broken connection.
 type download struct {
 	// ctx is that of Open, whose caller ends the download by it. It is stored because Read, which
 	// gets none, sends further requests.
@@ -402,8 +409,9 @@ type download struct {
 	place   int
 	foreign string // an address outside of registries
 	body    io.ReadCloser
-	off     int64
-	fails   int // the number of failures since the last byte
+	off     int64 // of the next byte in the blob
+	end     int64 // of the last byte, plus 1
+	fails   int   // the number of failures since the last byte
 	err     error
 
 	patience *patience
@@ -424,7 +432,10 @@ func (b *download) open() error {
 		}
 		q.url, q.bare = b.foreign, true
 	}
-	if b.off > 0 {
+	switch {
+	case b.end < b.d.Size:
+		q.header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.off, b.end-1))
+	case b.off > 0:
 		q.header.Set("Range", fmt.Sprintf("bytes=%d-", b.off))
 	}
 	resp, err := h.do(b.ctx, q)
@@ -432,12 +443,10 @@ func (b *download) open() error {
 		return err
 	}
 	switch {
-	case resp.StatusCode == http.StatusPartialContent && b.off > 0:
-		if want := fmt.Sprintf("bytes %d-",
-			b.off); !strings.HasPrefix(resp.Header.Get("Content-Range"), want) {
+	case resp.StatusCode == http.StatusPartialContent && q.header.Get("Range") != "":
+		if err := b.checkRange(resp.Header.Get("Content-Range")); err != nil {
 			resp.Body.Close()
-			return fmt.Errorf("requested bytes from %d on, got %q", b.off,
-				printable(resp.Header.Get("Content-Range")))
+			return err
 		}
 	case resp.StatusCode == http.StatusOK:
 		if n := resp.ContentLength; n >= 0 && n != b.d.Size {
@@ -449,11 +458,26 @@ func (b *download) open() error {
 			resp.Body.Close()
 			return err
 		}
+		if b.off == 0 {
+			b.end = b.d.Size // it is sent in one piece
+		}
 	default:
 		return failure(resp)
 	}
 	b.body = resp.Body
 	b.s.c.hold(e, b.d.Digest)
+	return nil
+}
+
+// checkRange checks the range that a server sends: "bytes FIRST-LAST/SIZE", or "*" as the size.
+func (b *download) checkRange(got string) error {
+	rest, ok := strings.CutPrefix(got, fmt.Sprintf("bytes %d-", b.off))
+	if !ok {
+		return fmt.Errorf("requested bytes from %d on, got %q", b.off, printable(got))
+	}
+	if _, size, ok := strings.Cut(rest, "/"); ok && size != "*" && size != fmt.Sprint(b.d.Size) {
+		return fmt.Errorf("blob has %s bytes, not %d", printable(size), b.d.Size)
+	}
 	return nil
 }
 
@@ -465,16 +489,19 @@ func (b *download) Read(p []byte) (int, error) {
 			}
 		}
 		n, err := b.body.Read(p)
-		if b.off+int64(n) > b.d.Size {
-			b.err = fmt.Errorf("blob %s is damaged: it has more than %d bytes",
-				b.d.Digest, b.d.Size)
-			return int(b.d.Size - b.off), b.err
+		if more := b.off + int64(n) - b.end; more > 0 {
+			if b.end == b.d.Size {
+				b.err = fmt.Errorf("blob %s is damaged: it has more than %d bytes",
+					b.d.Digest, b.d.Size)
+				return n - int(more), b.err
+			}
+			n, err = n-int(more), io.EOF // the server has sent the rest of the blob, too
 		}
 		b.off += int64(n)
 		if n > 0 {
 			b.fails = 0
 		}
-		if err == io.EOF && b.off < b.d.Size {
+		if err == io.EOF && b.off < b.end {
 			err = io.ErrUnexpectedEOF
 		}
 		switch {
