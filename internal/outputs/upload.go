@@ -24,6 +24,15 @@ type Uploads struct {
 	options *Options
 	recipe  Recipe
 	running sync.WaitGroup
+
+	mu      sync.Mutex
+	streams []stream
+}
+
+// stream is a layer that is sent while it is written, to all names.
+type stream struct {
+	g    *store.Growing
+	sent *sync.WaitGroup
 }
 
 // NewUploads returns Uploads for a build whose layers are sealed for a recipe. If to is nil,
@@ -34,18 +43,44 @@ func NewUploads(to Uploader, o *Options, r Recipe) *Uploads {
 
 // Begin starts sending a layer that is being written, as Add does.
 func (u *Uploads) Begin(ctx context.Context, g *store.Growing) {
-	u.each(func(name string, spec export.Spec) { _ = u.to.Stream(ctx, name, spec, g) })
+	sent := &sync.WaitGroup{}
+	sent.Add(1)
+	defer sent.Done()
+	u.mu.Lock()
+	u.streams = append(u.streams, stream{g, sent})
+	u.mu.Unlock()
+	u.each(func(name string, spec export.Spec) func() {
+		sent.Add(1)
+		return func() {
+			defer sent.Done()
+			_ = u.to.Stream(ctx, name, spec, g)
+		}
+	})
 }
 
 // Add starts sending a layer. It ignores errors: if they persist, the push at the end reports them.
-// All sending stops when ctx ends.
+// All sending stops when ctx ends. A layer of Begin is sent only where that has failed.
 func (u *Uploads) Add(ctx context.Context, d ocispec.Descriptor) {
-	u.each(func(name string, spec export.Spec) { _ = u.to.Send(ctx, name, spec, d) })
+	u.mu.Lock()
+	list := slices.Clone(u.streams)
+	u.mu.Unlock()
+	list = slices.DeleteFunc(list, func(s stream) bool {
+		got, ok := s.g.Result()
+		return !ok || got.Digest != d.Digest
+	})
+	u.each(func(name string, spec export.Spec) func() {
+		return func() {
+			for _, s := range list {
+				s.sent.Wait()
+			}
+			_ = u.to.Send(ctx, name, spec, d)
+		}
+	})
 }
 
-// each calls send, in a goroutine, for each name of the outputs that push the layers of the
-// recipe.
-func (u *Uploads) each(send func(name string, spec export.Spec)) {
+// each calls send for each name of the outputs that push the layers of the recipe. Each function
+// that send returns runs in a goroutine.
+func (u *Uploads) each(send func(name string, spec export.Spec) func()) {
 	if u.to == nil {
 		return
 	}
@@ -59,7 +94,7 @@ func (u *Uploads) each(send func(name string, spec export.Spec)) {
 		names := slices.Compact(slices.Sorted(slices.Values(slices.Concat(u.options.Names,
 			spec.Names))))
 		for _, name := range names {
-			u.running.Go(func() { send(name, spec) })
+			u.running.Go(send(name, spec))
 		}
 	}
 }

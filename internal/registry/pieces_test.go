@@ -263,7 +263,7 @@ func TestPiecesEnd(t *testing.T) {
 	}
 }
 
-// BenchmarkPieces downloads 32 MB from a server that sends about 3 MB a second over each connection.
+// BenchmarkPieces downloads 32 MB from a server that sends 3 MB a second over each connection.
 func BenchmarkPieces(b *testing.B) {
 	content := make([]byte, 32<<20)
 	s := newServer(b, false)
