@@ -535,18 +535,18 @@ func TestContexts(t *testing.T) {
 	}
 }
 
-// TestImageStages checks that the stages of the image are those below the target, and not those
-// that are only copied from.
-func TestImageStages(t *testing.T) {
+// TestLineage checks that a lineage has the stages below a stage, and not those that are only
+// copied from.
+func TestLineage(t *testing.T) {
 	p := mustPlan(t,
 		"FROM busybox AS a\nFROM busybox AS b\nFROM a AS c\nFROM c AS d\nCOPY --from=b / /\n",
 		PlanOptions{})
 	var names []string
-	for _, st := range p.ImageStages() {
+	for _, st := range p.Target.Lineage() {
 		names = append(names, st.Name)
 	}
 	if want := []string{"d", "c", "a"}; !slices.Equal(names, want) {
-		t.Errorf("ImageStages = %q, want %q", names, want)
+		t.Errorf("Lineage = %q, want %q", names, want)
 	}
 }
 

@@ -427,10 +427,10 @@ func familiarName(name string) string {
 	return strings.TrimSuffix(ref.Familiar(), ":latest")
 }
 
-// ImageStages returns the stages whose steps are in the history of the image: the target, the stage
-// on which it is based, and so on.
-func (p *Plan) ImageStages() []*Stage {
-	list := []*Stage{p.Target}
+// Lineage returns the stage, the stage on which it is based, and so on. The lineage of the target
+// has the stages whose steps are in the history of the image.
+func (s *Stage) Lineage() []*Stage {
+	list := []*Stage{s}
 	for {
 		base, ok := list[len(list)-1].Base.(StageInput)
 		if !ok {

@@ -111,23 +111,12 @@ func (s *Solver) from(ctx context.Context, st *parser.Stage, in parser.ImageInpu
 // needed.
 func (s *Solver) needsBase(ctx context.Context, st *parser.Stage) bool {
 	for _, other := range s.plan.Stages {
-		if isBasedOn(other, st) && s.total(ctx, other) > 0 && !s.predictor.hits(ctx, other) {
+		if slices.Contains(other.Lineage(), st) && s.total(ctx, other) > 0 &&
+			!s.predictor.hits(ctx, other) {
 			return true
 		}
 	}
 	return false
-}
-
-// isBasedOn reports whether a stage is another one or is based on it.
-func isBasedOn(st, other *parser.Stage) bool {
-	for st != other {
-		base, ok := st.Base.(parser.StageInput)
-		if !ok {
-			return false
-		}
-		st = base.Stage
-	}
-	return true
 }
 
 // baseImage returns the file system of an image or a context on which a stage is based.

@@ -133,7 +133,7 @@ func (s *Solver) Work(ctx context.Context) int {
 func (s *Solver) note(st *parser.Stage, keys []cache.Key, created time.Time, l *layers.Layer,
 	below []*layers.Layer) {
 	if s.o.Wants.Export {
-		own := slices.Contains(s.plan.ImageStages(), st)
+		own := slices.Contains(s.plan.Target.Lineage(), st)
 		s.collector.Add(own, keys, created, l, below)
 	}
 }
@@ -188,7 +188,7 @@ func sealedStages(plan *parser.Plan, w Wants) []*parser.Stage {
 	case w.ExportAll:
 		return plan.Stages
 	case w.Image || w.Export:
-		return plan.ImageStages()
+		return plan.Target.Lineage()
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func (b *builder) built(p plan, s *build.Solver, t build.Target, w *outputs.Writ
 func record(ctx context.Context, file string, in *inputs.Inputs, plan *parser.Plan,
 	t build.Target) (imageanalysis.Record, error) {
 	rec := imageanalysis.Record{Dockerfile: file}
-	own := plan.ImageStages()
+	own := plan.Target.Lineage()
 	first := own[len(own)-1].Base
 	base, ok := first.(parser.ImageInput)
 	if c, context := first.(parser.ContextInput); context {
