@@ -20,7 +20,7 @@ var places = []string{
 	"cache/", "cache/tmp/", "cache/lock", "cache/syncs", "cache/usage",
 	"cache/step/", "cache/chain/", "cache/sealed/", "cache/remote/",
 	"cache/mounts/", "cache/mountpoints/", "cache/context/", "cache/tables/", "cache/builds/",
-	"cache/blocks/", "cache/secret",
+	"cache/blocks/", "cache/verified/", "cache/secret",
 	"snapshots/", "snapshots/tmp/", "snapshots/empty/", "snapshots/lock", "snapshots/probe",
 	"snapshots/fuse/", "snapshots/fuse/tmp/", "snapshots/fuse/empty/", "snapshots/fuse/lock",
 	"snapshots/full/", "snapshots/full/tmp/", "snapshots/full/empty/", "snapshots/full/lock",

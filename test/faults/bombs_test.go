@@ -147,7 +147,7 @@ func TestManyEntries(t *testing.T) {
 				l := lab.New(t)
 				layout(t, filepath.Join(l.Dir, "base"), ocispec.MediaTypeImageLayerGzip,
 					entries(n, tt.header))
-				l.Write(".dockerignore", "*\n", "Dockerfile", "FROM base\nLABEL a=b\n")
+				l.Write(".dockerignore", "*\n", "Dockerfile", "FROM base\nWORKDIR /w\n")
 				r := run(t, build(l, "--driver="+driver,
 					"--build-context=base=oci-layout://"+filepath.Join(l.Dir, "base"),
 					"--platform=linux/amd64"))
@@ -231,7 +231,7 @@ func TestBombs(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l := lab.New(t)
 			layout(t, filepath.Join(l.Dir, "base"), tt.mediaType, tt.layers...)
-			l.Write(".dockerignore", "*\n", "Dockerfile", "FROM base\nLABEL a=b\n")
+			l.Write(".dockerignore", "*\n", "Dockerfile", "FROM base\nWORKDIR /w\n")
 			cmd := build(l, "--build-context=base=oci-layout://"+filepath.Join(l.Dir, "base"),
 				"--platform=linux/amd64")
 			if tt.err != "" {

@@ -23,7 +23,7 @@ func newLab(t *testing.T, rootless bool) *lab.Lab {
 	t.Helper()
 	l := lab.New(t)
 	l.Busybox()
-	l.Write("Dockerfile", "FROM busybox\nCMD true\n")
+	l.Write("Dockerfile", "FROM busybox\nWORKDIR /\nCMD true\n") // unpacks busybox
 	if rootless {
 		l.As(lab.User(t, true))
 	}

@@ -75,7 +75,7 @@ func (b *busy) names() []string {
 
 // variable matches files whose names or presence may differ: locks, the index of a context,
 // measured sizes, and files that a process has left which was killed between writing and renaming.
-var variable = regexp.MustCompile(`^(oci/index\.json\.(old|copy)|cache/(usage|syncs(\.new)?|context/[0-9a-f]{32}|mountpoints/.*|(step|chain|sealed|remote)(/..)?|lock|builds|tables|mounts)|snapshots/(full/)?(probe.*|ids(\.new)?|lock))$`)
+var variable = regexp.MustCompile(`^(oci/index\.json\.(old|copy)|cache/(usage|syncs(\.new)?|context/[0-9a-f]{32}|mountpoints/.*|(step|chain|sealed|remote)(/..)?|lock|builds|tables|mounts|verified)|snapshots/(full/)?(probe.*|ids(\.new)?|lock))$`)
 
 // files returns the files of the state, without those that may differ.
 func (b *busy) files(t *testing.T) []string {
