@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -34,7 +35,9 @@ func ParseConfig(name string, data []byte) (Config, error) {
 }
 
 // syntaxError matches the errors of the YAML library that have a line.
-var syntaxError = regexp.MustCompile(`^yaml: line (\d+): (?s:(.*))$`)
+var syntaxError = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^yaml: line (\d+): (?s:(.*))$`)
+})
 
 func parseConfig(data []byte) (c Config, line int, err error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -74,7 +77,7 @@ func parseConfig(data []byte) (c Config, line int, err error) {
 // errorLine returns the line and the text of an error of the YAML library.
 func errorLine(err error) (int, error) {
 	text, line := err.Error(), 1
-	if m := syntaxError.FindStringSubmatch(text); m != nil {
+	if m := syntaxError().FindStringSubmatch(text); m != nil {
 		fmt.Sscan(m[1], &line)
 		text = m[2]
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"path"
 	"strings"
+	"sync"
 
 	"github.com/layerbuild/layerbuild/internal/sorting"
 )
@@ -39,17 +40,18 @@ var debrisDirs = []struct {
 	{"/var/log", Logs}, {"__pycache__", Bytecode},
 }
 
-var debrisOfBase = func() map[string][]int {
+// debrisOfBase returns the indexes in debrisDirs of the directories with a base name.
+var debrisOfBase = sync.OnceValue(func() map[string][]int {
 	m := map[string][]int{}
 	for i, d := range debrisDirs {
 		m[path.Base(d.dir)] = append(m[path.Base(d.dir)], i)
 	}
 	return m
-}()
+})
 
 // debrisDir returns the kind of debris in a directory, by its path.
 func debrisDir(name string, full func() string) DebrisKind {
-	for _, i := range debrisOfBase[name] {
+	for _, i := range debrisOfBase()[name] {
 		d := debrisDirs[i]
 		p := full()
 		if p == d.dir || !strings.HasPrefix(d.dir, "/") && strings.HasSuffix(p, "/"+d.dir) {
@@ -69,13 +71,14 @@ var secretPaths = []string{
 	"id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "service-account.json", "service_account.json",
 }
 
-var secretOfBase = func() map[string][]string {
+// secretOfBase returns the secretPaths with a base name.
+var secretOfBase = sync.OnceValue(func() map[string][]string {
 	m := map[string][]string{}
 	for _, p := range secretPaths {
 		m[path.Base(p)] = append(m[path.Base(p)], p)
 	}
 	return m
-}()
+})
 
 var secretSuffixes = []string{"-key.pem", ".key.pem", "privkey.pem", ".p12", ".pfx",
 	".jks", ".ppk", ".kdbx"}
@@ -85,7 +88,7 @@ func debrisFile(name string, size int64, full func() string) DebrisKind {
 	if size == 0 {
 		return NoDebris
 	}
-	for _, end := range secretOfBase[name] {
+	for _, end := range secretOfBase()[name] {
 		if strings.HasSuffix(full(), "/"+end) {
 			return Secret
 		}
