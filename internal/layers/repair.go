@@ -24,16 +24,19 @@ const remedy = "build or pull the image again"
 func Repair(s *state.State, images *image.Resolver) func(context.Context, ocispec.Descriptor,
 	*store.BlobError) error {
 	return func(ctx context.Context, d ocispec.Descriptor, why *store.BlobError) error {
-		resealed, err := reseal(ctx, s, d.Digest)
+		resealed, unsealed := reseal(ctx, s, d.Digest)
 		if resealed || ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		err = errors.Join(err, images.Restore(ctx, d))
-		if err == nil {
-			return nil
+		missing := images.Restore(ctx, d)
+		if missing == nil || ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if errors.Is(missing, store.ErrNotFound) {
+			missing = nil // no image that was pulled has the blob
 		}
 		reason := fmt.Errorf("%w, and the state has no snapshot to make it from", why.Err)
-		if !errors.Is(err, store.ErrNotFound) {
+		if err := errors.Join(unsealed, missing); err != nil {
 			reason = fmt.Errorf("%w, and cannot be made or fetched again (%v)", why.Err, err)
 		}
 		return &store.BlobError{Digest: d.Digest, Err: reason, Remedy: remedy}
@@ -52,10 +55,11 @@ func reseal(ctx context.Context, s *state.State, want digest.Digest) (bool, erro
 			continue
 		}
 		f, ok := ParseFormat(name)
-		if !ok {
-			continue
+		id := snapshot.ID(e.Snapshot)
+		if !ok || id != "" && id.Validate() != nil {
+			continue // not a snapshot, but the digest of a base image's layer (Layer.Recompress)
 		}
-		l, err := sealAgain(ctx, s, snapshot.ID(e.Snapshot), f.options())
+		l, err := sealAgain(ctx, s, id, f.options())
 		if err != nil {
 			errs = append(errs, err)
 		}
