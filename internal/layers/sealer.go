@@ -135,7 +135,7 @@ func (s *Sealer) releaseSlot() { <-s.slots }
 func (s *Sealer) seal(l *Layer) (cache.Layer, error) {
 	t, err := s.tree(l)
 	if err != nil {
-		return cache.Layer{}, err
+		return cache.Layer{}, l.failed("seal", err)
 	}
 	o := s.options()
 	o.Warn = func(path, problem string) { s.o.Warn(l, path, problem) }
