@@ -10,6 +10,7 @@
 // snapshots through mounts that no other process sees, writes blobs, records and temporary files,
 // and starts no processes.
 //
-// To test it, run go test ./internal/layers as any user. go test ./internal/build tests it with
-// builds, and test/state the repair of damaged blobs.
+// To test it, run go test ./internal/layers as any user; tests with mounts need root, or a user who
+// may make user namespaces. go test ./internal/build tests it with builds, and test/state the
+// repair of damaged blobs.
 package layers
