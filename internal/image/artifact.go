@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
-	"github.com/layerbuild/layerbuild/diff"
-	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	"github.com/opencontainers/go-digest"
@@ -136,38 +133,15 @@ func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, er
 	return img, nil
 }
 
-// layerChecked takes the place of the options of sealing in the record of a blob whose content
-// EnsureLayer has checked.
-const layerChecked = "checked"
-
 // EnsureLayer copies the layer of an image that Artifact.Layer has returned into the store. It
 // returns an error if the layer is no tar or does not have the diffID: the descriptor and the
 // diffID may be wrong, since they do not come from an image. Each layer is read once for this; the
 // cache records that it was read.
 func (r *Resolver) EnsureLayer(ctx context.Context, img *Image, o UnpackOptions) error {
-	d, diffID := img.Manifest.Layers[0], img.Config.RootFS.DiffIDs[0]
-	if l, ok := r.cache.Sealed(d.Digest.String(), layerChecked); ok && l.DiffID == diffID {
-		return r.Ensure(ctx, img, o)
+	if err := r.newUnpacking(img, o).check(ctx, 0); err != nil {
+		return fmt.Errorf("fetch %s: %w", img.Name, err)
 	}
-	u := r.newUnpacking(img, o)
-	err := refetching(func() (stored bool, err error) {
-		return u.read(ctx, d, func(body io.Reader) error {
-			got, err := diff.DiffID(ctx, body)
-			if err != nil {
-				return err
-			}
-			if got != diffID {
-				return fmt.Errorf("its content has the digest %s, but the record has %s", got,
-					diffID)
-			}
-			return nil
-		})
-	})
-	if err != nil {
-		return fmt.Errorf("fetch %s: layer %s: %w", img.Name, d.Digest, err)
-	}
-	return r.cache.PutSealed(ctx, d.Digest.String(), layerChecked,
-		cache.Layer{Descriptor: d, DiffID: diffID})
+	return nil
 }
 
 // Stored returns an image of one layer in the store, for UnpackOn.

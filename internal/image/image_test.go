@@ -1368,3 +1368,40 @@ func TestUnpackAs(t *testing.T) {
 		})
 	}
 }
+
+// TestEnsureChecked checks that the layers of an image that was not unpacked are read, once, and
+// that another diffID is an error.
+func TestEnsureChecked(t *testing.T) {
+	o := newOrigin(t)
+	good := imageOf(t, layers...)
+	o.tag("good:1", good)
+	s := openState(t, t.TempDir(), "copy")
+	img, err := s.Resolve(t.Context(), o.host+"/good:1", ResolveOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.EnsureChecked(t.Context(), img, UnpackOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	blobs := 0
+	for _, r := range o.requests() {
+		if strings.Contains(r, "/blobs/") {
+			blobs++
+		}
+	}
+	if blobs != 5 { // four layers and the configuration
+		t.Errorf("%d blobs were fetched, want 5", blobs)
+	}
+	if _, ok, err := s.Top(t.Context(), img); ok || err != nil {
+		t.Errorf("the image was unpacked: %v, %v", ok, err)
+	}
+	bad := *img
+	bad.Config.RootFS.DiffIDs = slices.Clone(img.Config.RootFS.DiffIDs)
+	bad.Config.RootFS.DiffIDs[1] = digest.FromString("other")
+	err = s.EnsureChecked(t.Context(), &bad, UnpackOptions{})
+	if err == nil || !strings.Contains(err.Error(), "its content has the digest") {
+		t.Errorf("another diffID: error %v", err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -99,6 +100,59 @@ func (r *Resolver) Ensure(ctx context.Context, img *Image, o UnpackOptions) erro
 		return fmt.Errorf("fetch %s: %w", img.Name, err)
 	}
 	return nil
+}
+
+// EnsureChecked is like Ensure, and also checks the layers that have no snapshot: each is read once
+// to its end, to see that it is a tar that all readers interpret in the same way and that it has
+// the digest in the image's configuration. It is called for a base image that need not be unpacked.
+func (r *Resolver) EnsureChecked(ctx context.Context, img *Image, o UnpackOptions) error {
+	u := r.newUnpacking(img, o)
+	_, unpacked, err := u.deepest(ctx)
+	if err != nil {
+		return fmt.Errorf("fetch %s: %w", img.Name, err)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return u.fetch(ctx, img.Manifest.Layers[:unpacked]) })
+	for i := unpacked; i < len(u.chains); i++ {
+		g.Go(func() error { return u.check(ctx, i) })
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("fetch %s: %w", img.Name, err)
+	}
+	return nil
+}
+
+// layerChecked takes the place of the options of sealing in the record of a blob whose content was
+// read and has the diffID of the record.
+const layerChecked = "checked"
+
+// check copies a layer's blob into the store, and reads it once. The cache records that it was
+// read.
+func (u *unpacking) check(ctx context.Context, i int) error {
+	d, diffID := u.img.Manifest.Layers[i], u.img.Config.RootFS.DiffIDs[i]
+	l, ok := u.r.cache.Sealed(d.Digest.String(), layerChecked)
+	if ok && l.DiffID == diffID {
+		return u.fetch(ctx, u.img.Manifest.Layers[i:i+1])
+	}
+	if err := u.acquire(ctx); err != nil {
+		return err
+	}
+	defer u.release()
+	err := refetching(func() (stored bool, err error) {
+		return u.read(ctx, d, func(body io.Reader) error {
+			got, err := diff.DiffID(ctx, body)
+			if err == nil && got != diffID {
+				err = fmt.Errorf("its content has the digest %s, but its description has %s", got,
+					diffID)
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("layer %s: %w", d.Digest, err)
+	}
+	return u.r.cache.PutSealed(ctx, d.Digest.String(), layerChecked,
+		cache.Layer{Descriptor: d, DiffID: diffID})
 }
 
 // Pull resolves an image at the registry, copies all of its blobs into the store and names it

@@ -134,8 +134,8 @@ func (w *Writer) recordChain(ctx context.Context, diffIDs []digest.Digest, l *la
 	return w.State.Cache.PutChain(ctx, chain, string(l.Snapshot))
 }
 
-// ensureBase downloads the blobs of base images. A build that only runs on their snapshots does not
-// need them.
+// ensureBase downloads the blobs of base images, and checks those that were not unpacked. A build
+// that only runs on their snapshots does not need them.
 func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
 	var done *image.Image
 	for _, l := range list {
@@ -143,7 +143,7 @@ func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
 			continue
 		}
 		done = l.Base
-		if err := w.Images.Ensure(ctx, l.Base,
+		if err := w.Images.EnsureChecked(ctx, l.Base,
 			image.UnpackOptions{ID: "image", Sink: w.Sink}); err != nil {
 			return err
 		}
