@@ -75,7 +75,8 @@ type Inputs struct {
 	trees    memo.Map[snapshot.ID, *source.Tree]
 
 	mu    sync.Mutex
-	later []later
+	later []later           // the images of UnpackLater
+	begun map[imageKey]bool // the images that have a line in the progress
 }
 
 // open holds the contexts, and what Close closes.
@@ -168,7 +169,6 @@ type Unpacked struct {
 func (in *Inputs) Unpack(ctx context.Context, img parser.ImageInput,
 	name string) (Unpacked, error) {
 	return in.unpacked.Do(ctx, keyOf(img), func() (Unpacked, error) {
-		in.needed(img)
 		id := in.begin(img, name)
 		u, cached, err := in.unpack(ctx, img, id)
 		in.o.Sink(event.Done{ID: id, Cached: cached, Err: err, Time: time.Now()})
@@ -215,21 +215,30 @@ func (in *Inputs) Unneeded() {
 	in.later = nil
 	in.mu.Unlock()
 	for _, l := range list {
+		if in.hasLine(l.img) {
+			continue // it was needed, or is the base of several stages
+		}
 		id := in.begin(l.img, l.name)
 		in.o.Sink(event.Done{ID: id, Note: "no step needs its files", Time: time.Now()})
 	}
 }
 
-// needed removes an image from those that Unneeded reports.
-func (in *Inputs) needed(img parser.ImageInput) {
+// hasLine reports whether an image has a line in the progress.
+func (in *Inputs) hasLine(img parser.ImageInput) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.later = slices.DeleteFunc(in.later, func(l later) bool { return keyOf(l.img) == keyOf(img) })
+	return in.begun[keyOf(img)]
 }
 
 // begin begins the line of an image in the progress.
 func (in *Inputs) begin(img parser.ImageInput, name string) event.ID {
 	key := keyOf(img)
+	in.mu.Lock()
+	if in.begun == nil {
+		in.begun = map[imageKey]bool{}
+	}
+	in.begun[key] = true
+	in.mu.Unlock()
 	id := event.ID("image " + key.ref + " " + key.platform)
 	if name == "" {
 		name = "[image] " + img.Ref

@@ -192,3 +192,46 @@ func TestUnpackLater(t *testing.T) {
 		t.Errorf("error %v, want %v", err, failing)
 	}
 }
+
+// TestUnneededOnce checks that an image has one line in the progress if several stages are based on
+// it, and none about being unneeded if one of them needed it first.
+func TestUnneededOnce(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		need bool
+		want []string
+	}{
+		{"not needed", false, []string{"a: no step needs its files"}},
+		{"needed by another stage", true, []string{"c: "}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := &fakeImages{images: map[string]func(*image.Image){"i": nil}, top: "snapshot",
+				absent: true}
+			name := ""
+			var lines []string
+			in := New(Options{Images: f, Lazy: &layers.Lazy{}, Sink: func(e event.Event) {
+				switch e := e.(type) {
+				case event.Start:
+					name = e.Name
+				case event.Done:
+					lines = append(lines, name+": "+e.Note)
+				}
+			}})
+			ref := parser.ImageInput{Ref: "i", Platform: linux}
+			if tt.need {
+				if _, err := in.Unpack(t.Context(), ref, "c"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, stage := range []string{"a", "b"} {
+				if _, err := in.UnpackLater(t.Context(), ref, stage); err != nil {
+					t.Fatal(err)
+				}
+			}
+			in.Unneeded()
+			if !slices.Equal(lines, tt.want) {
+				t.Errorf("lines %q, want %q", lines, tt.want)
+			}
+		})
+	}
+}
