@@ -107,8 +107,10 @@ func (b *builder) run(ctx context.Context, a attempt, file string, plans []plan,
 			return made, err
 		}
 	}
-	if !b.opts.wantsFiles() {
-		a.in.Unneeded() // an image is written from layers
+	if !b.opts.wantsFiles() && a.in.Postponed() {
+		// An image is written from layers, but an imported result is unpacked to seal it again.
+		a.layers.Sealer.Wait()
+		a.in.Unneeded()
 	}
 	if made, err = w.Write(ctx, built); err != nil {
 		return made, err

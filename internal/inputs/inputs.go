@@ -207,6 +207,14 @@ type later struct {
 	name string
 }
 
+// Postponed reports whether there are images that UnpackLater has left for later, perhaps needed
+// since.
+func (in *Inputs) Postponed() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return len(in.later) > 0
+}
+
 // Unneeded reports the images of UnpackLater that were not needed as done. It is called when the
 // build needs no more files.
 func (in *Inputs) Unneeded() {
