@@ -14,6 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/state"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
@@ -139,6 +140,25 @@ func TestSealNeedsBase(t *testing.T) {
 	}
 	if unpacked, lines := baseLines(b); !unpacked || lines != 1 {
 		t.Errorf("unpacked %v with %d lines in the progress, want true with one", unpacked, lines)
+	}
+}
+
+// TestPruneKeepsFirstTime checks that an image without steps gets the same creation time, and so the
+// same digest, after a prune: its base has no snapshot that could keep the record.
+func TestPruneKeepsFirstTime(t *testing.T) {
+	b := newBench(t, "")
+	b.real()
+	o := imagebuild.Options{}
+	o.Source.Contexts = map[string]string{"base": "oci-layout://" + baseLayout(t)}
+	first, _ := b.must("FROM base\nENV A=1\n", o)
+	b.reopen() // the records that a process uses are not removed
+	if _, err := b.state.Prune(t.Context(), state.PruneOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	b.real()
+	again, _ := b.must("FROM base\nENV A=1\n", o)
+	if first.Root.Digest != again.Root.Digest {
+		t.Errorf("digest %s, and %s after a prune", first.Root.Digest, again.Root.Digest)
 	}
 }
 

@@ -245,6 +245,7 @@ func (f *fakeImages) UnpackOn(context.Context, *image.Image, snapshot.ID, snapsh
 type bench struct {
 	t      *testing.T
 	dir    string // the context
+	driver string // of the state
 	state  *state.State
 	exec   *fakeExecutor
 	images *fakeImages
@@ -264,15 +265,29 @@ func newBench(t *testing.T, driver string) *bench {
 	if err != nil {
 		t.Skipf("no driver %s: %v", driver, err)
 	}
+	b := &bench{t: t, dir: t.TempDir(), driver: driver, state: st, exec: &fakeExecutor{},
+		images: &fakeImages{configs: map[string]func(*image.Image){}}}
 	t.Cleanup(func() {
-		if err := st.Close(); err != nil {
+		if err := b.state.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	b := &bench{t: t, dir: t.TempDir(), state: st, exec: &fakeExecutor{},
-		images: &fakeImages{configs: map[string]func(*image.Image){}}}
 	b.file("a", "a\n")
 	return b
+}
+
+// reopen closes the state and opens it again, as another process does.
+func (b *bench) reopen() {
+	b.t.Helper()
+	root := b.state.Root
+	if err := b.state.Close(); err != nil {
+		b.t.Fatal(err)
+	}
+	st, err := state.Open(b.t.Context(), state.Options{Root: root, Driver: b.driver})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.state = st
 }
 
 // file writes a file of the context.

@@ -21,7 +21,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/lock/locktest"
 	"github.com/layerbuild/layerbuild/internal/secret"
-	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
@@ -402,17 +401,11 @@ func TestSyncEarlier(t *testing.T) {
 		[]byte(strings.Join(noted, " ")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	st, err := state.Open(t.Context(), state.Options{Root: b.state.Root, Driver: "copy"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.state = st
+	b.reopen()
 	release := locktest.Hold(t, filepath.Join(dir, "lock")) // the sync waits for it
 	b.must(file, imagebuild.Options{})
 	release()
-	if err := st.Close(); err != nil {
-		t.Fatal(err)
-	}
+	b.reopen() // the sync ends before the state is closed
 	if now := syncs(); len(now) != 3 || now[2] != "1" {
 		t.Errorf("the ledger is %q, and the sync has not ended", now)
 	}

@@ -96,8 +96,12 @@ func (r *results) firstTime(ctx context.Context, key cache.Key,
 		if rec.Created, ok = r.imports.Created(key); !ok {
 			rec.Created = time.Now().UTC()
 		}
-		if err := r.records.Put(ctx, key, cache.Record{Snapshot: string(top),
-			Created: rec.Created}); err != nil {
+		first := cache.Record{Created: rec.Created}
+		// A record that names a snapshot is removed with it. A lazy snapshot does not exist yet.
+		if _, err := r.snapshots.Stat(ctx, top); err == nil {
+			first.Snapshot = string(top)
+		}
+		if err := r.records.Put(ctx, key, first); err != nil {
 			return time.Time{}, err
 		}
 	}
