@@ -195,7 +195,12 @@ func (in *Inputs) UnpackLater(ctx context.Context, img parser.ImageInput,
 	in.later = append(in.later, later{img, name})
 	in.mu.Unlock()
 	in.o.Lazy.Add(top, func(ctx context.Context) error {
-		_, err := in.Unpack(ctx, img, name)
+		u, err := in.Unpack(ctx, img, name)
+		if err != nil || u.Top == top {
+			return err
+		}
+		// A snapshot with another name was recorded since Top was called.
+		_, err = in.o.Images.UnpackAs(ctx, got, top, image.UnpackOptions{})
 		return err
 	})
 	return Unpacked{got, top}, nil

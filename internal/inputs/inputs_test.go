@@ -193,6 +193,25 @@ func TestUnpackLater(t *testing.T) {
 	}
 }
 
+// TestUnpackLaterAs checks that a snapshot that was named before it existed is made under this
+// name, although another process has recorded another snapshot of the same layers since.
+func TestUnpackLaterAs(t *testing.T) {
+	f := &fakeImages{images: map[string]func(*image.Image){"a": nil}, top: "named", absent: true}
+	lazy := &layers.Lazy{}
+	in := New(Options{Images: f, Lazy: lazy, Sink: event.Discard})
+	got, err := in.UnpackLater(t.Context(), parser.ImageInput{Ref: "a", Platform: linux}, "")
+	if err != nil || got.Top != "named" {
+		t.Fatalf("UnpackLater = %+v, %v", got, err)
+	}
+	f.top, f.absent = "recorded", false
+	if err := lazy.Materialize(t.Context(), "named"); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(f.made, "named") {
+		t.Errorf("made %q, want also %q", f.made, "named")
+	}
+}
+
 // TestUnneededOnce checks that an image has one line in the progress if several stages are based on
 // it, and none about being unneeded if one of them needed it first.
 func TestUnneededOnce(t *testing.T) {

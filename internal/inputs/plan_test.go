@@ -28,6 +28,8 @@ type fakeImages struct {
 	top    snapshot.ID
 	absent bool
 
+	made []snapshot.ID // the snapshots that UnpackAs made sure of
+
 	mu    sync.Mutex
 	asked []string // "resolve NAME ARCHITECTURE" or "unpack …"
 }
@@ -65,9 +67,10 @@ func (f *fakeImages) Top(context.Context, *image.Image) (snapshot.ID, bool, erro
 	return f.top, !f.absent, nil
 }
 
-func (f *fakeImages) UnpackAs(ctx context.Context, img *image.Image, _ snapshot.ID,
+func (f *fakeImages) UnpackAs(ctx context.Context, img *image.Image, id snapshot.ID,
 	_ image.UnpackOptions) (bool, error) {
 	err := f.ask(ctx, "unpack "+img.Name+" "+img.Platform.Architecture)
+	f.made = append(f.made, id)
 	return err == nil, err
 }
 
