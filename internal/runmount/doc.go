@@ -8,6 +8,6 @@
 // calls itself; the executor performs the mounts. It prepares snapshots, locks caches and starts
 // proxies of ssh agents, and releases all of them when the command has ended.
 //
-// It is tested by its users: go test ./internal/build has a fake executor. It needs root, or a user
-// who may make user namespaces.
+// To test it, run go test ./internal/runmount as any user. go test ./internal/build has builds with
+// mounts and a fake executor, and needs root, or a user who may make user namespaces.
 package runmount
