@@ -4,5 +4,6 @@
 // It imports executor, event, image, state and snapshot. It makes no system calls itself. It makes
 // a snapshot, which Close removes, and the executor starts the commands in it.
 //
-// It is tested by the program: go test ./test/runverb, as root.
+// To test it, run go test ./internal/container as root, or as a user who may make user namespaces.
+// test/runverb tests it with the program.
 package container
