@@ -66,7 +66,7 @@ func (w *Writer) writeManifest(ctx context.Context, r Recipe,
 	if m.Layers, img.RootFS.DiffIDs, err = w.layers(ctx, r, b.Layers); err != nil {
 		return manifest, config, err
 	}
-	if m.Config, err = w.writeConfig(ctx, r, img, b); err != nil {
+	if m.Config, err = w.writeConfig(ctx, r, img, b, m.Layers); err != nil {
 		return manifest, config, err
 	}
 	if err := b.Record.Keep(w.State, m.Config.Digest); err != nil {
@@ -184,9 +184,9 @@ func compressionOf(mediaType string) string {
 }
 
 // writeConfig writes an image's configuration, with the records of its steps if the image contains
-// them.
-func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.DockerOCIImage,
-	b Built) (ocispec.Descriptor, error) {
+// them. written are the image's layers in the format of the recipe.
+func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.DockerOCIImage, b Built,
+	written []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	if b.Records == nil || r.PruneDead {
 		return w.writeJSON(ctx, ocispec.MediaTypeImageConfig, img)
 	}
@@ -194,7 +194,11 @@ func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.Docke
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if err := w.recompressRecords(ctx, r, doc); err != nil {
+	known := map[digest.Digest]ocispec.Descriptor{}
+	for i, l := range b.Layers {
+		known[l.Descriptor.Digest] = ocidoc.OCIDescriptor(written[i])
+	}
+	if err := w.recompressRecords(ctx, r, doc, known); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	data, err := json.Marshal(img)
@@ -213,8 +217,10 @@ func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.Docke
 }
 
 // recompressRecords replaces the layers of the store's image in the records of an image by the
-// layers of a recipe.
-func (w *Writer) recompressRecords(ctx context.Context, r Recipe, doc remotecache.Document) error {
+// layers of a recipe. known has those that have been written, by their digests in the store's
+// image.
+func (w *Writer) recompressRecords(ctx context.Context, r Recipe, doc remotecache.Document,
+	known map[digest.Digest]ocispec.Descriptor) error {
 	if r.sameLayers(w.Recipe) {
 		return nil
 	}
@@ -223,10 +229,13 @@ func (w *Writer) recompressRecords(ctx context.Context, r Recipe, doc remotecach
 		if o.Layer == nil || o.Layer.Sealed != stored {
 			continue
 		}
-		d, err := layers.Recompress(ctx, w.State, o.Layer.Descriptor.Digest.String(),
-			o.Layer.Descriptor, o.Layer.DiffID, format)
-		if err != nil {
-			return err
+		d, ok := known[o.Layer.Descriptor.Digest]
+		if !ok {
+			var err error
+			if d, err = layers.Recompress(ctx, w.State, o.Layer.Descriptor.Digest.String(),
+				o.Layer.Descriptor, o.Layer.DiffID, format); err != nil {
+				return err
+			}
 		}
 		o.Layer.Descriptor, o.Layer.Sealed = d, format.String()
 	}

@@ -631,14 +631,15 @@ func TestWriteBaseMissing(t *testing.T) {
 	}
 }
 
-// TestWriteInlineRecords writes images with cache records.
+// TestWriteInlineRecords writes images with cache records, of which one has a layer that is not in
+// the image.
 func TestWriteInlineRecords(t *testing.T) {
 	b := newBench(t)
 	w, exporters := b.writer(Options{InlineCache: true, Specs: b.specs("type=oci,dest=a",
 		"type=oci,dest=b,compression=zstd", "type=oci,dest=c,prune-dead=true",
 		"type=oci,dest=d,oci-mediatypes=false")})
-	list := b.layers(w.Recipe, nil, "file a 0644 1\n", "file b 0644 1\n")
-	img := built(amd64, list...)
+	list := b.layers(w.Recipe, nil, "file a 0644 1\n", "file b 0644 1\n", "file c 0644 1\n")
+	img := built(amd64, list[:2]...)
 	stored := w.Recipe.Format(nil).String()
 	img.Records = func(ctx context.Context) (doc remotecache.Document, err error) {
 		for i, l := range list {
@@ -675,7 +676,15 @@ func TestWriteInlineRecords(t *testing.T) {
 		}
 		var want []remotecache.Record
 		for k, l := range list {
-			d := ocidoc.OCIDescriptor(m.Layers[k])
+			d := l.Descriptor
+			if k < len(m.Layers) {
+				d = ocidoc.OCIDescriptor(m.Layers[k])
+			} else if format := RecipeOf(spec).Format(nil).String(); format != stored {
+				have, ok := b.state.SealedLayer(t.Context(), d.Digest.String(), format)
+				if d = have.Descriptor; !ok {
+					t.Errorf("%s: the layer outside of the image is not recompressed", spec)
+				}
+			}
 			want = append(want, remotecache.Record{Key: cache.Key(fmt.Sprint("key", k)),
 				Created: at, Layer: &remotecache.Layer{Descriptor: d, DiffID: l.DiffID,
 					Sealed: RecipeOf(spec).Format(nil).String()}},
@@ -687,6 +696,19 @@ func TestWriteInlineRecords(t *testing.T) {
 		if diff := cmp.Diff(want, doc.Records); diff != "" {
 			t.Errorf("%s: records: %s", spec, diff)
 		}
+	}
+	// The layers of the image are recompressed once, from the snapshots.
+	var sources []string
+	for e, err := range b.state.Cache.All(cache.Seals) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources = append(sources, e.Snapshot)
+	}
+	slices.Sort(sources)
+	if want := []string{"s0", "s0", "s1", "s1", "s2",
+		list[2].Descriptor.Digest.String()}; !slices.Equal(sources, want) {
+		t.Errorf("sources of layers %q, want %q", sources, want)
 	}
 }
 
