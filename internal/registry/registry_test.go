@@ -120,8 +120,11 @@ type server struct {
 	types map[digest.Digest]string
 	repos map[string]map[digest.Digest]bool // which blobs a repository has; nil: all
 	parts map[string][]byte                 // the content of begun uploads
-	log   []string
-	seen  []http.Header
+	// sessions is the number of uploads that were begun. As in docker-registry, the URL of one has
+	// the size of what the server has, and is invalid once the server has more.
+	sessions int
+	log      []string
+	seen     []http.Header
 	// hook may answer a request itself.
 	hook func(w http.ResponseWriter, r *http.Request) bool
 }
@@ -149,6 +152,13 @@ func (s *server) requests() []string {
 	l := s.log
 	s.log = nil
 	return l
+}
+
+// left returns the number of uploads that were begun and have not ended.
+func (s *server) left() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.parts)
 }
 
 func (s *server) count(part string) int {
@@ -273,36 +283,50 @@ func (s *server) upload(w http.ResponseWriter, r *http.Request, repo string) {
 			s.mu.Unlock()
 		}
 		s.mu.Lock()
-		id := fmt.Sprint("session", len(s.parts))
+		s.sessions++
+		id := fmt.Sprint("session", s.sessions)
 		s.parts[id] = nil
 		s.mu.Unlock()
-		w.Header().Set("Location", "/v2/"+repo+"/blobs/uploads/"+id+"?state=x")
+		w.Header().Set("Location", "/v2/"+repo+"/blobs/uploads/"+id+"?state=0")
 		w.WriteHeader(202)
+		return
+	}
+	id := path.Base(r.URL.Path)
+	s.mu.Lock()
+	part, ok := s.parts[id]
+	s.mu.Unlock()
+	if !ok || q.Get("state") != fmt.Sprint(len(part)) {
+		fail(w, 404, "BLOB_UPLOAD_UNKNOWN", "")
+		return
+	}
+	switch r.Method {
 	case http.MethodPatch:
 		data, err := io.ReadAll(r.Body)
+		s.mu.Lock()
+		s.parts[id] = data // also the beginning of an incomplete body
+		s.mu.Unlock()
 		if err != nil {
 			return
 		}
-		s.mu.Lock()
-		s.parts[path.Base(r.URL.Path)] = data
-		s.mu.Unlock()
-		w.Header().Set("Location", r.URL.RequestURI())
+		w.Header().Set("Location", fmt.Sprintf("%s?state=%d", r.URL.Path, len(data)))
 		w.WriteHeader(202)
 	case http.MethodDelete:
+		s.mu.Lock()
+		delete(s.parts, id)
+		s.mu.Unlock()
 		w.WriteHeader(204)
 	case http.MethodPut:
 		data, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
 		}
-		s.mu.Lock()
-		data = append(append([]byte{}, s.parts[path.Base(r.URL.Path)]...), data...)
-		s.mu.Unlock()
-		if digest.FromBytes(data).String() != q.Get("digest") || q.Get("state") != "x" {
+		data = append(append([]byte{}, part...), data...)
+		if digest.FromBytes(data).String() != q.Get("digest") {
 			fail(w, 400, "DIGEST_INVALID", "")
 			return
 		}
 		s.mu.Lock()
+		delete(s.parts, id)
 		s.blobs[digest.FromBytes(data)] = data
 		if s.repos[repo] != nil {
 			s.repos[repo][digest.FromBytes(data)] = true

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -31,8 +32,13 @@ type stream struct {
 	ok   bool          // the repository has the blob
 }
 
-// errExists ends the upload of a blob that the repository turned out to have.
-var errExists = errors.New("the repository has the blob")
+var (
+	// errExists ends the upload of a blob that the repository turned out to have.
+	errExists = errors.New("the repository has the blob")
+	// errComplete is returned for a blob that was complete before its upload could begin. Blob
+	// sends it in a better way.
+	errComplete = errors.New("the blob is complete")
+)
 
 // Stream sends a blob while it is written, as docker push does: the digest is only needed at the
 // end of an upload (OCI distribution specification, "Pushing a blob in chunks"). A push of the
@@ -76,23 +82,33 @@ func (p *Pusher) stream(ctx context.Context, g Growing) error {
 		return context.Cause(ctx)
 	}
 	defer func() { <-p.slots }()
+	if _, done := g.Result(); done {
+		return errComplete
+	}
 	session, err := p.begin(ctx, "")
 	if err != nil {
 		return err
 	}
 	next, err := p.patch(ctx, g, session)
-	if err != nil {
-		p.abandon(ctx, session)
-		if errors.Is(err, errExists) {
-			return nil
-		}
-		return err
+	if err == nil {
+		err = p.complete(ctx, g, next)
 	}
+	if err != nil {
+		p.abandon(ctx, cmp.Or(next, session))
+	}
+	if errors.Is(err, errExists) {
+		return nil
+	}
+	return err
+}
+
+// complete ends the upload of a blob whose bytes were sent.
+func (p *Pusher) complete(ctx context.Context, g Growing, session string) error {
 	d, err := g.Wait(ctx)
 	if err != nil {
 		return err
 	}
-	u, err := url.Parse(next)
+	u, err := url.Parse(session)
 	if err != nil {
 		return err
 	}
@@ -135,77 +151,98 @@ func (p *Pusher) abandon(ctx context.Context, session string) {
 }
 
 // patch sends the bytes of a blob as they are written. It returns the URL at which the upload
-// continues, or errExists if the repository has the blob.
+// continues, also with an error if the server has given one, and errExists if the repository has
+// the blob.
+//
+// If the upload is to end early, patch first ends the body and waits for the answer: a registry
+// that has read a part of a body keeps it, and refuses to delete it at the earlier URL
+// (docker-registry 2.8 has the size in the URL).
 func (p *Pusher) patch(ctx context.Context, g Growing, session string) (next string, err error) {
-	ctx, cancel := context.WithCancelCause(ctx)
+	body, stop := context.WithCancelCause(ctx)
+	request, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	var sent atomic.Int64
-	watching, stop := context.WithCancel(ctx)
-	watched := make(chan struct{})
+	answered, watched := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(watched)
-		p.watch(watching, g, &sent, cancel)
+		err := p.watch(body, g, &sent)
+		stop(err)
+		select {
+		case <-answered:
+		case <-time.After(p.c.o.Idle / 15):
+			cancel(err)
+		}
 	}()
-	defer func() { stop(); <-watched }()
-	resp, err := p.toUpload(ctx, call{
+	resp, err := p.toUpload(request, call{
 		method: http.MethodPatch, url: session, size: -1, wait: 24 * time.Hour, // see watch
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
 		body: func() (io.ReadCloser, error) {
-			r, err := g.Open(ctx)
+			r, err := g.Open(body)
 			if err != nil {
 				return nil, err
 			}
-			return &counted{r, &sent}, nil
+			return &streamBody{r, &sent, body, stop}, nil
 		},
 	})
-	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
-		return "", err
+	stopped := context.Cause(body)
+	close(answered)
+	stop(nil)
+	<-watched
+	switch {
+	case err != nil:
+	case resp.StatusCode == http.StatusAccepted || resp.StatusCode == http.StatusNoContent:
+		next, err = p.location(resp)
+	default:
+		err = failure(resp)
 	}
-	if resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusNoContent {
-		return "", failure(resp)
+	if stopped != nil {
+		err = stopped // whatever the server has answered, it has not got the whole blob
 	}
-	return p.location(resp)
+	return next, err
 }
 
-// watch cancels the upload of a blob that is complete: if the repository has it, or if the server
-// takes no more bytes. While the blob is written, the server cannot be blamed for a wait. watch
-// returns when ctx ends.
-func (p *Pusher) watch(ctx context.Context, g Growing, sent *atomic.Int64,
-	cancel context.CancelCauseFunc) {
+// watch returns the reason for which an upload must end early: the blob will not be written, the
+// repository has it, or it is complete and the server takes no more bytes. While the blob is
+// written, the server cannot be blamed for a wait. watch returns the cause when ctx ends.
+func (p *Pusher) watch(ctx context.Context, g Growing, sent *atomic.Int64) error {
 	d, err := g.Wait(ctx)
 	if err != nil {
-		cancel(err) // without an effect if the upload has ended
-		return
+		return err
 	}
 	if ok, err := p.exists(ctx, "blobs", d); ok && err == nil {
-		cancel(errExists)
-		return
+		return errExists
 	}
 	for {
 		before := sent.Load()
 		select {
 		case <-ctx.Done():
-			return
+			return context.Cause(ctx)
 		case <-time.After(p.c.o.Idle * 20):
 		}
 		if sent.Load() == before {
-			cancel(errNoAnswer)
-			return
+			return errNoAnswer
 		}
 	}
 }
 
-// counted counts the bytes of a body.
-type counted struct {
+// streamBody is the body of an upload. It ends, without an error, when its context ends or its
+// source fails: stop then gets the error.
+type streamBody struct {
 	io.ReadCloser
-	n *atomic.Int64
+	n    *atomic.Int64 // counts the bytes
+	ctx  context.Context
+	stop context.CancelCauseFunc
 }
 
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.ReadCloser.Read(p)
-	c.n.Add(int64(n))
+func (s *streamBody) Read(p []byte) (int, error) {
+	if s.ctx.Err() != nil {
+		return 0, io.EOF
+	}
+	n, err := s.ReadCloser.Read(p)
+	s.n.Add(int64(n))
+	if err != nil && err != io.EOF {
+		s.stop(err)
+		err = io.EOF
+	}
 	return n, err
 }
