@@ -54,6 +54,7 @@ type Client struct {
 	mu    sync.Mutex
 	hosts map[hostKey]*host
 	held  map[heldKey]bool // blobs that this process has seen in a repository
+	to    map[endpoint]*repository
 }
 
 type hostKey struct {
@@ -100,6 +101,7 @@ func New(o Options) *Client {
 		}),
 		hosts: map[hostKey]*host{},
 		held:  map[heldKey]bool{},
+		to:    map[endpoint]*repository{},
 	}
 }
 
@@ -141,6 +143,18 @@ func (c *Client) host(name string, insecure bool) (*host, error) {
 	}
 	c.hosts[key] = made
 	return made, nil
+}
+
+// repository returns the uploads to a repository, which its pushers share.
+func (c *Client) repository(e endpoint) *repository {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.to[e]
+	if r == nil {
+		r = &repository{}
+		c.to[e] = r
+	}
+	return r
 }
 
 // known returns the state of a server that was used before, or nil.

@@ -58,6 +58,11 @@ type Pusher struct {
 	host  *host
 	o     PushOptions
 	slots chan struct{}
+	to    *repository
+}
+
+// repository holds the uploads to a repository. The pushers of names with different tags share it.
+type repository struct {
 	blobs memo.Map[digest.Digest, struct{}] // those that are being pushed, or were
 
 	mu      sync.Mutex
@@ -95,8 +100,8 @@ func (c *Client) Pusher(name string, o PushOptions) (*Pusher, error) {
 	if o.Progress == nil {
 		o.Progress = func(PushProgress) {}
 	}
-	return &Pusher{c: c, name: n, place: e, host: h, o: o,
-		slots: make(chan struct{}, o.Jobs)}, nil
+	return &Pusher{c: c, name: n, place: e, host: h, o: o, slots: make(chan struct{}, o.Jobs),
+		to: c.repository(e)}, nil
 }
 
 // Name returns the full name that is pushed to.
@@ -172,7 +177,7 @@ func (p *Pusher) Blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) er
 	if err := d.Digest.Validate(); err != nil {
 		return fmt.Errorf("push blob %q: %w", d.Digest, err)
 	}
-	_, err := p.blobs.Try(ctx, d.Digest, func() (struct{}, error) {
+	_, err := p.to.blobs.Try(ctx, d.Digest, func() (struct{}, error) {
 		return struct{}{}, p.blob(ctx, src, d)
 	})
 	return err

@@ -42,24 +42,39 @@ var (
 
 // Stream sends a blob while it is written, as docker push does: the digest is only needed at the
 // end of an upload (OCI distribution specification, "Pushing a blob in chunks"). A push of the
-// blob waits for it. If Stream fails, Blob sends the blob again.
+// blob waits for it. If Stream fails, Blob sends the blob again. Stream does nothing if another
+// Pusher of the repository sends the blob.
 func (p *Pusher) Stream(ctx context.Context, g Growing) error {
 	s := &stream{g: g, done: make(chan struct{})}
-	p.mu.Lock()
-	p.streams = append(p.streams, s)
-	p.mu.Unlock()
+	if !p.to.add(s) {
+		return nil
+	}
 	defer close(s.done)
 	err := p.stream(ctx, g)
 	s.ok = err == nil
 	return err
 }
 
+// add adds the upload of a blob, unless there is one.
+func (r *repository) add(s *stream) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if slices.ContainsFunc(r.streams, func(other *stream) bool { return other.g == s.g }) {
+		return false
+	}
+	r.streams = append(r.streams, s)
+	return true
+}
+
+func (r *repository) list() []*stream {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.streams)
+}
+
 // streamed reports whether a blob was sent by Stream. It waits for the end of its upload.
 func (p *Pusher) streamed(ctx context.Context, d digest.Digest) bool {
-	p.mu.Lock()
-	list := slices.Clone(p.streams)
-	p.mu.Unlock()
-	for _, s := range list {
+	for _, s := range p.to.list() {
 		if got, ok := s.g.Result(); !ok || got.Digest != d {
 			continue
 		}

@@ -302,3 +302,52 @@ func TestStreamTooLate(t *testing.T) {
 		t.Errorf("requests %q", l)
 	}
 }
+
+// TestTags pushes blobs to two names of one repository at once, one of them while it is written:
+// each is sent once.
+func TestTags(t *testing.T) {
+	s := newServer(t, false)
+	b := blobs{}
+	content := bytes.Repeat([]byte("content"), 100_000)
+	big := b.add(ocispec.MediaTypeImageLayerGzip, content)
+	small := b.add(ocispec.MediaTypeImageConfig, []byte("config"))
+	c := newClient(t, "")
+	g := newGrowing()
+	g.write(content[:100_000])
+	var wg sync.WaitGroup
+	for _, tag := range []string{"1", "2"} {
+		p, err := c.Pusher(s.host+"/to:"+tag, PushOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			if err := p.Stream(t.Context(), g); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			if _, err := g.Wait(t.Context()); err != nil {
+				t.Error(err)
+			}
+			for _, d := range []ocispec.Descriptor{big, small} {
+				if err := p.Blob(t.Context(), b, d); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for s.count("PATCH") == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	g.write(content[100_000:])
+	g.end(nil)
+	wg.Wait()
+	if n := s.count("POST"); n != 2 {
+		t.Errorf("%d uploads of two blobs: %q", n, s.requests())
+	}
+	for d := range b {
+		if _, ok := s.blobs[d]; !ok {
+			t.Errorf("the server does not have %s", d)
+		}
+	}
+}
