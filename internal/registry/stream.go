@@ -17,7 +17,8 @@ import (
 
 // Growing is a blob that is being written. *store.Growing implements it.
 type Growing interface {
-	// Open returns a reader that waits for bytes that are not written yet.
+	// Open returns a reader that waits for bytes that are not written yet. It may return an error
+	// if the blob is complete and has no open reader.
 	Open(ctx context.Context) (io.ReadCloser, error)
 	// Result returns the blob's descriptor and reports whether the blob is complete.
 	Result() (ocispec.Descriptor, bool)
@@ -100,6 +101,11 @@ func (p *Pusher) stream(ctx context.Context, g Growing) error {
 	if _, done := g.Result(); done {
 		return errComplete
 	}
+	held, err := g.Open(ctx) // so that the blob can be read when the upload has begun
+	if err != nil {
+		return err
+	}
+	defer held.Close() // nothing was read
 	session, err := p.begin(ctx, "")
 	if err != nil {
 		return err

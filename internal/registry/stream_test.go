@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ type growing struct {
 	data    []byte
 	done    bool
 	err     error
+	readers int
 	changed chan struct{}
 }
 
@@ -63,6 +65,12 @@ func (g *growing) Wait(ctx context.Context) (ocispec.Descriptor, error) {
 }
 
 func (g *growing) Open(ctx context.Context) (io.ReadCloser, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.done && g.readers == 0 {
+		return nil, os.ErrClosed
+	}
+	g.readers++
 	return &growingReader{ctx: ctx, g: g}, nil
 }
 
@@ -70,6 +78,8 @@ type growingReader struct {
 	ctx context.Context
 	g   *growing
 	at  int
+
+	closed bool
 }
 
 func (r *growingReader) Read(p []byte) (int, error) {
@@ -93,7 +103,15 @@ func (r *growingReader) Read(p []byte) (int, error) {
 	}
 }
 
-func (r *growingReader) Close() error { return nil }
+func (r *growingReader) Close() error {
+	r.g.mu.Lock()
+	defer r.g.mu.Unlock()
+	if !r.closed {
+		r.closed = true
+		r.g.readers--
+	}
+	return nil
+}
 
 // TestStream sends a blob while it is written, to servers that behave in different ways, and pushes
 // the blob afterwards: the server has it, sent as often as wanted.
@@ -300,6 +318,30 @@ func TestStreamTooLate(t *testing.T) {
 	}
 	if l := s.requests(); len(l) != 0 {
 		t.Errorf("requests %q", l)
+	}
+}
+
+// TestStreamSlowBegin checks that a blob is sent in the upload that was begun for it, although it
+// was completed meanwhile.
+func TestStreamSlowBegin(t *testing.T) {
+	s := newServer(t, false)
+	g := newGrowing()
+	g.write([]byte("content"))
+	s.hook = func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPost {
+			g.end(nil)
+		}
+		return false
+	}
+	p, err := newClient(t, "").Pusher(s.host+"/to:1", PushOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Stream(t.Context(), g); err != nil {
+		t.Error(err)
+	}
+	if s.count("digest=") != 1 || g.readers != 0 {
+		t.Errorf("%d open readers after %q, want one upload", g.readers, s.requests())
 	}
 }
 
