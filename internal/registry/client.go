@@ -260,6 +260,12 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 		return errors.New("more than 10 redirects")
 	}
 	first := via[0].URL
+	if before := via[len(via)-1].Method; req.Method != before && before != http.MethodPost {
+		// net/http sends a GET in place of a PUT (301, 302, 303). Its answer, perhaps "204 No
+		// Content" for the state of an upload, says nothing about the content.
+		return fmt.Errorf("redirect that changes %s to %s, at %s", before, req.Method,
+			via[len(via)-1].URL.Host)
+	}
 	req.Header.Del("Referer") // it may contain a signed address
 	if req.URL.Scheme == "http" && first.Scheme == "https" && !h.lax && !isBlobRequest(via[0]) {
 		return fmt.Errorf("redirect from https to plain http, at %s", req.URL.Host)

@@ -404,6 +404,35 @@ func TestRedirects(t *testing.T) {
 	}
 }
 
+// TestRedirectedUpload checks that a blob or a manifest does not count as sent because a redirect
+// leads to an answer to another request: net/http follows it with a GET.
+func TestRedirectedUpload(t *testing.T) {
+	for _, status := range []int{301, 302, 303, 307} {
+		for _, what := range []string{"/uploads/", "/manifests/"} {
+			s := newServer(t, false)
+			s.hook = func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case r.Method == http.MethodGet:
+					if what == "/uploads/" {
+						w.WriteHeader(http.StatusNoContent) // as for the state of an upload
+					}
+				case r.Method == http.MethodPut && strings.Contains(r.URL.Path, what):
+					http.Redirect(w, r, "/elsewhere"+r.URL.Path, status)
+				default:
+					return false
+				}
+				return true
+			}
+			b := blobs{}
+			err := newClient(t, "").Push(t.Context(), s.host+"/to:1", b, b.image(amd64, 1000),
+				PushOptions{})
+			if err == nil || !strings.Contains(strings.ToLower(err.Error()), "redirect") {
+				t.Errorf("%d for %s: error %v, want one about the redirect", status, what, err)
+			}
+		}
+	}
+}
+
 // TestAskedToWait checks that Retry-After is obeyed when it is short, and an error when it is long.
 func TestAskedToWait(t *testing.T) {
 	for _, tt := range []struct {
