@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/stagedir"
@@ -15,7 +16,17 @@ func toDest(ctx context.Context, env Env, spec Spec, write func(io.Writer) error
 	if spec.Dest == "-" {
 		return write(&interruptible{ctx: ctx, w: env.Stdout})
 	}
-	return atomicfile.Write(spec.Dest, 0o666, write)
+	return atomicfile.Write(spec.Dest, 0o666, func(w io.Writer) error {
+		if f, ok := w.(*os.File); ok && !isRegular(f) {
+			w = &interruptible{ctx: ctx, w: f} // a fifo, or a pipe of /dev/fd
+		}
+		return write(w)
+	})
+}
+
+func isRegular(f *os.File) bool {
+	fi, err := f.Stat()
+	return err == nil && fi.Mode().IsRegular()
 }
 
 // interruptible is a writer whose Write returns when ctx ends, although w may block: the reader of

@@ -5,7 +5,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/layerbuild/layerbuild/internal/event"
+	"golang.org/x/sys/unix"
 )
 
 // TestInterruptible ends the context while the reader of a pipe has stopped. The bytes that the
@@ -40,3 +47,52 @@ func TestInterruptible(t *testing.T) {
 	}
 	r.Close()
 }
+
+// TestFifo ends the context while the reader of a fifo has stopped: a blob that is a file is not
+// copied there by the kernel, which could not be interrupted.
+func TestFifo(t *testing.T) {
+	dir := t.TempDir()
+	blob, fifo := filepath.Join(dir, "blob"), filepath.Join(dir, "fifo")
+	content := strings.Repeat("0123456789abcdef", 20_000) // more than a pipe holds
+	if err := os.WriteFile(blob, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, err := os.Open(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- toDest(ctx, Env{}, Spec{Dest: fifo}, func(w io.Writer) error {
+			return copyBlob(ctx, w, &knownFile{from}, int64(len(content)), make([]byte, 1000),
+				&job{sink: event.Discard})
+		})
+	}()
+	if _, err := reader.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want %v", err, context.Canceled)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("the export waits for the reader")
+	}
+	reader.Close()
+}
+
+// knownFile is a blob whose file is known to have its digest.
+type knownFile struct{ *os.File }
+
+func (k *knownFile) Unchanged() (*os.File, bool) { return k.File, true }
