@@ -64,12 +64,13 @@ type Reader struct {
 }
 
 // Reset makes z read from r, and reads the header of the first member. It returns io.EOF if there
-// is nothing to read.
+// is nothing to read. After an error of Reset, Read returns the same error.
 func (z *Reader) Reset(r io.Reader) error {
 	z.src, z.srcErr, z.err = r, nil, nil
 	z.ip, z.il, z.bits, z.n = 0, 0, 0, 0
 	z.base, z.rp, z.op = 0, 0, 0
-	return z.header()
+	z.err = z.header()
+	return z.err
 }
 
 // Read returns an error after all content before it. An error of the source is returned as it is,

@@ -485,6 +485,28 @@ func TestStreams(t *testing.T) {
 	}
 }
 
+// TestReadAfterReset checks that a Reader without a header returns the error of Reset, and not the
+// content of the stream that it read before.
+func TestReadAfterReset(t *testing.T) {
+	var z Reader
+	if err := z.Reset(bytes.NewReader(standard(t, []byte("earlier")))); err != nil {
+		t.Fatal(err)
+	}
+	stored := member(func(w *bitWriter) {
+		w.bits(1, 8)
+		w.b = append(w.b, 1, 0, 0xfe, 0xff, 'x')
+	}, []byte("x"))
+	bad := append([]byte("no header:"), stored[10:]...)
+	for want, data := range map[error][]byte{ErrHeader: bad, io.EOF: nil} {
+		if err := z.Reset(bytes.NewReader(data)); err != want {
+			t.Errorf("Reset: error %v, want %v", err, want)
+		}
+		if n, err := z.Read(make([]byte, 10)); n != 0 || err != want {
+			t.Errorf("Read = %d, %v, want 0, %v", n, err, want)
+		}
+	}
+}
+
 // compare reads data with this package and with the standard library: both accept it, with the same
 // content, or both return an error.
 func compare(t *testing.T, data []byte, wrap func(io.Reader) io.Reader) {

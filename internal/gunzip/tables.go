@@ -19,8 +19,9 @@ const (
 // indexed by the next bits of the input. An entry for longer codes refers to a subtable, which is
 // indexed by the bits after these.
 //
-//	bits 0-4    the length of the code; in a subtable, without the index bits of the primary table
 //	bits 0-4    the length of the code; in a subtable, less the index bits of the primary table
+//	bits 5-8    the extra bits after the code; for a reference, the index bits of the subtable
+//	bits 12-15  the flags below
 //	bits 16-31  the literal; the least length or distance; for a reference, the first entry
 type entry uint32
 
