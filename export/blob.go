@@ -2,7 +2,6 @@ package export
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -27,7 +26,9 @@ func copyBlob(ctx context.Context, w io.Writer, r io.Reader, size int64, buf []b
 	if blob, ok := r.(fileReader); ok {
 		if to, ok := w.(*os.File); ok {
 			if from, ok := blob.Unchanged(); ok {
-				return copyFile(ctx, to, from, blob, size, j)
+				if ok, err := copyUnread(ctx, to, from, blob, size, j); ok || err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -39,24 +40,47 @@ func copyBlob(ctx context.Context, w io.Writer, r io.Reader, size int64, buf []b
 	return err
 }
 
-// copyFile copies the content of blob, the file from, to the current position of to.
-func copyFile(ctx context.Context, to, from *os.File, blob fileReader, size int64, j *job) error {
-	for left := size; left > 0; {
+// copyUnread copies the content of blob, the file from, to the current position of to. It returns
+// false if the file has changed meanwhile: another build may have stored the same blob again, which
+// unlinks the file. Then both files are where they were before, and the blob must be read.
+func copyUnread(ctx context.Context, to, from *os.File, blob fileReader, size int64,
+	j *job) (ok bool, err error) {
+	start, err := to.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return false, nil // a pipe, for example
+	}
+	n, err := copyFile(ctx, to, from, size, j)
+	if err != nil {
+		return false, err
+	}
+	if _, ok := blob.Unchanged(); ok && n == size {
+		return true, nil
+	}
+	j.advance(int(-n))
+	if _, err := from.Seek(0, io.SeekStart); err != nil {
+		return false, err
+	}
+	if _, err := to.Seek(start, io.SeekStart); err != nil {
+		return false, err
+	}
+	return false, to.Truncate(start)
+}
+
+// copyFile copies size bytes, or fewer if the file from is shorter. It returns their number.
+func copyFile(ctx context.Context, to, from *os.File, size int64, j *job) (n int64, err error) {
+	for n < size {
 		if err := ctx.Err(); err != nil {
-			return err
+			return n, err
 		}
-		n, err := io.CopyN(to, from, min(left, copyPiece))
-		j.advance(int(n))
-		left -= n
+		piece, err := io.CopyN(to, from, min(size-n, copyPiece))
+		j.advance(int(piece))
+		n += piece
 		if err == io.EOF {
-			return fmt.Errorf("it has %d bytes, not %d", size-left, size)
+			break
 		}
 		if err != nil {
-			return err
+			return n, err
 		}
 	}
-	if _, ok := blob.Unchanged(); !ok {
-		return errors.New("it was changed while it was copied")
-	}
-	return nil
+	return n, nil
 }
