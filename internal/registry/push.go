@@ -344,22 +344,9 @@ func (p *Pusher) location(resp *http.Response) (string, error) {
 // upload sends a blob in one request.
 func (p *Pusher) upload(ctx context.Context, src Fetcher, d ocispec.Descriptor,
 	session string) error {
-	u, err := url.Parse(session)
-	if err != nil {
-		return err
-	}
-	q := u.Query()
-	q.Set("digest", d.Digest.String())
-	u.RawQuery = q.Encode()
-	base, err := p.host.base(ctx)
-	if err != nil {
-		return err
-	}
 	var bad atomic.Pointer[error] // an error of the local content
-	resp, err := p.host.do(ctx, call{
-		method: http.MethodPut, url: u.String(), size: d.Size, once: true, wait: p.c.o.Idle * 20,
+	resp, err := p.complete(ctx, session, d, call{size: d.Size,
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
-		scope:  pushScope(p.place.repo), bare: u.Scheme+"://"+u.Host != base,
 		body: func() (io.ReadCloser, error) {
 			r, err := src.Fetch(ctx, d)
 			if err != nil {
@@ -377,6 +364,26 @@ func (p *Pusher) upload(ctx context.Context, src Fetcher, d ocispec.Descriptor,
 	if err != nil {
 		return err
 	}
+	return stored(resp)
+}
+
+// complete sends the request that ends an upload. q has its body, if the blob is sent with it.
+func (p *Pusher) complete(ctx context.Context, session string, d ocispec.Descriptor,
+	q call) (*http.Response, error) {
+	u, err := url.Parse(session)
+	if err != nil {
+		return nil, err
+	}
+	query := u.Query()
+	query.Set("digest", d.Digest.String())
+	u.RawQuery = query.Encode()
+	q.method, q.url, q.wait = http.MethodPut, u.String(), p.c.o.Idle*20
+	return p.toUpload(ctx, q)
+}
+
+// stored closes the answer to the end of an upload. It returns an error if the server has not
+// stored the blob.
+func stored(resp *http.Response) error {
 	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusNoContent {
 		return failure(resp)
 	}

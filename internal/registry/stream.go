@@ -112,7 +112,7 @@ func (p *Pusher) stream(ctx context.Context, g Growing) error {
 	}
 	next, err := p.patch(ctx, g, session)
 	if err == nil {
-		err = p.complete(ctx, g, next)
+		err = p.end(ctx, g, next)
 	}
 	if err != nil {
 		p.abandon(ctx, cmp.Or(next, session))
@@ -123,29 +123,17 @@ func (p *Pusher) stream(ctx context.Context, g Growing) error {
 	return err
 }
 
-// complete ends the upload of a blob whose bytes were sent.
-func (p *Pusher) complete(ctx context.Context, g Growing, session string) error {
+// end ends the upload of a blob whose bytes were sent.
+func (p *Pusher) end(ctx context.Context, g Growing, session string) error {
 	d, err := g.Wait(ctx)
 	if err != nil {
 		return err
 	}
-	u, err := url.Parse(session)
+	resp, err := p.complete(ctx, session, d, call{})
 	if err != nil {
 		return err
 	}
-	q := u.Query()
-	q.Set("digest", d.Digest.String())
-	u.RawQuery = q.Encode()
-	resp, err := p.toUpload(ctx, call{method: http.MethodPut, url: u.String(),
-		wait: p.c.o.Idle * 20})
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusCreated && resp.StatusCode != http.StatusNoContent {
-		return failure(resp)
-	}
-	resp.Body.Close()
-	return nil
+	return stored(resp)
 }
 
 // toUpload sends a request to the URL of an upload, which may be on another server.
