@@ -219,6 +219,11 @@ func (f *fakeImages) Top(context.Context, *image.Image) (snapshot.ID, bool, erro
 	return "", true, nil
 }
 
+func (*fakeImages) Unpack(context.Context, *image.Image,
+	image.UnpackOptions) (snapshot.ID, bool, error) {
+	return "", true, nil
+}
+
 func (f *fakeImages) UnpackAs(context.Context, *image.Image, snapshot.ID,
 	image.UnpackOptions) (bool, error) {
 	return true, nil

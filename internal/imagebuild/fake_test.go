@@ -263,6 +263,11 @@ func (*fakeImages) Top(context.Context, *image.Image) (snapshot.ID, bool, error)
 	return "", true, nil
 }
 
+func (*fakeImages) Unpack(context.Context, *image.Image,
+	image.UnpackOptions) (snapshot.ID, bool, error) {
+	return "", true, nil
+}
+
 func (*fakeImages) UnpackAs(context.Context, *image.Image, snapshot.ID,
 	image.UnpackOptions) (bool, error) {
 	return true, nil

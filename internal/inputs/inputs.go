@@ -25,6 +25,8 @@ import (
 // Images finds and unpacks images. *image.Resolver implements it.
 type Images interface {
 	Resolve(ctx context.Context, ref string, o image.ResolveOptions) (*image.Image, error)
+	Unpack(ctx context.Context, img *image.Image,
+		o image.UnpackOptions) (top snapshot.ID, cached bool, err error)
 	Top(ctx context.Context, img *image.Image) (id snapshot.ID, ok bool, err error)
 	UnpackAs(ctx context.Context, img *image.Image, id snapshot.ID,
 		o image.UnpackOptions) (cached bool, err error)
@@ -266,12 +268,7 @@ func (in *Inputs) unpack(ctx context.Context, ref parser.ImageInput,
 	if err != nil {
 		return Unpacked{}, false, err
 	}
-	o := image.UnpackOptions{ID: id, Sink: in.o.Sink}
-	top, _, err := in.o.Images.Top(ctx, img)
-	if err != nil {
-		return Unpacked{}, false, fmt.Errorf("unpack %s: %w", img.Name, err)
-	}
-	cached, err := in.o.Images.UnpackAs(ctx, img, top, o)
+	top, cached, err := in.o.Images.Unpack(ctx, img, image.UnpackOptions{ID: id, Sink: in.o.Sink})
 	return Unpacked{img, top}, cached, err
 }
 

@@ -42,6 +42,11 @@ func (*movingTag) Top(context.Context, *image.Image) (snapshot.ID, bool, error) 
 	return "", true, nil
 }
 
+func (*movingTag) Unpack(context.Context, *image.Image,
+	image.UnpackOptions) (snapshot.ID, bool, error) {
+	return "", true, nil
+}
+
 func (*movingTag) UnpackAs(context.Context, *image.Image, snapshot.ID,
 	image.UnpackOptions) (bool, error) {
 	return true, nil

@@ -67,6 +67,13 @@ func (f *fakeImages) Top(context.Context, *image.Image) (snapshot.ID, bool, erro
 	return f.top, !f.absent, nil
 }
 
+func (f *fakeImages) Unpack(ctx context.Context, img *image.Image,
+	o image.UnpackOptions) (snapshot.ID, bool, error) {
+	top := f.top
+	cached, err := f.UnpackAs(ctx, img, top, o)
+	return top, cached, err
+}
+
 func (f *fakeImages) UnpackAs(ctx context.Context, img *image.Image, id snapshot.ID,
 	_ image.UnpackOptions) (bool, error) {
 	err := f.ask(ctx, "unpack "+img.Name+" "+img.Platform.Architecture)
