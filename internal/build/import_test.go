@@ -1,7 +1,10 @@
 package build_test
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,6 +108,55 @@ func TestImportThatLies(t *testing.T) {
 			third.want("a step on it", ran, append(tt.ran, "write c 3")...)
 		})
 	}
+}
+
+// TestImportThatCannotBeUnpacked imports a layer that is a valid tar, but has a hard link to a file
+// that does not exist. Only unpacking finds this. A build that needs the files fails with an error
+// that names the cache and tells what to do, and the build without the cache succeeds.
+func TestImportThatCannotBeUnpacked(t *testing.T) {
+	const dockerfile = "FROM scratch\nRUN write a 1\nRUN write b 2\n"
+	dir := filepath.Join(t.TempDir(), "cache")
+	first := newBench(t, "copy")
+	first.real()
+	made, _ := first.must(dockerfile, imagebuild.Options{
+		Cache: imagebuild.CacheOptions{To: places("type=local,dest=" + dir)}})
+	layer := first.manifest(made).Layers[1]
+	forge(t, dir, func(doc *remotecache.Document) {
+		for i, r := range doc.Records {
+			if r.Layer != nil && r.Layer.Descriptor.Digest == layer.Digest {
+				var b bytes.Buffer
+				w := tar.NewWriter(&b)
+				h := &tar.Header{Typeflag: tar.TypeLink, Name: "b", Linkname: "missing"}
+				if err := errors.Join(w.WriteHeader(h), w.Close()); err != nil {
+					t.Fatal(err)
+				}
+				l := doc.Records[i].Layer
+				l.Descriptor = putBlob(dir, ocispec.MediaTypeImageLayer, b.Bytes())
+				l.DiffID = digest.FromBytes(b.Bytes())
+			}
+		}
+	})
+	from, err := remotecache.ParseFrom("type=local,src=" + dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := newBench(t, "copy")
+	second.real()
+	more := dockerfile + "RUN write c 3\n"
+	_, ran, err := second.build(t.Context(), more, imagebuild.Options{
+		Cache: imagebuild.CacheOptions{From: []remotecache.Place{from}}})
+	if err == nil {
+		t.Fatalf("the build succeeded, and ran %q", ran)
+	}
+	for _, want := range []string{"Dockerfile:4", "hard link to \"missing\"", dir, "without --cache-from"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("error %q does not contain %q", err, want)
+		}
+	}
+	third := newBench(t, "copy")
+	third.real()
+	_, ran = third.must(more, imagebuild.Options{})
+	third.want("without the cache", ran, "write a 1", "write b 2", "write c 3")
 }
 
 // forge changes the records of a cache in a layout.

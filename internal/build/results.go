@@ -224,8 +224,8 @@ func (r *results) renew(ctx context.Context, j *job) error {
 	return r.put(ctx, j, rec)
 }
 
-// addLazy adds a lazy snapshot, which is made from the layer of img when it is first needed. after,
-// if it is not nil, is called then. id is the line in the progress; "" is none.
+// addLazy adds a lazy snapshot, which is made from the layer of img when it is first needed. after
+// is called then; it is nil unless img is imported. id is the line in the progress; "" is none.
 func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
 	after func(context.Context) error) {
 	r.lazy.Add(name, func(ctx context.Context) error {
@@ -234,8 +234,13 @@ func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
 		}
 		r.ran.changed.Store(true)
 		err := r.images.UnpackOn(ctx, img, on, name, image.UnpackOptions{ID: id, Sink: r.sink})
-		if err != nil || after == nil {
+		if after == nil {
 			return err
+		}
+		if err != nil {
+			// The layer was checked as far as is possible without its parent. It is too late to
+			// run the step instead: steps after it were found by the key of its result.
+			return fmt.Errorf("%w; build without --cache-from %s", err, img.Name)
 		}
 		return after(ctx)
 	})
@@ -291,7 +296,8 @@ func (r *results) imported(ctx context.Context, cur rootfs, j *job,
 		if ctx.Err() != nil {
 			return stepResult{}, false, context.Cause(ctx)
 		}
-		output{l}.warn(fmt.Sprintf("cannot read the step's result from the cache at %s: %v", f.From.Name, err))
+		output{l}.warn(fmt.Sprintf("cannot read the step's result from the cache at %s: %v",
+			f.From.Name, err))
 	}
 	return stepResult{}, false, nil
 }

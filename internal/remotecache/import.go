@@ -90,6 +90,7 @@ func importFrom(ctx context.Context, artifacts Artifacts, place Place,
 			continue
 		}
 		seen[a.Descriptor.Digest] = true
+		a.Name = place.String() // errors name the place that the user gave, not a tag in it
 		records, err := recordsOf(a)
 		if err != nil {
 			failed(err)
