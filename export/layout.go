@@ -58,13 +58,18 @@ type dockerManifest struct {
 	Layers   []string
 }
 
+// DockerPlatformsError returns the error for an output of type=docker and an image for n platforms,
+// where n is not 1.
+func DockerPlatformsError(n int) error {
+	return fmt.Errorf(
+		"type=docker holds an image for one platform, and this image is for %d; use type=oci", n)
+}
+
 // dockerManifests returns the manifest.json of an image for one platform.
 func dockerManifests(g *graph, tags []reference.Name) ([]byte, error) {
 	images := g.images()
 	if len(images) != 1 {
-		return nil, fmt.Errorf(
-			"type=docker holds an image for one platform, and this image is for %d; use type=oci",
-			len(images))
+		return nil, DockerPlatformsError(len(images))
 	}
 	m := dockerManifest{Config: blobPath(images[0].config), Layers: []string{}}
 	for _, tag := range tags {

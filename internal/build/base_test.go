@@ -143,8 +143,8 @@ func TestSealNeedsBase(t *testing.T) {
 	}
 }
 
-// TestPruneKeepsFirstTime checks that an image without steps gets the same creation time, and so the
-// same digest, after a prune: its base has no snapshot that could keep the record.
+// TestPruneKeepsFirstTime checks that an image without steps gets the same creation time, and so
+// the same digest, after a prune: its base has no snapshot that could keep the record.
 func TestPruneKeepsFirstTime(t *testing.T) {
 	b := newBench(t, "")
 	b.real()

@@ -182,7 +182,8 @@ func (c *copyAction) tell(res executor.Result, out output) {
 	if c.match == nil || c.from.Snapshot != nil || len(c.match.Sockets) == 0 {
 		return
 	}
-	text := fmt.Sprintf("the socket %q is left out: a layer cannot hold sockets", c.match.Sockets[0])
+	text := fmt.Sprintf("the socket %q is left out: a layer cannot hold sockets",
+		c.match.Sockets[0])
 	if n := len(c.match.Sockets) - 1; n > 0 {
 		text = fmt.Sprintf("the socket %q and %d more are left out: a layer cannot hold sockets",
 			c.match.Sockets[0], n)

@@ -59,7 +59,8 @@ func TestOutputs(t *testing.T) {
 			"type=tar,dest=DIR/flat.tar", "type=local,dest=DIR/local"),
 		Image: imagebuild.ImageOptions{Names: []string{"one", "two:1"}, Epoch: &at},
 	}
-	res, ran := b.must("FROM scratch\nRUN write dead text\nRUN write dead other\nRUN write alive 1\n", o)
+	res, ran := b.must("FROM scratch\nRUN write dead text\nRUN write dead other\n"+
+		"RUN write alive 1\n", o)
 	b.want("build", ran, "write dead text", "write dead other", "write alive 1")
 	if want := []string{"docker.io/library/one:latest",
 		"docker.io/library/two:1"}; !slices.Equal(res.Names, want) {
@@ -192,8 +193,10 @@ func TestBaseOfAnImage(t *testing.T) {
 
 // TestRemoteCache exports results and imports them on another machine.
 func TestRemoteCache(t *testing.T) {
-	const dockerfile = "FROM scratch AS tools\nRUN write tool 1\nFROM scratch AS other\nRUN write other 1\n" +
-		"FROM scratch\nCOPY --from=tools /tool /\nRUN write a 1\nRUN nothing\nENV A=1\nCOPY --from=other /other /\n"
+	const dockerfile = "FROM scratch AS tools\nRUN write tool 1\n" +
+		"FROM scratch AS other\nRUN write other 1\n" +
+		"FROM scratch\nCOPY --from=tools /tool /\nRUN write a 1\nRUN nothing\nENV A=1\n" +
+		"COPY --from=other /other /\n"
 	from := func(dir string) []remotecache.Place {
 		p, err := remotecache.ParseFrom("type=local,src=" + dir)
 		if err != nil {
@@ -374,7 +377,8 @@ func TestDeferredCopy(t *testing.T) {
 // step uses the snapshot that was prepared for it.
 func TestNoOpOnOverlay(t *testing.T) {
 	b := newBench(t, "overlay")
-	const dockerfile = "FROM scratch\nRUN write a 1\nRUN nothing\nRUN nothing; nothing\nRUN write b 2\n"
+	const dockerfile = "FROM scratch\nRUN write a 1\nRUN nothing\nRUN nothing; nothing\n" +
+		"RUN write b 2\n"
 	res, ran := b.must(dockerfile, imagebuild.Options{CheckLayers: true})
 	b.want("build", ran, "write a 1", "nothing", "nothing; nothing", "write b 2")
 	if l := b.manifest(res).Layers; len(l) != 4 || l[1].Digest != l[2].Digest {

@@ -119,7 +119,8 @@ func (r *runAction) check() error {
 		return errors.New("RUN --security=insecure is not permitted; add --allow security.insecure")
 	}
 	if r.instr.Network == "host" && r.opts.Network == "none" && !r.opts.HostNetwork {
-		return errors.New("RUN --network=host is not permitted where --network is none; add --allow network.host")
+		return errors.New("RUN --network=host is not permitted where --network is none; " +
+			"add --allow network.host")
 	}
 	return nil
 }

@@ -113,12 +113,12 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 		return nil, fmt.Errorf("image %s: %w", name,
 			&store.BlobError{Digest: bad.Digest,
 				Err:    fmt.Errorf("%w, and the image cannot be fetched again (%v)", bad.Err, err),
-				Remedy: remedy})
+				Remedy: Remedy})
 	case errors.As(knownErr, &bad) && known == nil && !r.replaces(ctx, name, img):
 		return nil, fmt.Errorf("image %s: %w", name,
 			&store.BlobError{Digest: bad.Digest,
 				Err:    fmt.Errorf("%w, and the registry has another image of that name", bad.Err),
-				Remedy: remedy})
+				Remedy: Remedy})
 	case err != nil && knownErr != nil && err.Error() == knownErr.Error():
 		// the store has the index of the registry
 		return nil, err
@@ -128,8 +128,8 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 	return img, nil
 }
 
-// remedy is the advice for an image with a blob that cannot be obtained again.
-const remedy = "build or pull the image again"
+// Remedy is the advice for an image with a blob that cannot be obtained again.
+const Remedy = "build or pull the image again"
 
 // replaces reports whether an image of a registry may replace the damaged image of that name: it
 // must be the same image, or the name must be known only from an earlier answer of the registry.

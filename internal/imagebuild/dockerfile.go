@@ -137,7 +137,8 @@ func warnNoCacheStages(o *Options, stages []parser.Target) {
 			func(t parser.Target) bool { return strings.EqualFold(t.Name, name) })
 		n, err := strconv.Atoi(name)
 		if !there && (err != nil || n < 0 || n >= len(stages)) {
-			warn(o.Sink, fmt.Sprintf("--no-cache-filter %s has no effect: there is no such stage", name))
+			warn(o.Sink, fmt.Sprintf("--no-cache-filter %s has no effect: there is no such stage",
+				name))
 		}
 	}
 }

@@ -16,8 +16,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-const remedy = "build or pull the image again"
-
 // Repair returns a function for store.Repair, which puts a missing or damaged blob into the store
 // again: it seals a layer again from its snapshot, or downloads the blob. If it can do neither, it
 // returns a *store.BlobError with the remedy.
@@ -39,7 +37,7 @@ func Repair(s *state.State, images *image.Resolver) func(context.Context, ocispe
 		if err := errors.Join(unsealed, missing); err != nil {
 			reason = fmt.Errorf("%w, and cannot be made or fetched again (%v)", why.Err, err)
 		}
-		return &store.BlobError{Digest: d.Digest, Err: reason, Remedy: remedy}
+		return &store.BlobError{Digest: d.Digest, Err: reason, Remedy: image.Remedy}
 	}
 }
 

@@ -108,9 +108,7 @@ func (o *Options) checkOutput(spec export.Spec) error {
 		return errors.New("registry.insecure has no effect without push=true")
 	}
 	if spec.Type == export.TypeDocker && len(o.Platforms) > 1 {
-		return fmt.Errorf(
-			"type=docker holds an image for one platform, and this image is for %d; use type=oci",
-			len(o.Platforms))
+		return export.DockerPlatformsError(len(o.Platforms))
 	}
 	if spec.Flat() {
 		return nil

@@ -582,8 +582,10 @@ func TestWriteBase(t *testing.T) {
 	// a layer from --cache-from is in an image of its own
 	cached := &layers.Layer{Base: base, Descriptor: d, DiffID: diffID, Text: "RUN cached"}
 	of := &layers.Layer{Base: base, Descriptor: ocidoc.DockerDescriptor(d), DiffID: diffID}
-	w, exporters := b.writer(Options{Specs: b.specs("type=oci,dest=a",
-		"type=oci,dest=b,compression=zstd", "type=oci,dest=c,compression=zstd,force-compression=true",
+	w, exporters := b.writer(Options{Specs: b.specs(
+		"type=oci,dest=a",
+		"type=oci,dest=b,compression=zstd",
+		"type=oci,dest=c,compression=zstd,force-compression=true",
 		"type=oci,dest=d,compression=gzip,force-compression=true",
 		"type=oci,dest=e,compression=uncompressed,force-compression=true")})
 	b.write(w, built(amd64, of, own, cached))

@@ -119,8 +119,8 @@ func TestImportPlaces(t *testing.T) {
 	at := time.Unix(5, 0).UTC()
 	one := Record{Key: "k", Created: at, Layer: &Layer{DiffID: "sha256:1"}}
 	two := Record{Key: "k", Created: at, Layer: &Layer{DiffID: "sha256:2"}}
-	inline := `{"os":"linux","` + Field + `":{"records":[{"key":"k","created":"1970-01-01T00:00:05Z",` +
-		`"layer":{"descriptor":{"mediaType":"","digest":"","size":0},"diffID":"sha256:1","sealed":""}}]}}`
+	inline := `{"os":"linux","` + Field + `":{"records":[{"key":"k",` +
+		`"created":"1970-01-01T00:00:05Z","layer":{"descriptor":{"mediaType":"","digest":"","size":0},"diffID":"sha256:1","sealed":""}}]}}`
 	for _, tt := range []struct {
 		name, from string
 		found      map[string]*image.Artifact
