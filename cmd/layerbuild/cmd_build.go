@@ -791,6 +791,9 @@ func (f *buildFlags) output(o *imagebuild.Options, e *env) error {
 			// the wrapping error repeats "output" and s
 			return badValue("output", s, errors.Unwrap(err))
 		}
+		if fd, ok := hostfile.Descriptor(spec.Dest); ok && fd == int(e.stdout.Fd()) {
+			spec.Dest = "-" // such as /dev/stdout: -q must not write the image ID to it, too
+		}
 		for _, name := range spec.Names {
 			if err := checkNewName(name); err != nil {
 				return badValue("output", s, fmt.Errorf("name %q: %w", name, err))
