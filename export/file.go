@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/stagedir"
+	"golang.org/x/sys/unix"
 )
 
 // toDest writes to spec's destination, a file or the standard output. A file is written completely
@@ -16,12 +19,37 @@ func toDest(ctx context.Context, env Env, spec Spec, write func(io.Writer) error
 	if spec.Dest == "-" {
 		return write(&interruptible{ctx: ctx, w: env.Stdout})
 	}
+	// Lstat: a pipe that is named /dev/fd/3 may belong to another user, and is open already.
+	if fi, err := os.Lstat(spec.Dest); err == nil && fi.Mode()&fs.ModeNamedPipe != 0 {
+		f, err := openFifo(ctx, spec.Dest)
+		if err != nil {
+			return err
+		}
+		return errors.Join(write(&interruptible{ctx: ctx, w: f}), f.Close())
+	}
 	return atomicfile.Write(spec.Dest, 0o666, func(w io.Writer) error {
 		if f, ok := w.(*os.File); ok && !isRegular(f) {
-			w = &interruptible{ctx: ctx, w: f} // a fifo, or a pipe of /dev/fd
+			w = &interruptible{ctx: ctx, w: f} // such as a pipe of /dev/fd
 		}
 		return write(w)
 	})
+}
+
+// openFifo opens a fifo for writing when a process has opened it for reading, or returns an error
+// when ctx ends before. Nothing could interrupt an open(2) that waits for the reader.
+func openFifo(ctx context.Context, name string) (*os.File, error) {
+	const pause = 20 * time.Millisecond
+	for {
+		f, err := os.OpenFile(name, os.O_WRONLY|unix.O_NONBLOCK, 0)
+		if !errors.Is(err, unix.ENXIO) {
+			return f, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(pause):
+		}
+	}
 }
 
 func isRegular(f *os.File) bool {

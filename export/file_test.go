@@ -92,6 +92,45 @@ func TestFifo(t *testing.T) {
 	reader.Close()
 }
 
+// TestFifoWithoutReader ends the context while no process has opened the fifo, and then writes to a
+// fifo whose reader comes late.
+func TestFifoWithoutReader(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	export := func(ctx context.Context) <-chan error {
+		done := make(chan error, 1)
+		go func() {
+			done <- toDest(ctx, Env{}, Spec{Dest: fifo}, func(w io.Writer) error {
+				_, err := io.WriteString(w, strings.Repeat("text", 50_000)) // more than a pipe
+				return err
+			})
+		}()
+		return done
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := export(ctx)
+	time.AfterFunc(50*time.Millisecond, cancel)
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want %v", err, context.Canceled)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("the export waits for a reader")
+	}
+	done = export(t.Context())
+	time.Sleep(50 * time.Millisecond)
+	got, err := os.ReadFile(fifo)
+	if err != nil || len(got) != 200_000 {
+		t.Errorf("the reader gets %d bytes, %v, want 200,000", len(got), err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // knownFile is a blob whose file is known to have its digest.
 type knownFile struct{ *os.File }
 
