@@ -23,8 +23,9 @@ const (
 	exitGate      = 3   // analyze: the gate failed
 	exitInterrupt = 130 // SIGINT, SIGTERM or SIGHUP ended it
 
-	// Statuses of the run verb, as in docker run. Its other statuses are the command's. the command
-	// line is wrong or layerbuild failed; the command was not run, or its status is not known
+	// exitRunFailed is the status of the run verb, as in docker run, if the command line is wrong
+	// or layerbuild failed: the command was not run, or its status is not known. The other statuses
+	// of run are the command's.
 	exitRunFailed = 125
 )
 
