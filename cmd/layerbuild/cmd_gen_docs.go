@@ -10,18 +10,31 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/spf13/pflag"
 )
 
-// docsVerb is the name of a verb for packagers, which no help shows. It is unlikely to be the name
-// of a directory: 'layerbuild docs' builds the directory docs.
-const docsVerb = "gen-docs"
+// docsVerb is the verb for packagers. Its name is unlikely to be that of a directory:
+// 'layerbuild docs' builds the directory docs.
+func docsVerb() verb {
+	return verb{
+		name: "gen-docs", args: "man DIR|completion SHELL", stateless: true, hidden: true,
+		summary: "write man pages, or a completion for a shell",
+		notes:   "SHELL is bash, zsh or fish. The completion is written to standard output.",
+		examples: []example{
+			{"layerbuild gen-docs man man1", "write the man pages to the directory man1"},
+			{"layerbuild gen-docs completion bash", "print the completion for bash"},
+		},
+		flags: func(*pflag.FlagSet) prepareFunc { return prepareDocs },
+	}
+}
 
 // prepareDocs checks the arguments of gen-docs.
-func prepareDocs(e *env, all []verb, args []string) (runFunc, error) {
-	usage := errors.New("gen-docs: 'man DIR' or 'completion bash|zsh|fish' is expected")
+func prepareDocs(e *env, args []string) (runFunc, error) {
+	usage := errors.New("'man DIR' or 'completion bash|zsh|fish' is expected")
 	if len(args) != 2 {
 		return nil, usage
 	}
+	all := visible(verbs())
 	switch args[0] {
 	case "man":
 		date, err := manDate(e)

@@ -19,6 +19,7 @@ type completion int
 const (
 	completeNothing completion = iota
 	completeWords              // a fixed set of values
+	completeVerbs
 	completeFiles
 	completeDirs
 	completeImages
@@ -47,6 +48,8 @@ func completionsOf(all []verb) []verbCompletion {
 		switch name, rest, _ := strings.Cut(v.args, "|"); {
 		case v.args == "CONTEXT":
 			c.arguments = completeDirs
+		case v.args == "[VERB]":
+			c.arguments = completeVerbs
 		case name == "IMAGE" && rest != "":
 			c.arguments = completeImagesOrFiles
 		case strings.HasPrefix(name, "IMAGE"):
@@ -85,7 +88,8 @@ func (f flagInfo) isList() bool { return strings.HasSuffix(f.placeholder, ",…"
 func (f flagInfo) takesWord() bool { return f.placeholder != "" && !f.optional }
 
 // bashActions are the values of the variable action in the script for bash.
-var bashActions = [...]string{"nothing", "words", "files", "dirs", "images", "images files"}
+var bashActions = [...]string{"nothing", "words", "verbs", "files", "dirs", "images",
+	"images files"}
 
 // bashCompletion returns the script for bash. It does not need the package bash-completion.
 func bashCompletion(all []verbCompletion) string {
@@ -97,7 +101,6 @@ func bashCompletion(all []verbCompletion) string {
 _layerbuild_verb() {
 	first=
 	case $1 in
-	help) action=words values=$_layerbuild_verbs ;;
 `)
 	for _, v := range all {
 		var flags []string
@@ -214,6 +217,7 @@ _layerbuild() {
 	fi
 	local IFS=$'\n'
 	case " $action " in *' words '*) candidates+=($(IFS=$' \t\n' compgen -W "$values" -- "$value")) ;; esac
+	case " $action " in *' verbs '*) candidates+=($(IFS=$' \t\n' compgen -W "$_layerbuild_verbs" -- "$value")) ;; esac
 	case " $action " in *' images '*) candidates+=($(compgen -W "$(_layerbuild_images)" -- "$value")) ;; esac
 	case " $action " in *' files '*) candidates+=($(compgen -f -- "$value")) ;; esac
 	case " $action " in *' dirs '*) candidates+=($(compgen -d -- "$value")) ;; esac
@@ -238,15 +242,12 @@ func verbNames(all []verbCompletion) string {
 	for _, v := range all {
 		names = append(names, v.name)
 	}
-	for _, v := range otherVerbs {
-		names = append(names, v.name)
-	}
 	return strings.Join(names, " ")
 }
 
 // zshActions are the actions of _arguments for zsh.
-var zshActions = [...]string{" ", "", "_files", "_files -/", "_layerbuild_images",
-	"_layerbuild_images_or_files"}
+var zshActions = [...]string{" ", "", "_layerbuild_verbs", "_files", "_files -/",
+	"_layerbuild_images", "_layerbuild_images_or_files"}
 
 // zshCompletion returns the script for zsh.
 func zshCompletion(all []verbCompletion) string {
@@ -259,6 +260,10 @@ _layerbuild_images() {
 	names=(${${(f)"$(layerbuild images 2>/dev/null)"}%% *})
 	names=(${names:#(NAME|<none>)})
 	compadd -a names
+}
+
+_layerbuild_verbs() {
+	_describe -t verbs verb verbs # the variable of _layerbuild
 }
 
 _layerbuild_images_or_files() {
@@ -291,9 +296,6 @@ _layerbuild_images_or_files() {
 	for _, v := range all {
 		b.WriteString("\t\t" + zshQuote(v.name+":"+v.summary) + "\n")
 	}
-	for _, v := range otherVerbs {
-		b.WriteString("\t\t" + zshQuote(v.name+":"+v.summary) + "\n")
-	}
 	b.WriteString(`	)
 	local verb=build
 	integer i=2
@@ -305,17 +307,13 @@ _layerbuild_images_or_files() {
 		esac
 	done
 	if ((i == CURRENT)) && [[ $words[i] != -* ]]; then
-		_describe -t verbs verb verbs
+		_layerbuild_verbs
 	elif ((i < CURRENT && ${verbs[(I)$words[i]:*]})); then
 		verb=$words[i]
 		words[i]=()
 		((CURRENT--))
 	fi
-	if [[ $verb == help ]]; then
-		_describe -t verbs verb verbs
-	elif [[ $verb != version ]]; then
-		_layerbuild_verb_$verb
-	fi
+	_layerbuild_verb_$verb
 }
 
 if [[ $funcstack[1] == _layerbuild ]]; then
@@ -371,7 +369,8 @@ func zshQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`)
 
 // fishActions are the arguments of complete for fish. Without -F there are no files.
 var fishActions = [...]string{
-	" -f", " -f", " -F", " -f -a '(__fish_complete_directories)'", " -f -a '(__layerbuild_images)'",
+	" -f", " -f", " -f", " -F", " -f -a '(__fish_complete_directories)'",
+	" -f -a '(__layerbuild_images)'",
 	" -F -a '(__layerbuild_images)'",
 }
 
@@ -415,13 +414,15 @@ complete -c layerbuild -f
 	}
 	for _, v := range all {
 		line("", " -a "+v.name+" -d "+fishQuote(v.summary))
-		line("help", " -a "+v.name+" -d "+fishQuote(v.summary))
-	}
-	for _, v := range otherVerbs {
-		line("", " -a "+v.name+" -d "+fishQuote(v.summary))
 	}
 	for _, v := range all {
-		if v.arguments != completeNothing {
+		switch v.arguments {
+		case completeNothing:
+		case completeVerbs:
+			for _, word := range all {
+				line(v.name, " -a "+word.name+" -d "+fishQuote(word.summary))
+			}
+		default:
 			line(v.name, fishActions[v.arguments])
 		}
 		for _, f := range v.flags {

@@ -27,7 +27,7 @@ type flagInfo struct {
 // groupKey is the annotation of a flag for its group.
 const groupKey = "group"
 
-// The headings of flags without a group, and of the flags that all verbs have.
+// The headings of flags without a group, and of the flags that all verbs have that use the state.
 const (
 	noGroup      = "Flags"
 	groupOfState = "Flags of all verbs, also allowed before the verb"
@@ -107,8 +107,8 @@ type flagGroup struct {
 	flags   []flagInfo
 }
 
-// flagsOf returns the visible flags of a verb, in the order of their definition. The group of the
-// flags that all verbs have comes last.
+// flagsOf returns the visible flags of a verb, in the order of their definition. The group
+// groupOfState comes last.
 func flagsOf(v verb) []flagGroup {
 	fs := newFlagSet(v)
 	v.flags(fs)
@@ -131,5 +131,8 @@ func flagsOf(v verb) []flagGroup {
 		}
 		groups = append(groups, flagGroup{info.group, []flagInfo{info}})
 	})
+	if len(common.flags) == 0 {
+		return groups
+	}
 	return append(groups, common)
 }

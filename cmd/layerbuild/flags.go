@@ -17,7 +17,11 @@ func newFlagSet(v verb) *pflag.FlagSet {
 	fs.SetOutput(io.Discard)
 	fs.SortFlags = false
 	fs.SetInterspersed(v.name != "run")
-	group(fs, groupOfState, func(fs *pflag.FlagSet) {
+	heading := groupOfState
+	if v.stateless {
+		heading = noGroup
+	}
+	group(fs, heading, func(fs *pflag.FlagSet) {
 		fs.Var(helpFlag{}, "help", "print the long help; -h prints the short one")
 		fs.Lookup("help").NoOptDefVal = "true"
 	})

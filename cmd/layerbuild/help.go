@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -54,41 +53,6 @@ func exitTable(verb string) string {
 	return b.String()
 }
 
-// prepareVersion checks the arguments of version.
-func prepareVersion(e *env, args []string) (runFunc, error) {
-	switch {
-	case len(args) == 0:
-		return func(context.Context) error { return printVersion(e.stdout) }, nil
-	case len(args) == 1 && (args[0] == "--help" || args[0] == "-h"):
-		return func(context.Context) error {
-			_, err := fmt.Fprint(e.stdout,
-				"layerbuild version: print the version\n\nUsage: layerbuild version\n")
-			return err
-		}, nil
-	}
-	return nil, fmt.Errorf("version: %w", noArgs(args))
-}
-
-// prepareHelp checks the arguments of help.
-func prepareHelp(e *env, all []verb, args []string) (runFunc, error) {
-	if len(args) > 1 {
-		return nil, fmt.Errorf("help explains one verb, not %d: %s", len(args),
-			strings.Join(args, " "))
-	}
-	if len(args) == 0 || args[0] == "help" {
-		return func(context.Context) error { return help(e.stdout, all) }, nil
-	}
-	if args[0] == "version" {
-		return prepareVersion(e, []string{"--help"})
-	}
-	for _, v := range all {
-		if v.name == args[0] {
-			return func(context.Context) error { return longHelp(e.stdout, v) }, nil
-		}
-	}
-	return nil, unknownVerb(all, args[0])
-}
-
 // overview is the text of 'layerbuild help' above the verbs.
 const overview = "layerbuild builds OCI images from Dockerfiles, without a daemon, as root or not."
 
@@ -97,12 +61,6 @@ var overviewExamples = [...]example{
 	{"layerbuild -t app .", "build ./Dockerfile and name the image app"},
 	{"layerbuild -t app -o type=oci,dest=app.tar .", "write the image as an OCI archive too"},
 	{"layerbuild run app", "run the command of the image"},
-}
-
-// otherVerbs are verbs without an entry in verbs.
-var otherVerbs = [...]struct{ name, summary string }{
-	{"help", "explain a verb and its flags: layerbuild help VERB"},
-	{"version", "print the version"},
 }
 
 // identifierText explains the ways to name an image on the command line.
@@ -127,10 +85,7 @@ const manualText = "'layerbuild help VERB' explains a verb. 'layerbuild VERB -h'
 func help(w io.Writer, all []verb) error {
 	b := new(strings.Builder)
 	b.WriteString(overview + "\n\nUsage: layerbuild [VERB] [flags] [arguments]\n\nVerbs:\n")
-	for _, v := range all {
-		fmt.Fprintf(b, "  %-12s %s\n", v.name, v.summary)
-	}
-	for _, v := range otherVerbs {
+	for _, v := range visible(all) {
 		fmt.Fprintf(b, "  %-12s %s\n", v.name, v.summary)
 	}
 	b.WriteByte('\n')
@@ -183,16 +138,18 @@ func longHelp(w io.Writer, v verb) error {
 	b := new(strings.Builder)
 	groups := flagsOf(v)
 	writeFlags(b, v, groups)
-	b.WriteString("Details:\n")
+	details := new(strings.Builder)
 	for _, g := range groups {
 		for _, f := range g.flags {
 			if f.details != "" {
-				fmt.Fprintf(b, "  --%s\n", f.name)
-				wrap(b, f.details, 6)
+				fmt.Fprintf(details, "  --%s\n", f.name)
+				wrap(details, f.details, 6)
 			}
 		}
 	}
-	b.WriteByte('\n')
+	if details.Len() > 0 {
+		b.WriteString("Details:\n" + details.String() + "\n")
+	}
 	paragraphs(b, v.notes)
 	if v.namesImages() {
 		paragraphs(b, v.imageText())
@@ -308,9 +265,4 @@ func wrap(b *strings.Builder, text string, indent int) {
 		column += n
 	}
 	b.WriteByte('\n')
-}
-
-func printVersion(w io.Writer) error {
-	_, err := fmt.Fprintf(w, "layerbuild %s\n", version)
-	return err
 }

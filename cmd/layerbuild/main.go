@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -29,9 +30,6 @@ const (
 	exitRunFailed = 125
 )
 
-// version is set by the linker.
-var version = "devel"
-
 // verb is a verb of the command line.
 type verb struct {
 	name     string
@@ -41,6 +39,11 @@ type verb struct {
 	examples []example
 	// common has the names of the flags that the short help shows; nil: all.
 	common []string
+	// stateless is true for a verb that does not use the state: it has no --root and --driver, and
+	// needs no namespaces.
+	stateless bool
+	// hidden is true for a verb that no help, man page or completion lists.
+	hidden bool
 	// flags defines the verb's flags and returns the function that checks the command line.
 	flags func(fs *pflag.FlagSet) prepareFunc
 }
@@ -69,8 +72,13 @@ func verbs() []verb {
 	return []verb{
 		buildVerb(), runVerb(), imagesVerb(), historyVerb(), inspectVerb(), tagVerb(), removeVerb(),
 		pullVerb(), pushVerb(), pruneVerb(), infoVerb(),
-		analyzeVerb(), diffVerb(), pruneImageVerb(),
+		analyzeVerb(), diffVerb(), pruneImageVerb(), helpVerb(), versionVerb(), docsVerb(),
 	}
+}
+
+// visible returns the verbs that are not hidden.
+func visible(all []verb) []verb {
+	return slices.DeleteFunc(slices.Clone(all), func(v verb) bool { return v.hidden })
 }
 
 func main() {
@@ -94,59 +102,58 @@ func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code)
 
 // run runs the command line and returns the exit status.
 func run(e *env, args []string) int {
-	do, v, err := understand(e, args)
+	c, err := parseCommand(e, args)
 	if err != nil {
-		return report(e, v, usageError{err})
+		return report(e, c.verb, usageError{err})
 	}
-	if v != "" {
+	if c.usesState {
 		// Every verb runs in the same namespaces as builds: without root, the files of the state
 		// belong to ids of a user namespace.
 		if err := ns.Enter(ns.Options{}); err != nil {
-			return report(e, v, err)
+			return report(e, c.verb, err)
 		}
 	}
 	var ctx context.Context
-	ctx, e.interrupts = catch(context.Background(), forCommands(v)...)
-	err = do(ctx)
+	ctx, e.interrupts = catch(context.Background(), forCommands(c.verb)...)
+	err = c.run(ctx)
 	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		fmt.Fprintln(e.stderr, "layerbuild: interrupted")
 		return exitInterrupt
 	}
-	return report(e, v, err)
+	return report(e, c.verb, err)
 }
 
-// understand parses a command line, and checks it as far as possible without side effects. It
-// returns the name of the verb, or "" for help, version and gen-docs, which do not use the state.
-// An error is a mistake in the command line.
-func understand(e *env, args []string) (runFunc, string, error) {
-	all := verbs()
-	v, args, err := findVerb(all, args)
+// command is a command line that has been parsed and checked.
+type command struct {
+	verb      string
+	usesState bool
+	run       runFunc
+}
+
+// parseCommand parses a command line, and checks it as far as possible without side effects. An
+// error is a mistake in the command line; the command then has only the verb, or "" if that is the
+// mistake.
+func parseCommand(e *env, args []string) (command, error) {
+	v, args, err := findVerb(verbs(), args)
 	if err != nil {
-		return nil, "", err
+		return command{}, err
 	}
-	switch v.name {
-	case "help":
-		do, err := prepareHelp(e, all, args)
-		return do, "", err
-	case "version":
-		do, err := prepareVersion(e, args)
-		return do, "", err
-	case docsVerb:
-		do, err := prepareDocs(e, all, args)
-		return do, "", err
-	}
+	c := command{verb: v.name}
 	fs := newFlagSet(v)
 	prepare := v.flags(fs)
 	switch err := fs.Parse(args); {
 	case errors.Is(err, pflag.ErrHelp):
-		return func(context.Context) error { return shortHelp(e.stdout, v) }, "", nil
+		c.run = func(context.Context) error { return shortHelp(e.stdout, v) }
+		return c, nil
 	case errors.Is(err, errLongHelp):
-		return func(context.Context) error { return longHelp(e.stdout, v) }, "", nil
+		c.run = func(context.Context) error { return longHelp(e.stdout, v) }
+		return c, nil
 	case err != nil:
-		return nil, v.name, flagError(fs, err)
+		return c, flagError(fs, err)
 	}
-	do, err := prepare(e, fs.Args())
-	return do, v.name, err
+	c.usesState = !v.stateless
+	c.run, err = prepare(e, fs.Args())
+	return c, err
 }
 
 // report prints the error that ended a verb and returns the exit status. For run, the statuses 1

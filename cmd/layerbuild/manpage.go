@@ -34,9 +34,6 @@ func commandPage(all []verb, date string) manPage {
 	for _, v := range all {
 		r.item(bold("layerbuild-"+v.name)+"(1)", v.summary)
 	}
-	for _, v := range otherVerbs {
-		r.item(bold(v.name), v.summary)
-	}
 	r.section("NAMES OF IMAGES")
 	r.paragraphs(identifierText + "\n\n" + pathText)
 	r.exitStatus("")

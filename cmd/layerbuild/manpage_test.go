@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"maps"
 	"os"
 	"os/exec"
@@ -16,7 +15,8 @@ import (
 // Each verb has a man page with all of its flags, and mandoc and groff find no faults in the pages.
 func TestManPages(t *testing.T) {
 	dir := t.TempDir()
-	pages := manPages(verbs(), "2026-01-31")
+	all := visible(verbs())
+	pages := manPages(all, "2026-01-31")
 	if err := writeManPages(dir, pages); err != nil {
 		t.Fatal(err)
 	}
@@ -37,11 +37,11 @@ func TestManPages(t *testing.T) {
 			}
 		}
 	}
-	if len(byName) != len(verbs())+2 || byName["layerbuild.1"] == "" ||
+	if len(byName) != len(all)+2 || byName["layerbuild.1"] == "" ||
 		byName["layerbuild.5"] == "" {
 		t.Errorf("there are the pages %q", slices.Sorted(maps.Keys(byName)))
 	}
-	for _, v := range verbs() {
+	for _, v := range all {
 		page := byName["layerbuild-"+v.name+".1"]
 		forEachFlag(v, func(f *pflag.Flag) {
 			if !strings.Contains(page, roffText("--"+f.Name)) {
@@ -95,7 +95,7 @@ func TestRoffText(t *testing.T) {
 func TestGenDocs(t *testing.T) {
 	for _, args := range [][]string{nil, {"man"}, {"man", "a", "b"}, {"completion"},
 		{"completion", "csh"}, {"html", "dir"}} {
-		if got := try(t, nil, append([]string{docsVerb}, args...)...); got.status != exitUsage {
+		if got := try(t, nil, append([]string{"gen-docs"}, args...)...); got.status != exitUsage {
 			t.Errorf("gen-docs %q: status %d, %v, want an error", args, got.status, got.err)
 		}
 	}
@@ -103,20 +103,16 @@ func TestGenDocs(t *testing.T) {
 	e := &env{getenv: func(name string) string {
 		return map[string]string{epochArg: "86400"}[name]
 	}}
-	do, verb, err := understand(e, []string{docsVerb, "man", dir})
-	if err != nil || verb != "" {
-		t.Fatalf("gen-docs man: verb %q, %v", verb, err)
+	c, err := parseCommand(e, []string{"gen-docs", "man", dir})
+	if err != nil || c.usesState {
+		t.Fatalf("gen-docs man: uses the state: %t, %v", c.usesState, err)
 	}
-	if err := do(t.Context()); err != nil {
+	if err := c.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	page, err := os.ReadFile(filepath.Join(dir, "layerbuild-build.1"))
 	if first, _, _ := strings.Cut(string(page), "\n"); err != nil ||
 		!strings.Contains(first, `"1970-01-02"`) {
 		t.Errorf("the title is %s, %v, want the date of %s", first, err, epochArg)
-	}
-	var top bytes.Buffer
-	if err := help(&top, verbs()); err != nil || strings.Contains(top.String(), docsVerb) {
-		t.Errorf("help shows %s (%v)", docsVerb, err)
 	}
 }

@@ -26,29 +26,29 @@ var others = map[string]string{
 	"dive": "see 'layerbuild analyze'",
 }
 
-// findVerb returns the verb of a command line, and the other words. --root and --driver, which all
-// verbs have, may come before the verb. The default verb is build.
+// findVerb returns the verb of a command line, and the other words. --root and --driver may come
+// before the verb; they are dropped for verbs that do not have them. The default verb is build.
 func findVerb(all []verb, args []string) (verb, []string, error) {
 	before := stateFlagsBefore(args)
-	if before == len(args) {
-		if before == 0 {
-			return verb{name: "help"}, nil, nil
-		}
+	if before == len(args) && before > 0 {
 		return all[0], args, nil
 	}
-	word := args[before]
-	rest := slices.Concat(args[:before], args[before+1:])
+	word, rest := "help", args[before:]
+	if len(rest) > 0 {
+		word, rest = rest[0], rest[1:]
+	}
 	switch word {
-	case "help", "-h", "--help":
-		return verb{name: "help"}, args[before+1:], nil
-	case "version", "--version":
-		return verb{name: "version"}, args[before+1:], nil
-	case docsVerb:
-		return verb{name: docsVerb}, args[before+1:], nil
+	case "-h", "--help":
+		word = "help"
+	case "--version":
+		word = "version"
 	}
 	for _, v := range all {
-		if v.name == word {
+		switch {
+		case v.name == word && v.stateless:
 			return v, rest, nil
+		case v.name == word:
+			return v, slices.Concat(args[:before], rest), nil
 		}
 	}
 	if !strings.HasPrefix(word, "-") && !mayBeContext(word) {
@@ -75,7 +75,7 @@ func stateFlagsBefore(args []string) int {
 	return n
 }
 
-// isStateFlag reports whether a flag is one that all verbs have.
+// isStateFlag reports whether a flag is one that all verbs have that use the state.
 func isStateFlag(name string) bool { return name == "root" || name == "driver" }
 
 // mayBeContext reports whether a word without a verb before it can be the context of a build.
@@ -89,8 +89,8 @@ func mayBeContext(word string) bool {
 
 // unknownVerb returns an error for a word that is not a verb, with a hint or the list of verbs.
 func unknownVerb(all []verb, word string) error {
-	names := []string{"help", "version"}
-	for _, v := range all {
+	var names []string
+	for _, v := range visible(all) {
 		names = append(names, v.name)
 	}
 	if hint := others[word]; hint != "" {
