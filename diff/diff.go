@@ -51,8 +51,8 @@ type External struct {
 	Mode  func(mode uint32, dir bool) uint32
 }
 
-// ErrExternal is returned when a layer cannot be written with an External: a file has changed, or
-// its state after a copy is not known without copying it.
+// ErrExternal is returned when a layer cannot be written with an External: a file has changed or
+// cannot be read, or its state after a copy is not known without copying it.
 var ErrExternal = errors.New("the layer cannot be written from the source's files")
 
 // Options are the options for writing a layer. The zero value writes gzip.

@@ -2,6 +2,7 @@ package diff
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -56,10 +57,19 @@ func (w *walker) writeExternal() error {
 			err = g.entry(name, e)
 		}
 		if err != nil {
-			return err
+			return g.external(err)
 		}
 	}
 	return nil
+}
+
+// external turns an error of reading the External's files into an ErrExternal. It returns errors of
+// the stream and of the context unchanged.
+func (g *externalWriter) external(err error) error {
+	if g.out.failed || g.ctx.Err() != nil || errors.Is(err, ErrExternal) {
+		return err
+	}
+	return fmt.Errorf("%w: %q: %w", ErrExternal, g.path, err)
 }
 
 // comparePaths compares paths in the order of a walk, in which the contents of a directory come

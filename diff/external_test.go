@@ -90,9 +90,37 @@ func TestExternalChanged(t *testing.T) {
 			var b bytes.Buffer
 			_, err = Write(t.Context(), io.Writer(&b),
 				Tree{Dir: t.TempDir(), External: g}, Options{})
-			if tt.fine && err != nil || !tt.fine && err == nil {
-				t.Errorf("error %v, want one: %v", err, !tt.fine)
+			if tt.fine && err != nil || !tt.fine && !errors.Is(err, ErrExternal) {
+				t.Errorf("error %v, want ErrExternal: %v", err, !tt.fine)
 			}
 		})
 	}
 }
+
+// TestExternalStream checks that an error of the stream to which a layer is written is not an
+// ErrExternal, which is about the files.
+func TestExternalStream(t *testing.T) {
+	src := t.TempDir()
+	if err := os.WriteFile(src+"/f", make([]byte, 2*chunkSize), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	g := &External{
+		Dir: dir, Entries: []fileentry.Entry{seenEntry(t, src, "f")},
+		Owner: func(uid, gid uint32) (uint32, uint32) { return uid, gid },
+		Mode:  func(mode uint32, _ bool) uint32 { return mode },
+	}
+	_, err = Write(t.Context(), full{}, Tree{Dir: t.TempDir(), External: g}, Options{})
+	if !errors.Is(err, unix.ENOSPC) || errors.Is(err, ErrExternal) {
+		t.Errorf("error %v, want ENOSPC", err)
+	}
+}
+
+// full is a full disk.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, unix.ENOSPC }

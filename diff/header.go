@@ -22,11 +22,12 @@ type tarWriter struct {
 	n     int    // number of bytes in it
 	size  int64  // bytes in chunks that were flushed
 	// flush consumes a full chunk, or the last one, and returns the next chunk to fill.
-	flush func(full []byte) (next []byte, err error)
-	pax   []byte
-	paxed [100]byte
-	count int
-	table func(Entry)
+	flush  func(full []byte) (next []byte, err error)
+	failed bool // flush has returned an error
+	pax    []byte
+	paxed  [100]byte
+	count  int
+	table  func(Entry)
 }
 
 // header describes an entry to write.
@@ -49,6 +50,7 @@ func (t *tarWriter) space() ([]byte, error) {
 		t.size += int64(t.n)
 		next, err := t.flush(t.chunk)
 		if err != nil {
+			t.failed = true
 			return nil, err
 		}
 		t.chunk, t.n = next, 0

@@ -68,14 +68,12 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAct
 		e.layers.Directories.BeginDirectory(id, active.Changes(), dir)
 		return stepResult{}, false, nil
 	}
-	l, err := e.layers.Directories.SealDirectory(ctx, active.Changes(), dir)
-	if err != nil {
-		// If there is an error for the user, the following copy returns it.
-		if ctx.Err() != nil {
-			err = context.Cause(ctx)
-			return stepResult{}, false, err
-		}
-		return stepResult{}, false, nil
+	l, ok, err := e.layers.Directories.SealDirectory(ctx, active.Changes(), dir)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if !ok || err != nil {
+		return stepResult{}, false, err
 	}
 	if err := e.checkLayer(ctx, c, active, l); err != nil {
 		return stepResult{}, false, err

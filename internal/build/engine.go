@@ -119,8 +119,10 @@ type Sealer interface {
 // DirectorySealer makes the layer of a COPY of a directory from the source files. *layers.Sealer
 // implements it.
 type DirectorySealer interface {
+	// SealDirectory returns false if the layer can only be sealed after the files were copied. The
+	// copy then returns the error of a file that cannot be read.
 	SealDirectory(ctx context.Context, ch snapshot.Changes,
-		dir *copyfs.Directory) (cache.Layer, error)
+		dir *copyfs.Directory) (l cache.Layer, ok bool, err error)
 	BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *copyfs.Directory)
 }
 

@@ -3,6 +3,7 @@ package layers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/layerbuild/layerbuild/diff"
@@ -13,17 +14,26 @@ import (
 )
 
 // SealDirectory seals the layer of a COPY of a directory from the files that are copied. ch holds
-// the directories above them, which the COPY has made (copyfs.Copy.DestOnly).
+// the directories above them, which the COPY has made (copyfs.Copy.DestOnly). ok is false if the
+// files must be copied first: one has changed or cannot be read, or the layer depends on the copy.
 func (s *Sealer) SealDirectory(ctx context.Context, ch snapshot.Changes,
-	dir *copyfs.Directory) (cache.Layer, error) {
-	return s.sealDirectory(ctx, ch, dir, nil)
+	dir *copyfs.Directory) (l cache.Layer, ok bool, err error) {
+	return unlessExternal(s.sealDirectory(ctx, ch, dir, nil))
+}
+
+// unlessExternal returns false in place of diff.ErrExternal.
+func unlessExternal(l cache.Layer, err error) (_ cache.Layer, ok bool, _ error) {
+	if errors.Is(err, diff.ErrExternal) {
+		return cache.Layer{}, false, nil
+	}
+	return l, err == nil, err
 }
 
 func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *copyfs.Directory,
 	begin func() error) (l cache.Layer, err error) {
 	src, err := dir.Open()
 	if err != nil {
-		return l, err
+		return l, fmt.Errorf("%w: %w", diff.ErrExternal, err)
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
 	t := tree(ch)
@@ -53,18 +63,17 @@ func (s *Sealer) BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *copyfs
 	<-e.begun
 }
 
-// takeEarly waits for the layer of a source if BeginDirectory has begun it, and reports whether
-// there is one and could be sealed.
-func (s *Sealer) takeEarly(source string) (cache.Layer, bool) {
+// takeEarly waits for the layer of a source if BeginDirectory has begun it. ok is false if the
+// layer must be sealed from its snapshot.
+func (s *Sealer) takeEarly(source string) (l cache.Layer, ok bool, err error) {
 	s.mu.Lock()
 	e := s.early[source]
 	delete(s.early, source)
 	s.mu.Unlock()
 	if e == nil {
-		return cache.Layer{}, false
+		return cache.Layer{}, false, nil
 	}
-	l, err := e.layer.Wait(s.ctx)
-	return l, err == nil
+	return unlessExternal(e.layer.Wait(s.ctx))
 }
 
 // early is a layer that is written before its snapshot exists.
@@ -72,7 +81,7 @@ type early struct {
 	// begun is closed when the files may be copied.
 	begun chan struct{}
 	begin func() // closes begun
-	// layer is the result. If it is an error, the layer is sealed from its snapshot.
+	// layer is the result of Sealer.sealDirectory.
 	layer *memo.Call[cache.Layer]
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/layerbuild/layerbuild/executor/copyfs"
@@ -123,9 +124,9 @@ func TestSealDirectory(t *testing.T) {
 			n++
 			src, active := f.copyOnBase(n, tree)
 			s := NewSealer(t.Context(), f.options())
-			got, err := s.SealDirectory(t.Context(), active.Changes(), src.from)
-			if err != nil {
-				return err
+			got, ok, err := s.SealDirectory(t.Context(), active.Changes(), src.from)
+			if !ok || err != nil {
+				return fmt.Errorf("the layer is written: %v, error %v", ok, err)
 			}
 			l := &Layer{Snapshot: snapshot.ID(fmt.Sprint("copy", n))}
 			f.finish(l.Snapshot, active, tree)
@@ -174,6 +175,11 @@ func TestBeginDirectory(t *testing.T) {
 				f.Fatal(err)
 			}
 		}, false},
+		{"a file that is gone", func(f *fixture, src copied) {
+			if err := os.Remove(filepath.Join(src.dir, "b")); err != nil {
+				f.Fatal(err)
+			}
+		}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			drivers(t, func(t *testing.T, f *fixture) {
@@ -183,6 +189,10 @@ func TestBeginDirectory(t *testing.T) {
 				made := 0 // the snapshot is looked up to seal the layer from it
 				o.Lazy.Add("copy", func(context.Context) error { made++; return nil })
 				s := NewSealer(t.Context(), o)
+				if l, ok, err := s.SealDirectory(t.Context(), active.Changes(),
+					src.from); ok != tt.early || err != nil {
+					t.Errorf("SealDirectory = %v, %v, %v; want %v", l, ok, err, tt.early)
+				}
 				s.BeginDirectory("copy", active.Changes(), src.from)
 				f.finish("copy", active, fixedTree)
 				for range 2 {
@@ -206,6 +216,40 @@ func TestBeginDirectory(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestDirectoryFails checks that an error of the store is returned: the layer is not sealed a
+// second time from its snapshot.
+func TestDirectoryFails(t *testing.T) {
+	f := newFixture(t, "copy")
+	src, active := f.copyOnBase(0, fixedTree)
+	dir := filepath.Join(f.state.Root, "oci/tmp")
+	if err := errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	o := f.options()
+	o.Lazy.Add("copy", func(context.Context) error {
+		t.Error("the layer is sealed from its snapshot")
+		return nil
+	})
+	s := NewSealer(t.Context(), o)
+	if l, ok, err := s.SealDirectory(t.Context(), active.Changes(), src.from); ok ||
+		!errors.Is(err, syscall.ENOTDIR) {
+		t.Errorf("SealDirectory = %v, %v, %v; want ENOTDIR", l, ok, err)
+	}
+	s.BeginDirectory("copy", active.Changes(), src.from)
+	f.finish("copy", active, fixedTree)
+	l := &Layer{Snapshot: "copy", Text: "COPY . d/"}
+	s.Seal(l)
+	err := l.Wait(t.Context())
+	if !errors.Is(err, syscall.ENOTDIR) ||
+		!strings.HasPrefix(err.Error(), `seal the layer of "COPY . d/": `) {
+		t.Errorf("error %v, want ENOTDIR", err)
+	}
+	s.Wait()
+	if len(f.sealed) > 0 || len(f.seals()) > 0 {
+		t.Errorf("sealed %v, recorded %q", f.sealed, f.seals())
 	}
 }
 

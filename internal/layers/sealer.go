@@ -109,7 +109,11 @@ func (s *Sealer) begin(l *Layer) (end func(ocispec.Descriptor, digest.Digest, er
 
 // make makes a layer that is not in the store.
 func (s *Sealer) make(l *Layer) (cache.Layer, error) {
-	if got, ok := s.takeEarly(l.source()); ok {
+	got, ok, err := s.takeEarly(l.source())
+	if err != nil {
+		return cache.Layer{}, l.failed("seal", err)
+	}
+	if ok {
 		return got, s.finish(l, got)
 	}
 	if err := s.takeSlot(); err != nil {
