@@ -25,14 +25,8 @@ type Uploads struct {
 	recipe  Recipe
 	running sync.WaitGroup
 
-	mu      sync.Mutex
-	streams []stream
-}
-
-// stream is a layer that is sent while it is written, to all names.
-type stream struct {
-	g    *store.Growing
-	sent *sync.WaitGroup
+	mu    sync.Mutex
+	begun []*store.Growing // the layers of Begin
 }
 
 // NewUploads returns Uploads for a build whose layers are sealed for a recipe. If to is nil,
@@ -41,46 +35,38 @@ func NewUploads(to Uploader, o *Options, r Recipe) *Uploads {
 	return &Uploads{to: to, options: o, recipe: r}
 }
 
-// Begin starts sending a layer that is being written, as Add does.
+// Begin starts sending a layer that is being written. Where that fails, the layer is sent when it
+// is complete. Begin ignores errors, as Add does.
 func (u *Uploads) Begin(ctx context.Context, g *store.Growing) {
-	sent := &sync.WaitGroup{}
-	sent.Add(1)
-	defer sent.Done()
 	u.mu.Lock()
-	u.streams = append(u.streams, stream{g, sent})
+	u.begun = append(u.begun, g)
 	u.mu.Unlock()
-	u.each(func(name string, spec export.Spec) func() {
-		sent.Add(1)
-		return func() {
-			defer sent.Done()
-			_ = u.to.Stream(ctx, name, spec, g)
-		}
-	})
-}
-
-// Add starts sending a layer. It ignores errors: if they persist, the push at the end reports them.
-// All sending stops when ctx ends. A layer of Begin is sent only where that has failed.
-func (u *Uploads) Add(ctx context.Context, d ocispec.Descriptor) {
-	u.mu.Lock()
-	list := slices.Clone(u.streams)
-	u.mu.Unlock()
-	list = slices.DeleteFunc(list, func(s stream) bool {
-		got, ok := s.g.Result()
-		return !ok || got.Digest != d.Digest
-	})
-	u.each(func(name string, spec export.Spec) func() {
-		return func() {
-			for _, s := range list {
-				s.sent.Wait()
-			}
+	u.each(func(name string, spec export.Spec) {
+		_ = u.to.Stream(ctx, name, spec, g)
+		if d, err := g.Wait(ctx); err == nil {
 			_ = u.to.Send(ctx, name, spec, d)
 		}
 	})
 }
 
-// each calls send for each name of the outputs that push the layers of the recipe. Each function
-// that send returns runs in a goroutine.
-func (u *Uploads) each(send func(name string, spec export.Spec) func()) {
+// Add starts sending a layer, unless Begin has. It ignores errors: if they persist, the push at the
+// end reports them. All sending stops when ctx ends.
+func (u *Uploads) Add(ctx context.Context, d ocispec.Descriptor) {
+	u.mu.Lock()
+	begun := slices.ContainsFunc(u.begun, func(g *store.Growing) bool {
+		got, ok := g.Result()
+		return ok && got.Digest == d.Digest
+	})
+	u.mu.Unlock()
+	if begun {
+		return
+	}
+	u.each(func(name string, spec export.Spec) { _ = u.to.Send(ctx, name, spec, d) })
+}
+
+// each calls send for each name of the outputs that push the layers of the recipe, each time in a
+// goroutine.
+func (u *Uploads) each(send func(name string, spec export.Spec)) {
 	if u.to == nil {
 		return
 	}
@@ -94,7 +80,7 @@ func (u *Uploads) each(send func(name string, spec export.Spec) func()) {
 		names := slices.Compact(slices.Sorted(slices.Values(slices.Concat(u.options.Names,
 			spec.Names))))
 		for _, name := range names {
-			u.running.Go(send(name, spec))
+			u.running.Go(func() { send(name, spec) })
 		}
 	}
 }

@@ -3,6 +3,7 @@ package outputs
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"sync"
 	"testing"
@@ -25,6 +26,25 @@ func (s sender) Send(ctx context.Context, name string, spec export.Spec,
 func (s sender) Stream(ctx context.Context, name string, spec export.Spec,
 	g *store.Growing) error {
 	return s(ctx, name, spec, ocispec.Descriptor{}, g)
+}
+
+// written returns a layer that was watched while it was written to a store.
+func written(t *testing.T) (*store.Growing, ocispec.Descriptor) {
+	t.Helper()
+	s, err := store.Open(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var growing *store.Growing
+	d, err := s.Watched(func(g *store.Growing) { growing = g }).Ingest(t.Context(),
+		ocispec.MediaTypeImageLayer, func(w io.Writer) error {
+			_, err := w.Write(make([]byte, 4<<20)) // the size from which a layer is watched
+			return err
+		})
+	if err != nil || growing == nil {
+		t.Fatalf("Ingest: error %v; the layer was watched: %v", err, growing != nil)
+	}
+	return growing, d
 }
 
 // TestUploads checks to which names a layer is sent before the image is finished.
@@ -54,27 +74,33 @@ func TestUploads(t *testing.T) {
 			o := Options{Names: tt.names, Specs: (&bench{T: t}).specs(tt.outputs...)}
 			var mu sync.Mutex
 			var sent []string
-			g := &store.Growing{}
+			g, layer := written(t)
 			u := NewUploads(sender(func(_ context.Context, name string, spec export.Spec,
 				d ocispec.Descriptor, growing *store.Growing) error {
 				mu.Lock()
 				defer mu.Unlock()
 				sent = append(sent, name)
-				if d.Size != 7 && growing != g || !spec.Push {
+				if growing != g && (growing != nil || d.Digest != layer.Digest) || !spec.Push {
 					t.Errorf("sent %v of %s", d, spec)
 				}
 				return errors.New("the push at the end reports this")
 			}), &o, o.StoreRecipe())
-			for what, add := range map[string]func(){
-				"Add":   func() { u.Add(t.Context(), ocispec.Descriptor{Size: 7}) },
-				"Begin": func() { u.Begin(t.Context(), g) },
+			for _, tt2 := range []struct {
+				name string
+				add  func()
+				want []string
+			}{
+				{"Add", func() { u.Add(t.Context(), layer) }, tt.want},
+				// Stream fails, and so each name is sent the complete layer.
+				{"Begin", func() { u.Begin(t.Context(), g) }, slices.Concat(tt.want, tt.want)},
+				{"Add after Begin", func() { u.Add(t.Context(), layer) }, nil},
 			} {
 				sent = nil
-				add()
+				tt2.add()
 				u.Wait()
 				slices.Sort(sent)
-				if !slices.Equal(sent, tt.want) {
-					t.Errorf("%s sends to %q, want %q", what, sent, tt.want)
+				if want := slices.Sorted(slices.Values(tt2.want)); !slices.Equal(sent, want) {
+					t.Errorf("%s sends to %q, want %q", tt2.name, sent, want)
 				}
 			}
 			NewUploads(nil, &o, Recipe{}).Add(t.Context(), ocispec.Descriptor{})
