@@ -77,7 +77,7 @@ func (w *walk) document(ctx context.Context, d ocispec.Descriptor, depth int) er
 		return err
 	}
 	if depth > ocidoc.MaxNesting {
-		return fmt.Errorf("%s: indexes are nested too deeply", d.Digest)
+		return fmt.Errorf("%s: %w", d.Digest, ocidoc.ErrNesting)
 	}
 	data, err := read(ctx, w.content, d)
 	if err != nil {

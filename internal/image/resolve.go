@@ -235,30 +235,29 @@ func (r *Resolver) fromStore(ctx context.Context, name string, origin Origin,
 	return img, nil
 }
 
-// walk returns the manifest for the platform, starting at an index.
+// walk returns the manifest for the platform, starting at a manifest or an index.
 func walk(ctx context.Context, read func(context.Context, ocispec.Descriptor) ([]byte, error),
 	d ocispec.Descriptor, want ocispec.Platform) (ocispec.Descriptor, []byte, error) {
-	for range ocidoc.MaxNesting {
+	next := func(ctx context.Context, d ocispec.Descriptor) (registry.Document, error) {
 		data, err := read(ctx, d)
 		if err != nil {
-			return d, nil, err
+			return registry.Document{}, err
 		}
 		if d.MediaType, err = ocidoc.TypeOf(data, d.MediaType); err != nil {
-			return d, nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
+			return registry.Document{}, fmt.Errorf("manifest %s: %w", d.Digest, err)
 		}
-		if !ocidoc.IsIndex(d.MediaType) {
-			return d, data, nil
-		}
-		doc, err := ocidoc.Parse(data)
-		if err != nil {
-			return d, nil, fmt.Errorf("index %s: %w", d.Digest, err)
-		}
-		if d, err = registry.Pick(registry.WithPlatforms(ctx, doc.Manifests, read),
-			want); err != nil {
-			return d, nil, err
-		}
+		return registry.Document{Descriptor: d, Data: data}, nil
 	}
-	return d, nil, fmt.Errorf("indexes are nested more than %d deep", ocidoc.MaxNesting)
+	root, err := next(ctx, d)
+	if err != nil {
+		return d, nil, err
+	}
+	docs, err := registry.Descend(ctx, root, want, next, read)
+	if err != nil {
+		return d, nil, err
+	}
+	manifest := docs[len(docs)-1]
+	return manifest.Descriptor, manifest.Data, nil
 }
 
 // address returns the key under which the cache holds a registry's answer.

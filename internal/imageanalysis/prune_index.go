@@ -57,8 +57,7 @@ type indexPruning struct {
 func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor,
 	depth int) (ocispec.Descriptor, error) {
 	if depth == ocidoc.MaxNesting {
-		return d, fmt.Errorf("index %s: indexes are nested more than %d deep", d.Digest,
-			ocidoc.MaxNesting)
+		return d, fmt.Errorf("index %s: %w", d.Digest, ocidoc.ErrNesting)
 	}
 	data, err := p.images.Document(ctx, d, p.img)
 	if err != nil {

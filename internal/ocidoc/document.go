@@ -2,6 +2,7 @@ package ocidoc
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -9,6 +10,9 @@ import (
 
 // MaxNesting limits the depth of indexes in indexes.
 const MaxNesting = 4
+
+// ErrNesting is returned for an image whose indexes are nested more deeply than MaxNesting.
+var ErrNesting = fmt.Errorf("indexes are nested more than %d deep", MaxNesting)
 
 // Document contains the descriptors in a manifest or an index, whose formats have them in fields of
 // different names.

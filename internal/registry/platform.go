@@ -118,6 +118,41 @@ func WithPlatforms(ctx context.Context, list []ocispec.Descriptor,
 	return list
 }
 
+// Descend returns the documents from root down to the manifest for the platform: root alone if it
+// is a manifest, and otherwise one or more indexes and the manifest. next fetches a document to
+// which an index refers, and read is as for WithPlatforms.
+func Descend(ctx context.Context, root Document, want ocispec.Platform,
+	next func(context.Context, ocispec.Descriptor) (Document, error),
+	read func(context.Context, ocispec.Descriptor) ([]byte, error)) ([]Document, error) {
+	docs := []Document{root}
+	for {
+		last := docs[len(docs)-1]
+		if !ocidoc.IsIndex(last.Descriptor.MediaType) {
+			return docs, nil
+		}
+		if len(docs) == ocidoc.MaxNesting {
+			return nil, ocidoc.ErrNesting
+		}
+		index, err := ocidoc.Parse(last.Data)
+		if err != nil {
+			return nil, fmt.Errorf("index %s: %w", last.Descriptor.Digest, err)
+		}
+		d, err := Pick(WithPlatforms(ctx, index.Manifests, read), want)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("index %s: manifest %q: %w", last.Descriptor.Digest, d.Digest,
+				err)
+		}
+		doc, err := next(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		docs = append(docs, doc)
+	}
+}
+
 // Pick chooses the manifest of an index that matches the platform best, the first of equal ones.
 // The error wraps ErrNoPlatform and lists the available platforms.
 func Pick(manifests []ocispec.Descriptor, want ocispec.Platform) (ocispec.Descriptor, error) {

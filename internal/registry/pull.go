@@ -194,32 +194,14 @@ func (s *Source) Repository() string { return s.name.Repository() }
 // documents fetches a manifest, and the indexes that lead to it.
 func (s *Source) documents(ctx context.Context, ref string,
 	platform ocispec.Platform) ([]Document, error) {
-	var docs []Document
-	var want *ocispec.Descriptor
-	for range ocidoc.MaxNesting {
-		doc, err := s.document(ctx, s.places[0], ref, want)
-		if err != nil {
-			return nil, err
-		}
-		docs = append(docs, doc)
-		if !ocidoc.IsIndex(doc.Descriptor.MediaType) {
-			return docs, nil
-		}
-		index, err := ocidoc.Parse(doc.Data)
-		if err != nil {
-			return nil, fmt.Errorf("index %s: %w", doc.Descriptor.Digest, err)
-		}
-		next, err := Pick(WithPlatforms(ctx, index.Manifests, s.read), platform)
-		if err != nil {
-			return nil, err
-		}
-		if err := next.Digest.Validate(); err != nil {
-			return nil, fmt.Errorf("index %s: manifest %q: %w",
-				doc.Descriptor.Digest, next.Digest, err)
-		}
-		ref, want = next.Digest.String(), &next
+	root, err := s.document(ctx, s.places[0], ref, nil)
+	if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("indexes are nested more than %d deep", ocidoc.MaxNesting)
+	next := func(ctx context.Context, d ocispec.Descriptor) (Document, error) {
+		return s.document(ctx, s.places[0], d.Digest.String(), &d)
+	}
+	return Descend(ctx, root, platform, next, s.read)
 }
 
 // read fetches a small blob or a manifest and verifies it.

@@ -130,7 +130,7 @@ func (p *Pusher) Push(ctx context.Context, src Fetcher, root ocispec.Descriptor)
 func (p *Pusher) graph(ctx context.Context, src Fetcher, d ocispec.Descriptor,
 	ref string, depth int) error {
 	if depth > ocidoc.MaxNesting {
-		return fmt.Errorf("indexes are nested more than %d deep", ocidoc.MaxNesting)
+		return ocidoc.ErrNesting
 	}
 	data, err := readDocument(ctx, src, d)
 	if err != nil {

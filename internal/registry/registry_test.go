@@ -480,6 +480,29 @@ func TestPlatforms(t *testing.T) {
 	}
 }
 
+// TestNesting resolves images in indexes that are nested as deeply as possible, and more deeply.
+func TestNesting(t *testing.T) {
+	b := blobs{}
+	d := b.image(amd64)
+	s := newServer(t, false)
+	for depth := range ocidoc.MaxNesting + 1 {
+		s.tag("a/b:1", d, b)
+		img, err := newClient(t, "").Resolve(t.Context(), s.host+"/a/b:1", amd64)
+		switch tooDeep := depth >= ocidoc.MaxNesting; {
+		case tooDeep && !errors.Is(err, ocidoc.ErrNesting):
+			t.Errorf("%d indexes: error %v, want %v", depth, err, ocidoc.ErrNesting)
+		case !tooDeep && err != nil:
+			t.Errorf("%d indexes: %v", depth, err)
+		case !tooDeep && len(img.Documents) != depth+1:
+			t.Errorf("%d indexes: %d documents", depth, len(img.Documents))
+		}
+		s.types[d.Digest] = d.MediaType
+		d = b.addJSON(ocispec.MediaTypeImageIndex, ocispec.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2},
+			MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{d}})
+	}
+}
+
 func TestManifestTypes(t *testing.T) {
 	s := newServer(t, false)
 	c := newClient(t, "")
