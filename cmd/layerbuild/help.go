@@ -162,7 +162,7 @@ func longHelp(w io.Writer, v verb) error {
 
 // namesImages reports whether the help of a verb explains how an image is given.
 func (v verb) namesImages() bool {
-	return strings.Contains(v.args, "IMAGE") || v.name == "build" || v.name == "images"
+	return strings.Contains(v.args, "IMAGE")
 }
 
 // takesPaths reports whether an image of the verb may be a path.
