@@ -80,12 +80,12 @@ func (f *analyzeFlags) defineReport(fs *pflag.FlagSet) {
 func (f *analyzeFlags) defineGate(fs *pflag.FlagSet) {
 	fs.Var((*given)(&f.failOver), "fail-over",
 		"`LIMIT` fail if the image has more dead bytes than this\n"+
-			"LIMIT is a size such as 5MB, or a share such as 2% of the image's own bytes. The "+
-			"exit status is then 3.")
+			"LIMIT is a size such as 5MB, or a share such as 2% of the image's own bytes. If "+
+			"the image fails, the exit status is 3.")
 	fs.Var((*commaList)(&f.failOn), "fail-on",
 		"`KIND` fail if the image has findings of this kind\n"+
-			"KIND is debris, secrets or a single kind of debris, such as package-lists. The exit "+
-			"status is then 3.")
+			"KIND is debris, secrets or a single kind of debris, such as package-lists. If the "+
+			"image fails, the exit status is 3.")
 	fs.Var((*givenList)(&f.accept), "accept", "`PATTERN` paths that these limits ignore")
 	fs.Var((*given)(&f.config), "config", "`FILE` rules of the gate (default: "+
 		analyze.ConfigFile+")\n"+

@@ -140,7 +140,7 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 	fs.Var((*list)(&f.cacheTo), "cache-to", "`PLACE` write results of steps to PLACE\n"+
 		"PLACE is type=inline, type=registry,ref=NAME or type=local,dest=DIR.")
 	fs.BoolVar(&f.sync, "sync", false, "write the cache to disk before the build ends\n"+
-		"The cache then survives a crash, and can be moved to another machine.")
+		"With this flag the cache survives a crash, and can be moved to another machine.")
 	fs.StringVar(&f.keep, "keep-storage", "",
 		"`SIZE` limit of the build cache, such as 10g (GiB) or off\n"+
 			"A build that has run a step ends by removing the least recently used part of the "+
@@ -153,11 +153,12 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 
 func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 	fs.Var(newChoice(&f.network, "host", "host", "none", "default"), "network", "network of RUN\n"+
-		"default means host.")
+		"The value default means the same as host.")
 	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
 	fs.StringVar(&f.shmSize, "shm-size", "", "`SIZE` size of /dev/shm, such as 64m (MiB)")
 	fs.Var((*list)(&f.ulimits), "ulimit", "`NAME=SOFT[:HARD]` resource limit\n"+
-		"An example is nofile=1024:2048. -1 means no limit.")
+		"For example, --ulimit nofile=1024:2048 limits the number of open files. The value -1 "+
+		"means no limit.")
 	fs.StringSliceVar(&f.allow, "allow", nil,
 		"`network.host|security.insecure` permit RUN --network=host or --security=insecure")
 }

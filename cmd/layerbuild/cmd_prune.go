@@ -27,10 +27,11 @@ func pruneVerb() verb {
 				"Later builds run every step again, and begin with empty cache mounts.")
 			unused := fs.Duration("unused", 0,
 				"`TIME` also remove cache that was unused for TIME\n"+
-					"An example is 72h.")
+					"TIME is a number with a unit, such as 90m or 72h.")
 			keep := fs.String("keep-storage", "",
 				"`SIZE` limit of the build cache, such as 10g (GiB)\n"+
-					"The least recently used part is removed until the rest fits.")
+					"prune removes the least recently used part of the build cache until the rest "+
+					"fits SIZE.")
 			dry := fs.BoolP("dry-run", "n", false, "remove nothing; print what would be removed")
 			var format string
 			defineFormat(fs, &format)
