@@ -28,7 +28,7 @@ import (
 
 func analyzeVerb() verb {
 	return verb{
-		name: "analyze", args: "IMAGE|LAYOUT|ARCHIVE",
+		name: "analyze", args: "IMAGE|LAYOUT|ARCHIVE", takesPaths: true,
 		summary: "show which instructions waste bytes, and how to save them",
 		examples: []example{
 			{"layerbuild analyze app", "print a report"},

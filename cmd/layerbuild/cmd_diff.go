@@ -17,7 +17,8 @@ import (
 
 func diffVerb() verb {
 	return verb{
-		name: "diff", args: "IMAGE IMAGE", summary: "show what changed from one image to another",
+		name: "diff", args: "IMAGE IMAGE", takesPaths: true,
+		summary: "show what changed from one image to another",
 		examples: []example{
 			{"layerbuild diff app:v1 app:v2", "show the changes by instruction and by file"},
 		},

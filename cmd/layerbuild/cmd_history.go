@@ -20,7 +20,7 @@ import (
 )
 
 func historyVerb() verb {
-	return verb{name: "history", args: "IMAGE",
+	return verb{name: "history", args: "IMAGE", takesPaths: true,
 		summary: "show which instructions made an image", examples: []example{
 			{"layerbuild history app", "show the instructions and the sizes of their layers"},
 		}, flags: func(fs *pflag.FlagSet) prepareFunc {

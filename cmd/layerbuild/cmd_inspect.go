@@ -17,7 +17,7 @@ import (
 )
 
 func inspectVerb() verb {
-	return verb{name: "inspect", args: "IMAGE…",
+	return verb{name: "inspect", args: "IMAGE…", takesPaths: true,
 		summary: "show images' configuration, layers and directories, as JSON", examples: []example{
 			{"layerbuild inspect app", "show the image app"},
 			{"layerbuild inspect --platform linux/arm64 app",

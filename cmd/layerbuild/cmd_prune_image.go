@@ -22,7 +22,7 @@ import (
 // 'squash': all layers remain.
 func pruneImageVerb() verb {
 	return verb{
-		name: "prune-image", args: "IMAGE|LAYOUT|ARCHIVE",
+		name: "prune-image", args: "IMAGE|LAYOUT|ARCHIVE", takesPaths: true,
 		summary: "make an image without its dead bytes",
 		notes: "The visible files of the image, its layers and its history stay the same. Dead " +
 			"bytes are those of files that a higher layer deletes or replaces.",

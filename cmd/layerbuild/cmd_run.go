@@ -32,7 +32,7 @@ type runFlags struct {
 
 func runVerb() verb {
 	return verb{
-		name: "run", args: "IMAGE [COMMAND [ARG…]]",
+		name: "run", args: "IMAGE [COMMAND [ARG…]]", takesPaths: true,
 		summary: "run a command of an image in a temporary container",
 		notes: `SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are forwarded to the command. As with 'docker run --init',
 the command is not process 1 of its container: a signal for which it has no handler ends it. When the command ends, all

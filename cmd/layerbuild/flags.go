@@ -97,12 +97,15 @@ func (d *directory) String() string { return string(*d) }
 func (d *directory) Type() string   { return "string" }
 
 // orList joins words as "a, b or c".
-func orList(words []string) string {
+func orList(words []string) string { return joinWords(words, "or") }
+
+// joinWords joins words with commas, and the last one with a conjunction.
+func joinWords(words []string, conjunction string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")
 	}
 	last := len(words) - 1
-	return strings.Join(words[:last], ", ") + " or " + words[last]
+	return strings.Join(words[:last], ", ") + " " + conjunction + " " + words[last]
 }
 
 // badValue returns the error about the value of a flag: its name, the value, and the reason.

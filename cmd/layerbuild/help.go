@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/layerbuild/layerbuild/internal/store"
 )
 
 // exitStatus is an exit status with its meaning. The words in verbs are the verbs that have the
@@ -64,15 +66,27 @@ var overviewExamples = [...]example{
 }
 
 // identifierText explains the ways to name an image on the command line.
-const identifierText = "An image is given as a name (app, app:v2, " +
-	"registry.example/app@sha256:…), as its image ID or another digest that layerbuild prints, " +
-	"in full or as its first digits, at least 4. The image ID is the digest of the image's " +
-	"configuration, or of the index of an image for several platforms: the same that 'docker " +
-	"buildx build -q' prints."
+func identifierText() string {
+	return fmt.Sprintf("An image is given as a name (app, app:v2, "+
+		"registry.example/app@sha256:…), as its image ID or another digest that layerbuild "+
+		"prints, in full or as its first digits, at least %d. The image ID is the "+
+		"digest of the image's configuration, or of the index of an image for several platforms: "+
+		"the same that 'docker buildx build -q' prints.",
+		store.MinShortID)
+}
 
-// pathText explains images that are not in the store. takesPaths must list the same verbs.
-const pathText = "analyze, diff, history, inspect, prune-image and run also take an image that " +
-	"is not in the store, as a path: oci:DIR, oci-archive:FILE or docker-archive:FILE."
+// pathText explains images that are not in the store.
+func pathText(all []verb) string {
+	var names []string
+	for _, v := range all {
+		if v.takesPaths {
+			names = append(names, v.name)
+		}
+	}
+	slices.Sort(names)
+	return joinWords(names, "and") + " also take an image that is not in the store, as a path: " +
+		"oci:DIR, oci-archive:FILE or docker-archive:FILE."
+}
 
 // defaultVerbText explains a command line without a verb.
 const defaultVerbText = "Without a verb, the command is build: 'layerbuild -t app .' is the same " +
@@ -91,7 +105,7 @@ func help(w io.Writer, all []verb) error {
 	b.WriteByte('\n')
 	paragraphs(b, defaultVerbText)
 	paragraphs(b, manualText)
-	paragraphs(b, identifierText+"\n\n"+pathText)
+	paragraphs(b, identifierText()+"\n\n"+pathText(all))
 	b.WriteString(exitTable("") + "\n")
 	writeExamples(b, overviewExamples[:])
 	_, err := io.WriteString(w, b.String())
@@ -165,21 +179,12 @@ func (v verb) namesImages() bool {
 	return strings.Contains(v.args, "IMAGE")
 }
 
-// takesPaths reports whether an image of the verb may be a path.
-func (v verb) takesPaths() bool {
-	switch v.name {
-	case "analyze", "diff", "history", "inspect", "prune-image", "run":
-		return true
-	}
-	return false
-}
-
 // imageText explains how an image of the verb is given.
 func (v verb) imageText() string {
-	if v.takesPaths() {
-		return identifierText + "\n\n" + pathText
+	if v.takesPaths {
+		return identifierText() + "\n\n" + pathText(verbs())
 	}
-	return identifierText
+	return identifierText()
 }
 
 // usage returns the command line of a verb.

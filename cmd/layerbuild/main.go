@@ -42,6 +42,8 @@ type verb struct {
 	// stateless is true for a verb that does not use the state: it has no --root and --driver, and
 	// needs no namespaces.
 	stateless bool
+	// takesPaths is true if an image of the verb may be a path, of a layout or an archive.
+	takesPaths bool
 	// hidden is true for a verb that no help, man page or completion lists.
 	hidden bool
 	// flags defines the verb's flags and returns the function that checks the command line.

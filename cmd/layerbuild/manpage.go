@@ -35,7 +35,7 @@ func commandPage(all []verb, date string) manPage {
 		r.item(bold("layerbuild-"+v.name)+"(1)", v.summary)
 	}
 	r.section("NAMES OF IMAGES")
-	r.paragraphs(identifierText + "\n\n" + pathText)
+	r.paragraphs(identifierText() + "\n\n" + pathText(all))
 	r.exitStatus("")
 	r.examples(overviewExamples[:])
 	r.section("SEE ALSO")

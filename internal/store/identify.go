@@ -12,14 +12,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// minShortID is the minimum number of digits of the beginning of a digest.
-const minShortID = 4
+// MinShortID is the minimum number of digits of the beginning of a digest.
+const MinShortID = 4
 
-// IsShortID reports whether a word can be a digest or the beginning of one: at least four
+// IsShortID reports whether a word can be a digest or the beginning of one: at least MinShortID
 // hexadecimal digits, with or without the prefix "sha256:".
 func IsShortID(s string) bool {
 	s = strings.TrimPrefix(s, "sha256:")
-	return minShortID <= len(s) && len(s) <= 64 && strings.Trim(s, "0123456789abcdef") == ""
+	return MinShortID <= len(s) && len(s) <= 64 && strings.Trim(s, "0123456789abcdef") == ""
 }
 
 // AmbiguousError is returned when several images match the beginning of a digest.

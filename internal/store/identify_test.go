@@ -101,7 +101,7 @@ func TestResolveIDAmbiguous(t *testing.T) {
 		d := putJSON(t, s, ocispec.MediaTypeImageManifest,
 			ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2},
 				MediaType: ocispec.MediaTypeImageManifest, Config: config})
-		short := d.Digest.Encoded()[:minShortID]
+		short := d.Digest.Encoded()[:MinShortID]
 		names[short] = append(names[short], name)
 		if err := s.Tag(ctx, name, d); err != nil {
 			t.Fatal(err)
