@@ -214,10 +214,7 @@ func (f *analyzeFlags) analyze(ctx context.Context, state *state.State, im *imag
 // forBuild checks the analysis flags of build. A gate in a flag or in the configuration file
 // enables the analysis, too.
 func (f *analyzeFlags) forBuild(e *env, o *imagebuild.Options) (gateRules, error) {
-	if f.format == "" && (f.failOver != "" || len(f.failOn) > 0 || f.config != "") {
-		f.format = "text"
-	}
-	if f.format == "" {
+	if f.format == "" && f.failOver == "" && len(f.failOn) == 0 && f.config == "" {
 		if len(f.accept) > 0 {
 			return gateRules{}, badValue("accept", f.accept[0],
 				errors.New(
@@ -282,7 +279,7 @@ func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 		err = r.WriteMarkdown(&b)
 	case "html":
 		err = html.Write(&b, r)
-	default:
+	default: // text, or a report for a gate of build
 		o := analyze.TextOptions{Top: f.top}
 		if f.out == "" && term.IsTerminal(int(e.stdout.Fd())) {
 			o.Color = e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"

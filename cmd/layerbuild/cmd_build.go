@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,13 +39,14 @@ import (
 type buildFlags struct {
 	state stateFlags
 
-	file, target, network, shmSize, progress, call, format string
-	iidFile, metadataFile, cgroupParent, provenance, sbom  string
-	tags, buildArgs, labels, annotations, contexts         []string
-	outputs, platforms, secrets, ssh, addHosts, ulimits    []string
-	allow, noCacheFilter, attests, cacheFrom, cacheTo      []string
-	noCache, sync, pull, push, load, quiet, check, debug   bool
-	lintExperimental                                       []string
+	file, target, network, shmSize, progress, format      string
+	iidFile, metadataFile, cgroupParent, provenance, sbom string
+	tags, buildArgs, labels, annotations, contexts        []string
+	outputs, platforms, secrets, ssh, addHosts, ulimits   []string
+	allow, noCacheFilter, attests, cacheFrom, cacheTo     []string
+	noCache, sync, pull, push, load, quiet, check, debug  bool
+	lintExperimental                                      []string
+	call                                                  call
 
 	analyze analyzeFlags
 	keep    string // --keep-storage
@@ -167,10 +169,10 @@ func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.check, "check", false, "check the Dockerfile and build nothing\n"+
 		"All stages are checked, or those that --target needs. The exit status is 1 if there are "+
 		"findings.")
-	fs.StringVar(&f.call, "call", "build",
-		"`build|check|targets` build, check, or list the stages\n"+
-			"check is the same as --check; targets lists the stages. With the suffix ,format=json "+
-			"they print JSON.")
+	f.call.action = "build"
+	fs.Var(&f.call, "call", "`build|check|targets` build, check, or list the stages\n"+
+		"check is the same as --check; targets lists the stages. With the suffix ,format=json "+
+		"they print JSON.")
 	fs.StringSliceVar(&f.lintExperimental, "lint", nil,
 		"`RULE` also run these experimental lint rules, or all")
 	fs.Var(newChoice(&f.analyze.format, "", reportFormats...), "analyze",
@@ -226,7 +228,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rule
 	if f.quiet {
 		mode = "quiet"
 	}
-	if f.call == "targets" {
+	if o.ListTargets {
 		mode = "quiet"
 	}
 	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
@@ -416,7 +418,7 @@ func (f *buildFlags) reportCheck(e *env, display *ui.UI, res *imagebuild.Result,
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	if f.format == "json" {
+	if f.resultFormat() == "json" {
 		if err := printJSON(e.stdout, newCheckResult(res, err)); err != nil {
 			return err
 		}
@@ -447,7 +449,7 @@ type target struct {
 
 // reportTargets prints the stages that --target can name.
 func (f *buildFlags) reportTargets(e *env, res *imagebuild.Result) error {
-	if f.format == "json" {
+	if f.resultFormat() == "json" {
 		list := make([]target, 0, len(res.Targets))
 		for _, t := range res.Targets {
 			list = append(list, target{t.Name, t.Default, t.Description, t.Base,
@@ -491,9 +493,9 @@ func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
 		list = append(list, fmt.Sprintf(
 			"--sbom=%s has no effect: no software bill of materials is made", f.sbom))
 	}
-	if f.format != "text" && !o.Check && !o.ListTargets {
+	if f.resultFormat() != "text" && !o.Check && !o.ListTargets {
 		list = append(list, fmt.Sprintf("--format %s has no effect without --check or --call",
-			f.format))
+			f.resultFormat()))
 	}
 	if f.cgroupParent != "" {
 		list = append(list,
@@ -633,29 +635,36 @@ func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 	return nil
 }
 
-// action returns the action that the flags select.
-func (f *buildFlags) action(o *imagebuild.Options, _ *env) error {
-	call, format, ok := strings.Cut(f.call, ",format=") // the form of buildx
-	if ok {
-		f.call, f.format = call, format
-	}
-	switch f.call {
-	case "build":
-		o.Check = f.check
-	case "check", "lint":
-		o.Check = true
-	case "targets":
-		o.ListTargets = true
+// call is the value of --call: an action with an optional format, as ACTION,format=FORMAT.
+type call struct{ action, format string }
+
+func (c *call) Set(s string) error {
+	action, format, ok := strings.Cut(s, ",format=") // the form of buildx
+	switch action {
+	case "build", "check", "lint", "targets":
 	default:
-		return badValue("call", f.call,
-			errors.New("build, check or targets is expected, and an optional suffix ,format=json"))
+		return errors.New(
+			"build, check or targets is expected, and an optional suffix ,format=json")
 	}
-	if f.format != "text" && f.format != "json" {
-		return badValue("call", f.call+",format="+f.format,
-			errors.New("the format is text or json"))
+	if ok && format != "text" && format != "json" {
+		return errors.New("the format is text or json")
 	}
+	*c = call{action, format}
+	return nil
+}
+
+func (c *call) Type() string   { return "string" }
+func (c *call) String() string { return c.action }
+
+// action sets the action that the flags select.
+func (f *buildFlags) action(o *imagebuild.Options, _ *env) error {
+	o.ListTargets = f.call.action == "targets"
+	o.Check = f.call.action == "check" || f.call.action == "lint" || f.check && !o.ListTargets
 	return checkRules(f.lintExperimental)
 }
+
+// resultFormat returns the format of --check and --call.
+func (f *buildFlags) resultFormat() string { return cmp.Or(f.call.format, f.format) }
 
 // checkRules checks the values of --lint.
 func checkRules(names []string) error {
@@ -803,8 +812,8 @@ func (f *buildFlags) output(o *imagebuild.Options, e *env) error {
 		o.Outputs = append(o.Outputs, spec)
 	}
 	// As in buildx, the short forms apply to an output of that type, if there is one.
-	if f.push && !pushes(o.Outputs) {
-		o.Outputs = append(o.Outputs, export.Spec{Type: export.TypeImage, Push: true})
+	if f.push {
+		o.Outputs = pushImages(o.Outputs)
 	}
 	loads := func(s export.Spec) bool { return s.Type == export.TypeDocker && s.Dest == "" }
 	if f.load && !slices.ContainsFunc(o.Outputs, loads) {
@@ -856,15 +865,18 @@ func (f *buildFlags) checkApart(outputs []export.Spec) error {
 	return nil
 }
 
-// pushes sets Push for each output of type=image, and reports whether there is one.
-func pushes(outputs []export.Spec) bool {
-	some := false
-	for i := range outputs {
-		if outputs[i].Type == export.TypeImage {
-			outputs[i].Push, some = true, true
-		}
+// pushImages returns outputs with Push set for each output of type=image, of which it adds one if
+// there is none.
+func pushImages(outputs []export.Spec) []export.Spec {
+	list := slices.Clone(outputs)
+	isImage := func(s export.Spec) bool { return s.Type == export.TypeImage }
+	if !slices.ContainsFunc(list, isImage) {
+		list = append(list, export.Spec{Type: export.TypeImage})
 	}
-	return some
+	for i := range list {
+		list[i].Push = list[i].Push || isImage(list[i])
+	}
+	return list
 }
 
 // imageOptions parses the options for the image's configuration.
