@@ -460,7 +460,7 @@ func (f *buildFlags) reportTargets(e *env, res *imagebuild.Result) error {
 	tw := tabwriter.NewWriter(e.stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "TARGET\tBASE\tDESCRIPTION")
 	for i, t := range res.Targets {
-		name := cmpOr(t.Name, strconv.Itoa(i))
+		name := cmp.Or(t.Name, strconv.Itoa(i))
 		if t.Default {
 			name += " (default)"
 		}
@@ -1015,7 +1015,7 @@ func parseSecret(s string, getenv func(string) string) (secret.Secret, error) {
 		return out, fmt.Errorf("type %q: file or env is expected", kind)
 	}
 	if kind == "env" && out.Env == "" {
-		out.Env, out.File = cmpOr(out.File, out.ID), ""
+		out.Env, out.File = cmp.Or(out.File, out.ID), ""
 	}
 	if out.File == "" && out.Env == "" {
 		if getenv(out.ID) != "" && kind != "file" {
@@ -1053,11 +1053,4 @@ func checkSecretFile(name string) error {
 		return fmt.Errorf("src: %w", plainError(err))
 	}
 	return f.Close()
-}
-
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }

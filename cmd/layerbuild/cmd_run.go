@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -193,8 +194,8 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 		cmd = args
 	}
 	p := &executor.Process{
-		Args: slices.Concat(entrypoint, cmd), Dir: cmpOr(f.workdir, c.WorkingDir),
-		User: cmpOr(f.user, c.User), Network: f.network,
+		Args: slices.Concat(entrypoint, cmd), Dir: cmp.Or(f.workdir, c.WorkingDir),
+		User: cmp.Or(f.user, c.User), Network: f.network,
 		Hostname: "layerbuild", TTY: f.tty,
 	}
 	if len(p.Args) == 0 {
@@ -205,7 +206,7 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 		p.Env = append(p.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	}
 	if f.tty {
-		p.Env = append(p.Env, "TERM="+cmpOr(e.getenv("TERM"), "xterm"))
+		p.Env = append(p.Env, "TERM="+cmp.Or(e.getenv("TERM"), "xterm"))
 	}
 	for _, v := range f.env {
 		name, _, ok := strings.Cut(v, "=")

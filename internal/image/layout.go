@@ -3,6 +3,7 @@ package image
 import (
 	"archive/tar"
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -364,7 +365,7 @@ func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, st
 			hit = sameName(full, loc.tag) || sameName(ref, loc.tag)
 		}
 		if hit {
-			return &entries[i], cmpOr(full, ref, loc.path), nil
+			return &entries[i], cmp.Or(full, ref, loc.path), nil
 		}
 	}
 	switch {
@@ -377,7 +378,7 @@ func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, st
 		return nil, "", errors.New("the layout holds no image")
 	case len(entries) == 1:
 		e := entries[0]
-		return &e, cmpOr(e.Annotations["io.containerd.image.name"],
+		return &e, cmp.Or(e.Annotations["io.containerd.image.name"],
 			e.Annotations[ocispec.AnnotationRefName], loc.path), nil
 	case untagged == len(entries):
 		return nil, loc.path, nil
@@ -387,15 +388,6 @@ func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, st
 		return d, name, nil
 	}
 	return nil, "", fmt.Errorf("it holds several images, name one of them: %s", listOf(names))
-}
-
-func cmpOr(s ...string) string {
-	for _, v := range s {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 func digestsOf(entries []ocispec.Descriptor) []string {
@@ -517,7 +509,7 @@ func chooseDocker(list []dockerImage, loc location) (dockerImage, string, error)
 		return dockerImage{}, "", fmt.Errorf("it holds several images, name one of them: %s",
 			listOf(names))
 	}
-	return list[0], cmpOr(append(slices.Clone(list[0].RepoTags), loc.path)...), nil
+	return list[0], cmp.Or(append(slices.Clone(list[0].RepoTags), loc.path)...), nil
 }
 
 // layerMember returns the descriptor of a layer of a docker archive. Nearly all are plain tar
