@@ -21,6 +21,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/internal/ui"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -282,7 +283,7 @@ func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 	default: // text, or a report for a gate of build
 		o := analyze.TextOptions{Top: f.top}
 		if f.out == "" && term.IsTerminal(int(e.stdout.Fd())) {
-			o.Color = e.getenv("NO_COLOR") == "" && e.getenv("TERM") != "dumb"
+			o.Color = ui.Color(e.stdout, e.getenv)
 			o.Width, _, _ = term.GetSize(int(e.stdout.Fd()))
 		}
 		err = r.WriteText(&b, o)

@@ -32,7 +32,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/units"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 )
 
 // buildFlags are the flags of the build verb, as given.
@@ -254,7 +253,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rule
 	if cerr := display.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("show the progress: %w", cerr)
 	}
-	print := ui.PrintOptions{Color: colored(e)}
+	print := ui.PrintOptions{Color: ui.Color(e.stderr, e.getenv)}
 	if o.ListTargets && err == nil {
 		return f.reportTargets(e, res)
 	}
@@ -514,11 +513,6 @@ func checked(res *imagebuild.Result) []event.Warning {
 			File: res.Dockerfile, Line: w.Range.Start})
 	}
 	return list
-}
-
-func colored(e *env) bool {
-	return term.IsTerminal(int(e.stderr.Fd())) && e.getenv("NO_COLOR") == "" &&
-		e.getenv("TERM") != "dumb"
 }
 
 // checkLayers is the variable that makes a build check its layers.
