@@ -20,7 +20,7 @@ var host = ocispec.Platform{OS: "linux", Architecture: "amd64"}
 func image(name string) (dockerspec.DockerOCIImage, error) {
 	var img dockerspec.DockerOCIImage
 	img.Platform = host
-	img.Config.Env = []string{"PATH=" + defaultPath}
+	img.Config.Env = []string{"PATH=" + DefaultPath}
 	img.Config.Cmd = []string{"sh"}
 	switch name {
 	case "busybox", "busybox:latest", "alpine":

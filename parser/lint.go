@@ -73,10 +73,14 @@ type lint struct {
 	seen   map[Warning]bool
 }
 
+// LintArg is the build argument with options of the lint rules. It replaces the file's check
+// directive.
+const LintArg = "BUILDKIT_DOCKERFILE_CHECK"
+
 // newLint merges the file's check directive with the options.
 func newLint(f *File, o PlanOptions) (*lint, error) {
 	text, _, loc, _ := bkparser.ParseDirective("check", f.src)
-	if arg, ok := o.BuildArgs["BUILDKIT_DOCKERFILE_CHECK"]; ok {
+	if arg, ok := o.BuildArgs[LintArg]; ok {
 		text, loc = arg, nil
 	}
 	c, err := linter.ParseLintOptions(text)

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// defaultPath is the PATH of images without one, except on Windows.
-const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+// DefaultPath is the PATH of images without one, except on Windows.
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // resolvePath joins p to dir unless it is absolute. An absolute path is kept as written, as in
 // BuildKit, since it is visible in the history. With keepSlash a trailing "/" or "/." is

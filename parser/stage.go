@@ -195,7 +195,7 @@ func (s *Stage) begin(base dockerspec.DockerOCIImage) (state, error) {
 		}
 	}
 	if _, ok := newEnv(base.Config.Env).Get("PATH"); !ok && s.Platform.OS != "windows" {
-		st.img.Config.Env = replaceEnv(base.Config.Env, "PATH", "PATH="+defaultPath)
+		st.img.Config.Env = replaceEnv(base.Config.Env, "PATH", "PATH="+DefaultPath)
 	}
 	for _, kv := range st.img.Config.Env {
 		k, v, _ := strings.Cut(kv, "=")

@@ -620,9 +620,9 @@ func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 		}
 		o.Args[name] = value
 	}
-	if rules, ok := o.Args[checkArg]; ok {
+	if rules, ok := o.Args[parser.LintArg]; ok {
 		if _, err := parser.ParseLintOptions(rules); err != nil {
-			return badValue("build-arg", checkArg+"="+rules,
+			return badValue("build-arg", parser.LintArg+"="+rules,
 				fmt.Errorf("%w (known: skip=RULE,…|all;experimental=RULE,…|all;error=true)", err))
 		}
 	}
@@ -902,12 +902,8 @@ func (f *buildFlags) imageOptions(o *imagebuild.Options, e *env) error {
 	return nil
 }
 
-// The names of build arguments that configure the build itself.
-const (
-	epochArg = "SOURCE_DATE_EPOCH"
-	// options of the lint rules, instead of the file's check directive
-	checkArg = "BUILDKIT_DOCKERFILE_CHECK"
-)
+// epochArg is the variable and the build argument with the time of the image.
+const epochArg = "SOURCE_DATE_EPOCH"
 
 // parseAnnotation reads [TARGET[PLATFORM],…:]KEY=VALUE, where a target is manifest, index or one of
 // their descriptors.

@@ -203,7 +203,7 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 	}
 	p.Env = slices.Clone(c.Env)
 	if !slices.ContainsFunc(p.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
-		p.Env = append(p.Env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+		p.Env = append(p.Env, "PATH="+parser.DefaultPath)
 	}
 	if f.tty {
 		p.Env = append(p.Env, "TERM="+cmp.Or(e.getenv("TERM"), "xterm"))
