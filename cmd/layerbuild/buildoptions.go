@@ -1,0 +1,161 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/layerbuild/layerbuild/internal/reference"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/parser"
+)
+
+// options returns the build's options for the flags.
+func (f *buildFlags) options(e *env, args []string) (imagebuild.Options, error) {
+	var o imagebuild.Options
+	if err := oneContext(args); err != nil {
+		return o, err
+	}
+	o.Source.Context, o.Source.Dockerfile, o.Source.Stdin = args[0], f.file, e.stdin
+	o.Image.Names, o.Image.Labels, o.Target, o.Pull = f.tags, f.labels, f.target, f.pull
+	o.Cache.No, o.Cache.NoStages, o.Cache.Sync = f.noCache, f.noCacheFilter, f.sync
+	o.Run.Network = f.network
+	o.Lint.Experimental = f.lintExperimental
+	o.CheckLayers = e.getenv(checkLayers) == "1"
+	var err error
+	steps := []func(*imagebuild.Options, *env) error{f.sources, f.args, f.action,
+		f.cache, f.runOptions,
+		f.access, f.output, f.imageOptions}
+	for _, step := range steps {
+		err = errors.Join(err, step(&o, e))
+	}
+	return o, err
+}
+
+// checkLayers is the variable that makes a build check its layers.
+const checkLayers = "LAYERBUILD_CHECK_LAYERS"
+
+// args parses the build arguments.
+func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
+	o.Args = map[string]string{}
+	for _, a := range f.buildArgs {
+		name, value, ok := strings.Cut(a, "=")
+		if name == "" || strings.ContainsAny(name, " \t\n") {
+			return badValue("build-arg", a,
+				errors.New("NAME=VALUE is expected, or NAME for a variable of the environment"))
+		}
+		if !ok {
+			if value, ok = os.LookupEnv(name); !ok {
+				continue // the variable is not set: the ARG keeps its default, as in docker
+			}
+		}
+		o.Args[name] = value
+	}
+	if rules, ok := o.Args[parser.LintArg]; ok {
+		if _, err := parser.ParseLintOptions(rules); err != nil {
+			return badValue("build-arg", parser.LintArg+"="+rules,
+				fmt.Errorf("%w (known: skip=RULE,…|all;experimental=RULE,…|all;error=true)", err))
+		}
+	}
+	return nil
+}
+
+// epochArg is the variable and the build argument with the time of the image.
+const epochArg = "SOURCE_DATE_EPOCH"
+
+// cache parses the places for importing and exporting step results.
+func (f *buildFlags) cache(o *imagebuild.Options, _ *env) error {
+	for _, s := range f.cacheFrom {
+		p, err := remotecache.ParseFrom(s)
+		if err != nil {
+			return err
+		}
+		if err := checkCacheRef(p); err != nil {
+			return badValue("cache-from", s, err)
+		}
+		o.Cache.From = append(o.Cache.From, p)
+	}
+	for _, s := range f.cacheTo {
+		p, err := remotecache.ParseTo(s)
+		if err != nil {
+			return err
+		}
+		if err := checkCacheRef(p); err != nil {
+			return badValue("cache-to", s, err)
+		}
+		if fi, err := os.Stat(p.Dir); err == nil && !fi.IsDir() && !p.IgnoreError {
+			return badValue("cache-to", s, errors.New("dest is a file; a directory is expected"))
+		}
+		o.Cache.To = append(o.Cache.To, p)
+	}
+	return nil
+}
+
+// checkCacheRef checks the name of an image that holds step results.
+func checkCacheRef(p remotecache.Place) error {
+	if p.Ref == "" {
+		return nil
+	}
+	_, err := reference.Parse(p.Ref)
+	return err
+}
+
+// imageOptions parses the options for the image's configuration.
+func (f *buildFlags) imageOptions(o *imagebuild.Options, e *env) error {
+	var err error
+	if o.Platforms, err = platforms(e, f.platforms); err != nil {
+		return err
+	}
+	for _, a := range f.annotations {
+		list, err := parseAnnotation(a)
+		if err != nil {
+			return err
+		}
+		o.Image.Annotations = append(o.Image.Annotations, list...)
+	}
+	for _, l := range f.labels {
+		if strings.HasPrefix(l, "=") || l == "" {
+			return badValue("label", l, errors.New("KEY=VALUE is expected"))
+		}
+	}
+	// As in buildx, the variable sets the build argument, so that an ARG of that name has its
+	// value, too.
+	if _, ok := o.Args[epochArg]; !ok && e.getenv(epochArg) != "" {
+		if _, err := imagebuild.Epoch(e.getenv(epochArg)); err != nil {
+			return err
+		}
+		o.Args[epochArg] = e.getenv(epochArg)
+	}
+	return nil
+}
+
+// parseAnnotation reads [TARGET[PLATFORM],…:]KEY=VALUE, where a target is manifest, index or one of
+// their descriptors.
+func parseAnnotation(s string) ([]export.Annotation, error) {
+	key, value, ok := strings.Cut(s, "=")
+	targets := "manifest"
+	if before, after, found := strings.Cut(key, ":"); found {
+		targets, key = before, after
+	}
+	if !ok || key == "" {
+		return nil, badValue("annotation", s, errors.New("[TARGET:]KEY=VALUE is expected"))
+	}
+	var list []export.Annotation
+	for target := range strings.SplitSeq(targets, ",") {
+		a := export.Annotation{Target: target, Key: key, Value: value}
+		if i := strings.IndexByte(target, '['); i > 0 && strings.HasSuffix(target, "]") {
+			a.Target, a.Platform = target[:i], target[i+1:len(target)-1]
+		}
+		if !slices.Contains([]string{"manifest", "index", "manifest-descriptor",
+			"index-descriptor"}, a.Target) {
+			return nil, badValue("annotation", s,
+				errors.New("a target is manifest, index, manifest-descriptor or index-descriptor"))
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/layerbuild/layerbuild/internal/units"
+)
+
+// runOptions parses the options for RUN.
+func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
+	if f.network == "default" {
+		o.Run.Network = "host"
+	}
+	for _, h := range f.addHosts {
+		host, err := parseHost(h)
+		if err != nil {
+			return err
+		}
+		o.Run.Hosts = append(o.Run.Hosts, host)
+	}
+	if f.shmSize != "" {
+		n, err := units.ParseDocker(f.shmSize)
+		if err != nil {
+			return badValue("shm-size", f.shmSize, err)
+		}
+		o.Run.ShmSize = n
+	}
+	for _, u := range f.ulimits {
+		limit, err := parseUlimit(u)
+		if err != nil {
+			return err
+		}
+		o.Run.Ulimits = append(o.Run.Ulimits, limit)
+	}
+	for _, a := range f.allow {
+		switch name, _, _ := strings.Cut(a, "="); name {
+		case "network.host":
+			o.Run.HostNetwork = true
+		case "security.insecure":
+			o.Run.Insecure = true
+		default:
+			return badValue("allow", a, errors.New("network.host or security.insecure is expected"))
+		}
+	}
+	return nil
+}
+
+// parseHost parses HOST:IP or HOST=IP; IPv6 addresses may be in brackets.
+func parseHost(s string) (executor.Host, error) {
+	name, ip, ok := strings.Cut(s, "=")
+	if !ok {
+		name, ip, ok = strings.Cut(s, ":")
+	}
+	if inner, bracket := strings.CutPrefix(ip, "["); bracket {
+		inner, ok = strings.CutSuffix(inner, "]")
+		ip = inner
+	}
+	if ip == "host-gateway" {
+		ip = "127.0.0.1" // commands share the host's network
+	}
+	if _, err := netip.ParseAddr(ip); err != nil || !ok || name == "" ||
+		strings.ContainsAny(name, " \t\n#") {
+		return executor.Host{}, badValue("add-host", s,
+			errors.New("HOST:IP is expected, with an address or host-gateway for IP"))
+	}
+	return executor.Host{Name: name, IP: ip}, nil
+}
+
+func parseUlimit(s string) (executor.Ulimit, error) {
+	name, value, ok := strings.Cut(s, "=")
+	soft, hard, two := strings.Cut(value, ":")
+	if !two {
+		hard = soft
+	}
+	a, err1 := strconv.ParseInt(soft, 10, 64)
+	b, err2 := strconv.ParseInt(hard, 10, 64)
+	if !ok || name == "" || err1 != nil || err2 != nil || a < -1 || b < -1 {
+		return executor.Ulimit{}, badValue("ulimit", s,
+			errors.New("NAME=SOFT[:HARD] is expected, two numbers, -1 for no limit"))
+	}
+	if err := executor.CheckUlimit(name); err != nil {
+		return executor.Ulimit{}, badValue("ulimit", s, err)
+	}
+	if b != -1 && (a == -1 || a > b) {
+		return executor.Ulimit{}, badValue("ulimit", s,
+			errors.New("the soft limit is above the hard one"))
+	}
+	return executor.Ulimit{Name: name, Soft: a, Hard: b}, nil
+}
