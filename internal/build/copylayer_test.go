@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/layerbuild/layerbuild/executor/copyfs"
@@ -16,13 +17,21 @@ import (
 
 // fakeDirectories is a DirectorySealer that seals nothing.
 type fakeDirectories struct {
-	build.DirectorySealer
-	err error // of SealDirectory
+	err              error // of SealDirectory
+	begun, cancelled []snapshot.ID
 }
 
 func (f *fakeDirectories) SealDirectory(context.Context, snapshot.Changes,
 	*copyfs.Directory) (cache.Layer, bool, error) {
 	return cache.Layer{}, false, f.err
+}
+
+func (f *fakeDirectories) BeginDirectory(id snapshot.ID, _ snapshot.Changes, _ *copyfs.Directory) {
+	f.begun = append(f.begun, id)
+}
+
+func (f *fakeDirectories) CancelDirectory(id snapshot.ID) {
+	f.cancelled = append(f.cancelled, id)
 }
 
 // newCopyBench returns a bench whose COPYs of the directory many are sealed by d.
@@ -59,4 +68,46 @@ func TestSealDirectoryFails(t *testing.T) {
 		t.Errorf("error %v, want the one of the sealer, in line 3", err)
 	}
 	b.want("an error of the sealer", ran, "write a 1", "dest /m/")
+}
+
+// TestCancelDirectory checks that a layer that is written while its files are copied is cancelled
+// if the copy fails or starts again.
+func TestCancelDirectory(t *testing.T) {
+	const dockerfile = "FROM scratch\nCOPY many /m/\nRUN write a 1\n"
+	broken := errors.New("broken")
+	for _, tt := range []struct {
+		name      string
+		errs      []error // of the copies, one after the other
+		cancelled bool
+	}{
+		{"a copy", []error{nil}, false},
+		{"a copy that fails", []error{broken}, true},
+		{"a copy that starts again", []error{&copyfs.ChangedError{Path: "many/1"}, nil}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := &fakeDirectories{}
+			b := newCopyBench(t, d)
+			dests, copies := 0, 0
+			b.exec.fail = func(action string) error {
+				if action != "copy /m/" {
+					return nil
+				}
+				if dests == copies { // the destination is made before the files are copied
+					dests++
+					return nil
+				}
+				copies++ // one that starts again has private copies, and is not sealed early
+				return tt.errs[copies-1]
+			}
+			last := tt.errs[len(tt.errs)-1]
+			if _, _, err := b.build(t.Context(), dockerfile,
+				imagebuild.Options{}); !errors.Is(err, last) {
+				t.Fatalf("error %v, want %v", err, last)
+			}
+			if len(d.begun) != 1 || slices.Equal(d.cancelled, d.begun) != tt.cancelled {
+				t.Errorf("the layers of %q were begun, and those of %q cancelled", d.begun,
+					d.cancelled)
+			}
+		})
+	}
 }

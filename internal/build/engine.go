@@ -123,7 +123,11 @@ type DirectorySealer interface {
 	// copy then returns the error of a file that cannot be read.
 	SealDirectory(ctx context.Context, ch snapshot.Changes,
 		dir *copyfs.Directory) (l cache.Layer, ok bool, err error)
+	// BeginDirectory begins to make the layer of the snapshot id, which is committed later.
+	// Otherwise CancelDirectory must be called, before ch is discarded. CancelDirectory does
+	// nothing for a snapshot for which BeginDirectory was not called.
 	BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *copyfs.Directory)
+	CancelDirectory(id snapshot.ID)
 }
 
 // LayerImages downloads layers of images. *image.Resolver implements it.
@@ -211,13 +215,8 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	if err == nil && parent == cur.top && cur.top != "" {
 		var same bool
 		if same, err = layers.Unchanged(ctx, active); same && err == nil {
-			if err := e.layers.Checker.NoOp(ctx, active); err != nil {
-				return stepResult{}, errors.Join(err, active.Discard())
-			}
-			if err := e.pool.Put(parent, active); err != nil {
-				return stepResult{}, err
-			}
-			return e.results.add(ctx, j, cache.Record{Snapshot: string(cur.top), NoOp: true})
+			e.layers.Directories.CancelDirectory(id)
+			return e.addNoOp(ctx, cur, j, active)
 		}
 	}
 	if err == nil {
@@ -225,9 +224,23 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 		err = active.CommitOn(ctx, id, cur.top, false)
 	}
 	if err != nil {
+		e.layers.Directories.CancelDirectory(id)
 		return stepResult{}, errors.Join(err, active.Discard())
 	}
 	return e.results.add(ctx, j, cache.Record{Snapshot: string(id)})
+}
+
+// addNoOp adds the result of a job that has changed nothing in active, a snapshot on cur. Another
+// step can use the snapshot.
+func (e *Engine) addNoOp(ctx context.Context, cur rootfs, j *job,
+	active *snapshot.Active) (stepResult, error) {
+	if err := e.layers.Checker.NoOp(ctx, active); err != nil {
+		return stepResult{}, errors.Join(err, active.Discard())
+	}
+	if err := e.pool.Put(cur.top, active); err != nil {
+		return stepResult{}, err
+	}
+	return e.results.add(ctx, j, cache.Record{Snapshot: string(cur.top), NoOp: true})
 }
 
 // runLinked runs a job on an empty snapshot and stacks the result on active (COPY --link). It is

@@ -49,18 +49,33 @@ func (s *Sealer) sealDirectory(ctx context.Context, ch snapshot.Changes, dir *co
 // BeginDirectory begins to seal the layer of a COPY of a directory as SealDirectory does, as the
 // layer of a snapshot that does not exist yet. When it returns, the directories above the files
 // have been read from ch, and the files may be copied. A layer that cannot be sealed in this way is
-// sealed from its snapshot.
+// sealed from its snapshot. If there will be no such snapshot, the caller calls CancelDirectory.
 func (s *Sealer) BeginDirectory(id snapshot.ID, ch snapshot.Changes, dir *copyfs.Directory) {
-	e := newEarly()
+	ctx, cancel := context.WithCancel(s.ctx)
+	e := newEarly(cancel)
 	s.mu.Lock()
 	s.early[string(id)] = e
 	s.mu.Unlock()
 	s.wg.Go(func() {
-		e.write(s, func(begin func() error) (cache.Layer, error) {
-			return s.sealDirectory(s.ctx, ch, dir, begin)
+		defer cancel()
+		e.write(ctx, s, func(begin func() error) (cache.Layer, error) {
+			return s.sealDirectory(ctx, ch, dir, begin)
 		})
 	})
 	<-e.begun
+}
+
+// CancelDirectory stops the sealing that BeginDirectory has begun for a snapshot, and waits for its
+// end. It does nothing if there is none.
+func (s *Sealer) CancelDirectory(id snapshot.ID) {
+	s.mu.Lock()
+	e := s.early[string(id)]
+	delete(s.early, string(id))
+	s.mu.Unlock()
+	if e != nil {
+		e.cancel()
+		_, _ = e.layer.Wait(context.Background())
+	}
 }
 
 // takeEarly waits for the layer of a source if BeginDirectory has begun it. ok is false if the
@@ -78,6 +93,7 @@ func (s *Sealer) takeEarly(source string) (l cache.Layer, ok bool, err error) {
 
 // early is a layer that is written before its snapshot exists.
 type early struct {
+	cancel context.CancelFunc
 	// begun is closed when the files may be copied.
 	begun chan struct{}
 	begin func() // closes begun
@@ -85,19 +101,20 @@ type early struct {
 	layer *memo.Call[cache.Layer]
 }
 
-func newEarly() *early {
-	e := &early{begun: make(chan struct{}), layer: memo.NewCall[cache.Layer]()}
+func newEarly(cancel context.CancelFunc) *early {
+	e := &early{cancel: cancel, begun: make(chan struct{}), layer: memo.NewCall[cache.Layer]()}
 	e.begin = sync.OnceFunc(func() { close(e.begun) })
 	return e
 }
 
 // write sets the layer. seal calls begin when it has read all but the files. begin takes one of the
 // sealer's slots, so that other layers can be sealed until then.
-func (e *early) write(s *Sealer, seal func(begin func() error) (cache.Layer, error)) {
+func (e *early) write(ctx context.Context, s *Sealer,
+	seal func(begin func() error) (cache.Layer, error)) {
 	hasSlot := false
 	l, err := seal(func() error {
 		e.begin()
-		err := s.takeSlot()
+		err := s.takeSlot(ctx)
 		hasSlot = err == nil
 		return err
 	})

@@ -282,6 +282,32 @@ func TestBeginDirectorySlots(t *testing.T) {
 	}
 }
 
+// TestCancelDirectory cancels a layer that waits for a slot, and one that was not begun. Nothing is
+// written to the store.
+func TestCancelDirectory(t *testing.T) {
+	f := newFixture(t, "copy")
+	src, active := f.copyOnBase(0, fixedTree)
+	defer active.Discard()
+	s := NewSealer(t.Context(), f.options())
+	for range cap(s.slots) {
+		s.slots <- struct{}{}
+	}
+	s.BeginDirectory("copy", active.Changes(), src.from)
+	s.CancelDirectory("copy")
+	s.CancelDirectory("another")
+	s.Wait() // although there is no slot
+	if n := len(s.slots); n != cap(s.slots) {
+		t.Errorf("%d slots are taken, want %d", n, cap(s.slots))
+	}
+	if len(s.early) > 0 {
+		t.Errorf("left: %v", s.early)
+	}
+	if blobs, err := filepath.Glob(filepath.Join(f.state.Root,
+		"oci/blobs/sha256/*")); len(blobs) > 0 || err != nil {
+		t.Errorf("the store has %q, %v", blobs, err)
+	}
+}
+
 // TestBeginDirectoryCanceled ends the context of the build while a layer waits for a slot, and no
 // step asks for the layer.
 func TestBeginDirectoryCanceled(t *testing.T) {

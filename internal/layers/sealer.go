@@ -116,7 +116,7 @@ func (s *Sealer) make(l *Layer) (cache.Layer, error) {
 	if ok {
 		return got, s.finish(l, got)
 	}
-	if err := s.takeSlot(); err != nil {
+	if err := s.takeSlot(s.ctx); err != nil {
 		return cache.Layer{}, err
 	}
 	defer s.releaseSlot()
@@ -124,12 +124,12 @@ func (s *Sealer) make(l *Layer) (cache.Layer, error) {
 }
 
 // takeSlot waits until a layer may be written.
-func (s *Sealer) takeSlot() error {
+func (s *Sealer) takeSlot(ctx context.Context) error {
 	select {
 	case s.slots <- struct{}{}:
 		return nil
-	case <-s.ctx.Done():
-		return context.Cause(s.ctx)
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
