@@ -23,7 +23,7 @@ import (
 type Config struct {
 	Parts   Parts
 	Layers  Layers
-	State   *state.State         // for lazy layers, the user namespace, and errors of a full disk
+	State   *state.State         // for the user namespace, and errors of a full disk
 	Imports *remotecache.Imports // nil: nothing was imported
 	Ran     *Ran                 // the steps that this build has run so far
 	// Epoch is the latest time of a file, and the creation time of new layers and entries of the
@@ -35,10 +35,11 @@ type Config struct {
 // Parts are the parts of an Engine that tests replace.
 type Parts struct {
 	// Run runs the action of a step; nil: executor.Run.
-	Run       RunFunc
-	Snapshots Snapshots
-	Records   Records
-	Images    LayerImages
+	Run        RunFunc
+	Snapshots  Snapshots
+	Records    Records
+	LazyLayers LazyLayers
+	Images     LayerImages
 }
 
 // RunFunc is the type of executor.Run.
@@ -78,9 +79,10 @@ func New(c Config) *Engine {
 	return &Engine{
 		worker: &worker{runFunc: c.Parts.Run, state: c.State, epoch: c.Epoch},
 		results: &results{
-			records: c.Parts.Records, snapshots: c.Parts.Snapshots, images: c.Parts.Images,
-			imports: c.Imports, sealer: c.Layers.Sealer, lazy: c.Layers.Lazy, state: c.State,
-			ran: c.Ran, epoch: c.Epoch, sink: c.Sink,
+			records: c.Parts.Records, lazyLayers: c.Parts.LazyLayers,
+			snapshots: c.Parts.Snapshots, images: c.Parts.Images, imports: c.Imports,
+			sealer: c.Layers.Sealer, lazy: c.Layers.Lazy, ran: c.Ran, epoch: c.Epoch,
+			sink: c.Sink,
 		},
 		snapshots: c.Parts.Snapshots, layers: c.Layers, state: c.State, ran: c.Ran, sink: c.Sink,
 		pool: snapshot.Pool{From: c.Parts.Snapshots},
@@ -105,6 +107,13 @@ type Records interface {
 	Put(ctx context.Context, k cache.Key, r cache.Record) error
 	Touch(k cache.Key)
 	PutSealed(ctx context.Context, snapshot, format string, l cache.Layer) error
+}
+
+// LazyLayers finds the layers of lazy snapshots. *state.State implements it.
+type LazyLayers interface {
+	// LazyLayer returns the layer from which the lazy snapshot of a record is unpacked. It reports
+	// whether the record is for a lazy snapshot and the store has the layer.
+	LazyLayer(ctx context.Context, rec cache.Record) (cache.Layer, bool)
 }
 
 // Sealer makes the layers of snapshots. *layers.Sealer implements it.

@@ -13,7 +13,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
-	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
@@ -35,16 +34,16 @@ type stepResult struct {
 // results finds and adds results of steps: in the cache of this machine, and among imported
 // records.
 type results struct {
-	records   Records
-	snapshots Snapshots
-	imports   *remotecache.Imports
-	images    LayerImages
-	sealer    Sealer
-	lazy      *layers.Lazy
-	state     *state.State
-	ran       *Ran
-	epoch     *int64 // see Config
-	sink      event.Sink
+	records    Records
+	lazyLayers LazyLayers
+	snapshots  Snapshots
+	imports    *remotecache.Imports
+	images     LayerImages
+	sealer     Sealer
+	lazy       *layers.Lazy
+	ran        *Ran
+	epoch      *int64 // see Config
+	sink       event.Sink
 
 	fetched memo.Map[fetchKey, stepResult] // imported results
 }
@@ -148,7 +147,7 @@ func (r *results) recorded(ctx context.Context, j *job) (found, bool) {
 	f := found{rec: rec, key: key, id: snapshot.ID(rec.Snapshot)}
 	if info, err := r.snapshots.Stat(ctx, f.id); err == nil {
 		f.on = info.Parent
-	} else if l, ok := r.state.LazyLayer(ctx, rec); ok {
+	} else if l, ok := r.lazyLayers.LazyLayer(ctx, rec); ok {
 		f.on, f.layer = snapshot.ID(rec.Lazy.Parent), &l
 	} else {
 		return found{}, false

@@ -30,7 +30,8 @@ type Parts struct {
 // DefaultParts returns the parts of a build that is not a test.
 func DefaultParts(state *state.State, images *image.Resolver) Parts {
 	return Parts{
-		Engine:     build.Parts{Snapshots: state.Snapshots, Records: state.Cache, Images: images},
+		Engine: build.Parts{Snapshots: state.Snapshots, Records: state.Cache, LazyLayers: state,
+			Images: images},
 		BaseImages: images, Artifacts: images,
 		NewSealer: func(ctx context.Context,
 			o layers.SealerOptions) (build.Sealer, build.DirectorySealer) {
