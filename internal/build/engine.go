@@ -198,7 +198,7 @@ func (e *Engine) onNothing(ctx context.Context, j *job) (snapshot.ID, error) {
 // layer of a COPY is needed, it tries to write the layer without a snapshot.
 func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	d demand) (stepResult, error) {
-	e.ran.changed.Store(true)
+	e.ran.noteChanged()
 	id, parent, run := snapshot.NewID(), cur.top, j.action.run
 	switch {
 	case j.link && e.snapshots.Layered():

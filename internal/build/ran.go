@@ -20,6 +20,9 @@ type Ran struct {
 // Changed reports whether the build has changed the state.
 func (r *Ran) Changed() bool { return r.changed.Load() }
 
+// noteChanged records that the build changes the state.
+func (r *Ran) noteChanged() { r.changed.Store(true) }
+
 // Restarted records that the build has started again.
 func (r *Ran) Restarted() {
 	r.mu.Lock()

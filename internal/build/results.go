@@ -231,7 +231,7 @@ func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
 		if err := r.lazy.Materialize(ctx, on); err != nil {
 			return err
 		}
-		r.ran.changed.Store(true)
+		r.ran.noteChanged()
 		err := r.images.UnpackOn(ctx, img, on, name, image.UnpackOptions{ID: id, Sink: r.sink})
 		if after == nil {
 			return err
