@@ -44,7 +44,7 @@ func newCopyBench(t *testing.T, d build.DirectorySealer) *bench {
 	}
 	b.change = func(p *imagebuild.Parts) {
 		p.NewSealer = func(ctx context.Context,
-			o layers.SealerOptions) (build.Sealer, build.DirectorySealer) {
+			o layers.SealerOptions) (imagebuild.Sealer, build.DirectorySealer) {
 			return layers.NewSealer(ctx, o), d
 		}
 	}

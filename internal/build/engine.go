@@ -12,7 +12,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
-	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -95,7 +94,6 @@ func (e *Engine) Close() error { return e.pool.Close() }
 // Snapshots holds the results of steps. *snapshot.Store implements it.
 type Snapshots interface {
 	Prepare(ctx context.Context, parent snapshot.ID) (*snapshot.Active, error)
-	View(ctx context.Context, id snapshot.ID) ([]mount.Mount, error)
 	Stat(ctx context.Context, id snapshot.ID) (snapshot.Info, error)
 	// Layered reports whether a snapshot's directory contains only the difference to its parent.
 	Layered() bool
@@ -121,8 +119,6 @@ type Sealer interface {
 	Seal(l *layers.Layer)
 	ChainID(ctx context.Context, list []*layers.Layer) (digest.Digest, error)
 	Format() string
-	// Wait waits until nothing is being sealed.
-	Wait()
 }
 
 // DirectorySealer makes the layer of a COPY of a directory from the source files. *layers.Sealer

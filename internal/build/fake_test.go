@@ -398,8 +398,9 @@ func (s fakeSealer) Seal(l *layers.Layer) {
 
 // sealerThat returns a function that makes a fakeSealer.
 func sealerThat(fail func(*layers.Layer) error) func(context.Context,
-	layers.SealerOptions) (build.Sealer, build.DirectorySealer) {
-	return func(ctx context.Context, o layers.SealerOptions) (build.Sealer, build.DirectorySealer) {
+	layers.SealerOptions) (imagebuild.Sealer, build.DirectorySealer) {
+	return func(ctx context.Context,
+		o layers.SealerOptions) (imagebuild.Sealer, build.DirectorySealer) {
 		s := layers.NewSealer(ctx, o)
 		return fakeSealer{s, fail}, s
 	}

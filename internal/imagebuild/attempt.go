@@ -19,6 +19,7 @@ import (
 // attempt has the parts that are replaced when a build starts again because of a damaged blob.
 type attempt struct {
 	in     *inputs.Inputs
+	sealer Sealer // of layers
 	layers build.Layers
 }
 
@@ -33,7 +34,7 @@ func (b *builder) repeat(ctx context.Context, file string, plans []plan, w *outp
 	a := b.newAttempt(ctx, file, w, uploads, in, lazy)
 	defer func() { // the layers of the last attempt
 		cancel()
-		a.layers.Sealer.Wait()
+		a.sealer.Wait()
 		uploads.Wait()
 	}()
 	b.repairs.begin()
@@ -43,7 +44,7 @@ func (b *builder) repeat(ctx context.Context, file string, plans []plan, w *outp
 		if ctx.Err() != nil || !b.repairs.again(err, b.opts.Sink) {
 			return made, located(file, err)
 		}
-		a.layers.Sealer.Wait()
+		a.sealer.Wait()
 		uploads.Wait()
 		b.ran.Restarted()
 		lazy = &layers.Lazy{}
@@ -68,8 +69,8 @@ func (b *builder) newAttempt(ctx context.Context, file string, w *outputs.Writer
 		Begun:  func(g *store.Growing) { uploads.Begin(ctx, g) },
 		Sealed: func(d ocispec.Descriptor) { uploads.Add(ctx, d) },
 	})
-	return attempt{in: in, layers: build.Layers{Sealer: sealer, Directories: directories,
-		Lazy: lazy, Checker: checker}}
+	return attempt{in: in, sealer: sealer, layers: build.Layers{Sealer: sealer,
+		Directories: directories, Lazy: lazy, Checker: checker}}
 }
 
 // located adds the position of the instruction to an error about its layer.
@@ -109,7 +110,7 @@ func (b *builder) run(ctx context.Context, a attempt, file string, plans []plan,
 	}
 	if !b.opts.wantsFiles() && a.in.Postponed() {
 		// An image is written from layers, but an imported result is unpacked to seal it again.
-		a.layers.Sealer.Wait()
+		a.sealer.Wait()
 		a.in.Unneeded()
 	}
 	if made, err = w.Write(ctx, built); err != nil {
@@ -134,7 +135,7 @@ func (b *builder) newSolvers(e *build.Engine, a attempt, file string,
 	o := build.SolverOptions{
 		Inputs: a.in, Run: b.opts.run(), File: file,
 		Mounter: &runmount.Mounter{
-			Snapshots: b.parts.Engine.Snapshots, Lazy: a.layers.Lazy, Secrets: b.secrets,
+			Snapshots: b.state.Snapshots, Lazy: a.layers.Lazy, Secrets: b.secrets,
 			Caches: b.cacheMounts, TempDir: b.tempdir.Make,
 		},
 		NoCache: build.NoCache{All: b.opts.Cache.No, Stages: b.opts.Cache.NoStages},

@@ -24,7 +24,14 @@ type Parts struct {
 	Engine     build.Parts
 	BaseImages inputs.Images
 	Artifacts  remotecache.Artifacts
-	NewSealer  func(context.Context, layers.SealerOptions) (build.Sealer, build.DirectorySealer)
+	NewSealer  func(context.Context, layers.SealerOptions) (Sealer, build.DirectorySealer)
+}
+
+// Sealer makes the layers of a build. *layers.Sealer implements it.
+type Sealer interface {
+	build.Sealer
+	// Wait waits until nothing is being sealed.
+	Wait()
 }
 
 // DefaultParts returns the parts of a build that is not a test.
@@ -34,7 +41,7 @@ func DefaultParts(state *state.State, images *image.Resolver) Parts {
 			Images: images},
 		BaseImages: images, Artifacts: images,
 		NewSealer: func(ctx context.Context,
-			o layers.SealerOptions) (build.Sealer, build.DirectorySealer) {
+			o layers.SealerOptions) (Sealer, build.DirectorySealer) {
 			s := layers.NewSealer(ctx, o)
 			return s, s
 		},

@@ -313,7 +313,7 @@ type sealers struct {
 
 func (s *sealers) replace(p *Parts) {
 	p.NewSealer = func(ctx context.Context,
-		o layers.SealerOptions) (build.Sealer, build.DirectorySealer) {
+		o layers.SealerOptions) (Sealer, build.DirectorySealer) {
 		s.made++
 		n := s.made
 		s.log = append(s.log, fmt.Sprint("sealer ", n))
