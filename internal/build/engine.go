@@ -61,6 +61,7 @@ type Engine struct {
 	layers    Layers
 	state     *state.State
 	ran       *Ran
+	epoch     *int64 // see Config
 	sink      event.Sink
 	// keeps equal steps of different stages from running at the same time
 	runs memo.Map[string, stepResult]
@@ -83,8 +84,8 @@ func New(c Config) *Engine {
 			sealer: c.Layers.Sealer, lazy: c.Layers.Lazy, ran: c.Ran, epoch: c.Epoch,
 			sink: c.Sink,
 		},
-		snapshots: c.Parts.Snapshots, layers: c.Layers, state: c.State, ran: c.Ran, sink: c.Sink,
-		pool: snapshot.Pool{From: c.Parts.Snapshots},
+		snapshots: c.Parts.Snapshots, layers: c.Layers, state: c.State, ran: c.Ran,
+		epoch: c.Epoch, sink: c.Sink, pool: snapshot.Pool{From: c.Parts.Snapshots},
 	}
 }
 

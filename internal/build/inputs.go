@@ -139,7 +139,7 @@ func (s *Solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		l := &layers.Layer{Snapshot: id, Text: "FROM " + in.Name, Lines: st.Range}
 		s.seal(st, l)
 		key, err := makeKey("scratch", "from context", nil, content.String(),
-			epochKey(s.results.epoch))
+			epochKey(s.epoch))
 		if err != nil {
 			return rootfs{}, err
 		}
@@ -162,7 +162,7 @@ func (s *Solver) contextSnapshot(ctx context.Context,
 	f *inputs.Files) (snapshot.ID, digest.Digest, error) {
 	for attempts := 1; ; attempts++ {
 		m, err := f.Tree.Match(ctx, source.Query{Patterns: []string{"/"},
-			Literal: true, Epoch: s.results.epoch})
+			Literal: true, Epoch: s.epoch})
 		if err != nil {
 			return "", "", err
 		}

@@ -245,6 +245,9 @@ func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
 	})
 }
 
+// hasImports reports whether there are imported records.
+func (r *results) hasImports() bool { return !r.imports.Empty() }
+
 // importable returns the imported records whose layers can be the result of a job.
 func (r *results) importable(j *job) []remotecache.Found {
 	key := cmp.Or(j.key, j.defKey)

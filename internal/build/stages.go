@@ -90,6 +90,7 @@ type Solver struct {
 	engine    *Engine
 	results   *results
 	sealer    Sealer
+	epoch     *int64 // see Config
 	sink      event.Sink
 	preparer  *preparer
 	predictor *predictor
@@ -104,13 +105,13 @@ type Solver struct {
 // Solver returns a solver for a plan.
 func (e *Engine) Solver(plan *parser.Plan, o SolverOptions) *Solver {
 	s := &Solver{
-		plan: plan, o: o, engine: e, results: e.results, sealer: e.layers.Sealer, sink: e.sink,
-		sealed: sealedStages(plan, o.Wants),
+		plan: plan, o: o, engine: e, results: e.results, sealer: e.layers.Sealer, epoch: e.epoch,
+		sink: e.sink, sealed: sealedStages(plan, o.Wants),
 		direct: e.snapshots.Layered() && !o.Wants.Tables,
 	}
-	s.preparer = &preparer{worker: e.worker, epoch: e.results.epoch, inputs: o.Inputs, opener: s,
+	s.preparer = &preparer{worker: e.worker, epoch: e.epoch, inputs: o.Inputs, opener: s,
 		mounter: o.Mounter, options: o.Run}
-	s.predictor = &predictor{off: e.results.imports.Empty() || o.Wants.ExportAll, plan: plan,
+	s.predictor = &predictor{off: !e.results.hasImports() || o.Wants.ExportAll, plan: plan,
 		inputs: o.Inputs, preparer: s.preparer, results: e.results, noCache: o.NoCache}
 	return s
 }
@@ -345,7 +346,7 @@ func (s *Solver) metadataTime(ctx context.Context, st *parser.Stage, cur rootfs,
 func (s *Solver) firstTime(ctx context.Context, st *parser.Stage, key cache.Key,
 	top snapshot.ID) (time.Time, error) {
 	created, err := s.results.firstTime(ctx, key, top)
-	if err == nil && s.results.epoch == nil {
+	if err == nil && s.epoch == nil {
 		s.note(st, []cache.Key{key}, created, nil, nil)
 	}
 	return created, err
