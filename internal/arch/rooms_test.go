@@ -93,7 +93,8 @@ var floors = []floor{
 			"internal/volume snapshot"},
 		{"internal/image", "diff internal/cache internal/dirfd internal/event internal/hostfile " +
 			"internal/memo internal/mount internal/ns internal/ocidoc internal/ocijson " +
-			"internal/platform internal/registry internal/store internal/unpack snapshot"},
+			"internal/platform internal/reference internal/registry internal/store " +
+			"internal/unpack snapshot"},
 		{"internal/container", "executor internal/event internal/image internal/state snapshot"},
 		{"internal/imageanalysis", "analyze diff internal/image internal/ocidoc " +
 			"internal/ocijson internal/state parser"},

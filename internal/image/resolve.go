@@ -15,6 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/platform"
+	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -203,7 +204,7 @@ func digestOf(name string) digest.Digest {
 	if d := digest.Digest(name); d.Validate() == nil {
 		return d
 	}
-	if n, err := registry.Parse(name); err == nil {
+	if n, err := reference.Full(name); err == nil {
 		return n.Digest
 	}
 	return ""
@@ -387,7 +388,7 @@ func (r *Resolver) Origins(ctx context.Context) (func(digest.Digest) []string, e
 			return nil, err
 		}
 		found := e.Finding()
-		n, err := registry.Parse(found.Name)
+		n, err := reference.Full(found.Name)
 		if err != nil || found.Root == nil || found.Name == "" {
 			continue
 		}

@@ -8,10 +8,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// The names of Docker Hub as a registry. Parse replaces the old one.
 const (
-	defaultDomain  = "docker.io"
-	legacyDomain   = "index.docker.io" // an old name of Docker Hub
-	officialPrefix = "library/"        // prefix of Docker Hub's official images
+	DockerHub       = "docker.io"
+	LegacyDockerHub = "index.docker.io"
+)
+
+const (
+	officialPrefix = "library/" // prefix of Docker Hub's official images
 	maxPath        = 255
 )
 
@@ -70,6 +74,20 @@ func ParseCanonical(s string) (Name, error) {
 	return n, err
 }
 
+// Full returns the full form of a name that a user wrote: "busybox" is
+// docker.io/library/busybox:latest. A name with a digest keeps the digest and loses its tag. Two
+// names denote the same image if and only if their full forms are equal. The error names s.
+func Full(s string) (Name, error) {
+	n, err := Parse(s)
+	if err != nil {
+		return Name{}, fmt.Errorf("image name %q: %w", s, err)
+	}
+	if n.Digest != "" {
+		n.Tag = ""
+	}
+	return n.OrLatest(), nil
+}
+
 // CheckRepository returns an error if a name is not the name of a repository, without tag and
 // digest.
 func CheckRepository(s string) error {
@@ -105,7 +123,7 @@ func (n Name) String() string {
 
 // Familiar returns the name as users write it, without the parts that Parse adds.
 func (n Name) Familiar() string {
-	if n.Domain == defaultDomain {
+	if n.Domain == DockerHub {
 		n.Domain = ""
 		if rest, ok := strings.CutPrefix(n.Path, officialPrefix); ok &&
 			!strings.Contains(rest, "/") {
@@ -123,20 +141,23 @@ func (n Name) OrLatest() Name {
 	return n
 }
 
+// HasRegistry reports whether a name begins with a registry: its first part looks like a host.
+func HasRegistry(s string) bool {
+	first, _, ok := strings.Cut(s, "/")
+	return ok && (first == "localhost" || strings.ContainsAny(first, ".:") ||
+		strings.ToLower(first) != first)
+}
+
 // splitDomain returns the registry at the beginning of a name, or Docker Hub if there is none.
 func splitDomain(s string) (domain, rest string) {
-	first, rest, ok := strings.Cut(s, "/")
-	switch {
-	case !ok:
-		return defaultDomain, officialPrefix + s
-	case first == legacyDomain:
-		domain = defaultDomain
-	case first == "localhost", strings.ContainsAny(first, ".:"), strings.ToLower(first) != first:
-		domain = first
-	default:
-		domain, rest = defaultDomain, s
+	domain, rest = DockerHub, s
+	if HasRegistry(s) {
+		domain, rest, _ = strings.Cut(s, "/")
 	}
-	if domain == defaultDomain && !strings.Contains(rest, "/") {
+	if domain == LegacyDockerHub {
+		domain = DockerHub
+	}
+	if domain == DockerHub && !strings.Contains(rest, "/") {
 		rest = officialPrefix + rest
 	}
 	return domain, rest

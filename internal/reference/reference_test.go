@@ -35,6 +35,26 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestFull(t *testing.T) {
+	for _, test := range []struct{ in, want string }{
+		{"busybox", "docker.io/library/busybox:latest"},
+		{"busybox:1", "docker.io/library/busybox:1"},
+		{"a/b", "docker.io/a/b:latest"},
+		{"localhost/b", "localhost/b:latest"},
+		{"localhost:5000/b:x", "localhost:5000/b:x"},
+		{"index.docker.io/a", "docker.io/library/a:latest"},
+		{"[::1]:5000/b", "[::1]:5000/b:latest"},
+		{"a@" + sha256, "docker.io/library/a@" + sha256},
+		{"a:1@" + sha256, "docker.io/library/a@" + sha256},
+		{"", ""}, {"A", ""}, {"a:b:c", ""}, {"a@sha256:1", ""}, {hex64, ""},
+	} {
+		got, err := Full(test.in)
+		if got.String() != test.want || (err == nil) != (test.want != "") {
+			t.Errorf("Full(%q) = %q, %v, want %q", test.in, got, err, test.want)
+		}
+	}
+}
+
 // names are valid and invalid names of all kinds.
 var names = []string{
 	"", "/", ":", "@", "a", "a:", "a:b", "a:-b", "a:.b", "a:_b", "a:b:c", "a@", "a@b", "a/",

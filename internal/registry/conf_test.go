@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/layerbuild/layerbuild/internal/reference"
 )
 
 func parseTest(t testing.TB, data string) *config {
@@ -21,31 +22,6 @@ func parseTest(t testing.TB, data string) *config {
 		t.Fatal(err)
 	}
 	return c
-}
-
-func TestParse(t *testing.T) {
-	d := "sha256:" + strings.Repeat("a", 64)
-	tests := []struct{ in, want string }{
-		{"busybox", "docker.io/library/busybox:latest"},
-		{"busybox:1", "docker.io/library/busybox:1"},
-		{"a/b", "docker.io/a/b:latest"},
-		{"localhost/b", "localhost/b:latest"},
-		{"localhost:5000/b:x", "localhost:5000/b:x"},
-		{"index.docker.io/a", "docker.io/library/a:latest"},
-		{"[::1]:5000/b", "[::1]:5000/b:latest"},
-		{"a:1@" + d, "docker.io/library/a@" + d},
-		{"", ""}, {"A", ""}, {"a:b:c", ""}, {"a@sha256:1", ""}, {strings.Repeat("a", 64), ""},
-	}
-	for _, tt := range tests {
-		n, err := Parse(tt.in)
-		got := ""
-		if err == nil {
-			got = n.String()
-		}
-		if got != tt.want {
-			t.Errorf("Parse(%q) = %q, %v, want %q", tt.in, got, err, tt.want)
-		}
-	}
 }
 
 // TestEndpoints checks the example of containers-registries.conf(5) and its special cases.
@@ -130,7 +106,7 @@ location = "pinned.example/b/image:v1"
 		{"busybox", "registry-1.docker.io/library/busybox"},
 	}
 	for _, tt := range tests {
-		n, err := Parse(tt.in)
+		n, err := reference.Full(tt.in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -333,7 +309,7 @@ func FuzzConf(f *testing.F) {
 			return
 		}
 		for _, n := range names {
-			if again, err := Parse(n.String()); err != nil || again != n {
+			if again, err := reference.Full(n.String()); err != nil || again != n {
 				t.Errorf("the candidate %v of %q reads as %v, %v", n, ref, again, err)
 			}
 			es, err := c.endpoints(n)

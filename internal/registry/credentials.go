@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/memo"
+	"github.com/layerbuild/layerbuild/internal/reference"
 )
 
 // credentialStore looks up credentials in the files and helpers of docker and podman.
@@ -61,8 +62,9 @@ func loadCredentials(dir string) (*credentialStore, error) {
 // get returns the credentials for a repository on a server; the zero value if there are none.
 func (s *credentialStore) get(ctx context.Context, host, repo string) (credential, error) {
 	keys := []string{host}
-	if host == "registry-1.docker.io" {
-		keys = []string{"https://index.docker.io/v1/", "docker.io", "index.docker.io"}
+	if host == hubServer {
+		keys = []string{"https://" + reference.LegacyDockerHub + "/v1/", reference.DockerHub,
+			reference.LegacyDockerHub}
 	}
 	return s.known.Do(ctx, host+"/"+repo, func() (credential, error) {
 		return s.find(ctx, host, repo, keys)

@@ -6,46 +6,10 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/reference"
-	"github.com/opencontainers/go-digest"
 )
 
-// Name is a parsed image name. Either Tag or Digest is set; a name that has both is found by its
-// digest.
-type Name struct {
-	Domain string // "docker.io", "localhost:5000"
-	Path   string // "library/busybox"
-	Tag    string
-	Digest digest.Digest
-}
-
-// Parse normalizes an image name: "busybox" is docker.io/library/busybox:latest.
-func Parse(s string) (Name, error) {
-	ref, err := reference.Parse(s)
-	if err != nil {
-		return Name{}, fmt.Errorf("image name %q: %w", s, err)
-	}
-	n := Name(ref.OrLatest())
-	if n.Digest != "" {
-		n.Tag = ""
-	}
-	return n, nil
-}
-
-// Repository returns the name without tag and digest.
-func (n Name) Repository() string { return n.Domain + "/" + n.Path }
-
-// String returns the full name.
-func (n Name) String() string { return n.Repository() + n.suffix() }
-
-func (n Name) suffix() string {
-	if n.Digest != "" {
-		return "@" + n.Digest.String()
-	}
-	return ":" + n.Tag
-}
-
-// reference returns the part of a URL that selects the manifest.
-func (n Name) reference() string {
+// selector returns the part of a URL that selects the manifest.
+func selector(n reference.Name) string {
 	if n.Digest != "" {
 		return n.Digest.String()
 	}
@@ -55,21 +19,22 @@ func (n Name) reference() string {
 // candidates returns the names that a user's name may refer to, in order. A name with a domain
 // refers to itself. Others are looked up among the aliases, then in each of the search
 // registries. If none are configured, they are on Docker Hub, as in every Dockerfile.
-func (c *config) candidates(s string) ([]Name, error) {
-	n, err := Parse(s)
+func (c *config) candidates(s string) ([]reference.Name, error) {
+	n, err := reference.Full(s)
 	if err != nil {
 		return nil, err
 	}
 	short, isShort := shortName(s)
 	if !isShort {
-		return []Name{n}, nil
+		return []reference.Name{n}, nil
 	}
-	with := func(repository string) (Name, error) {
+	with := func(repository string) (reference.Name, error) {
 		ref, err := reference.Parse(repository)
 		if err != nil {
-			return Name{}, fmt.Errorf("image name %q as %s: %w", s, repository, err)
+			return reference.Name{}, fmt.Errorf("image name %q as %s: %w", s, repository, err)
 		}
-		return Name{Domain: ref.Domain, Path: ref.Path, Tag: n.Tag, Digest: n.Digest}, nil
+		ref.Tag, ref.Digest = n.Tag, n.Digest
+		return ref, nil
 	}
 	alias := c.aliases[short]
 	if alias == "" && len(c.search) > 0 {
@@ -77,12 +42,12 @@ func (c *config) candidates(s string) ([]Name, error) {
 	}
 	if alias != "" {
 		a, err := with(alias)
-		return []Name{a}, err
+		return []reference.Name{a}, err
 	}
 	if len(c.search) == 0 {
-		return []Name{n}, nil
+		return []reference.Name{n}, nil
 	}
-	var out []Name
+	var out []reference.Name
 	for _, registry := range c.search {
 		a, err := with(trimLocation(registry) + "/" + short)
 		if err != nil {
@@ -99,13 +64,7 @@ func shortName(s string) (string, bool) {
 	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, '/') {
 		s = s[:i]
 	}
-	// The first part is a registry if it looks like a host. reference.Parse has the same rule.
-	if first, _, ok := strings.Cut(s, "/"); ok &&
-		(strings.ContainsAny(first, ".:") || first == "localhost" ||
-			strings.ToLower(first) != first) {
-		return "", false
-	}
-	return s, true
+	return s, !reference.HasRegistry(s)
 }
 
 // endpoint is a place where a name is looked up.
@@ -126,7 +85,7 @@ func (e endpoint) String() string {
 
 // endpoints returns the places to pull a name from: the configured mirrors, then the registry
 // itself.
-func (c *config) endpoints(n Name) ([]endpoint, error) {
+func (c *config) endpoints(n reference.Name) ([]endpoint, error) {
 	t := c.find(n.String())
 	if t == nil {
 		return []endpoint{{host: serverOf(n.Domain), repo: n.Path}}, nil
@@ -153,15 +112,14 @@ func (c *config) endpoints(n Name) ([]endpoint, error) {
 }
 
 // rewrite replaces a prefix with a location; an empty location leaves the name unchanged. The
-// tag or digest never changes: a prefix or location that has one only selects.
-func rewrite(n Name, prefix, location string, insecure bool) (endpoint, error) {
+// tag or digest never changes: a prefix that has one only selects the names to which it applies.
+func rewrite(n reference.Name, prefix, location string, insecure bool) (endpoint, error) {
 	if location == "" {
 		return endpoint{host: serverOf(n.Domain), repo: n.Path, insecure: insecure}, nil
 	}
 	full := n.String()
-	rest := full[matchPrefix(full, prefix):]
-	// Remove the tag or digest again.
-	rest = strings.TrimSuffix(rest, n.suffix())
+	suffix := full[len(n.Repository()):] // the tag or digest
+	rest := strings.TrimSuffix(full[matchPrefix(full, prefix):], suffix)
 	host, repo, ok := strings.Cut(location+rest, "/")
 	if !ok || repo == "" {
 		return endpoint{}, errors.New("no repository remains of the name")
@@ -172,11 +130,14 @@ func rewrite(n Name, prefix, location string, insecure bool) (endpoint, error) {
 	return endpoint{host: serverOf(host), repo: repo, insecure: insecure}, nil
 }
 
+// hubServer is the server of Docker Hub.
+const hubServer = "registry-1.docker.io"
+
 // serverOf returns the server of a registry's name.
 func serverOf(domain string) string {
 	switch domain {
-	case "docker.io", "index.docker.io":
-		return "registry-1.docker.io"
+	case reference.DockerHub, reference.LegacyDockerHub:
+		return hubServer
 	}
 	return domain
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
+	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -57,8 +58,8 @@ func (r *Resolved) Manifest() Document { return r.Documents[len(r.Documents)-1] 
 func (c *Client) Resolve(ctx context.Context, ref string,
 	platform ocispec.Platform) (*Resolved, error) {
 	var found *Resolved
-	err := c.each(ctx, ref, func(n Name, s *Source) error {
-		docs, err := s.documents(ctx, n.reference(), platform)
+	err := c.each(ctx, ref, func(n reference.Name, s *Source) error {
+		docs, err := s.documents(ctx, selector(n), platform)
 		if err == nil {
 			found = &Resolved{Name: n.String(), Documents: docs, Source: s}
 		}
@@ -71,16 +72,17 @@ func (c *Client) Resolve(ctx context.Context, ref string,
 // Registries do not count this as a pull. The digest is empty if the registry does not send it.
 func (c *Client) Head(ctx context.Context, ref string) (ocispec.Descriptor, error) {
 	var found ocispec.Descriptor
-	err := c.each(ctx, ref, func(n Name, s *Source) error {
+	err := c.each(ctx, ref, func(n reference.Name, s *Source) error {
 		var err error
-		found, err = s.head(ctx, n.reference())
+		found, err = s.head(ctx, selector(n))
 		return err
 	})
 	return found, err
 }
 
 // each calls try for the places of a name until one succeeds.
-func (c *Client) each(ctx context.Context, ref string, try func(Name, *Source) error) error {
+func (c *Client) each(ctx context.Context, ref string,
+	try func(reference.Name, *Source) error) error {
 	conf, err := c.config()
 	if err != nil {
 		return err
@@ -116,7 +118,7 @@ func (c *Client) each(ctx context.Context, ref string, try func(Name, *Source) e
 
 // notFound returns an error that lists what was tried. For one place with one error it needs no
 // list.
-func notFound(names []Name, tried []endpoint, errs []error) error {
+func notFound(names []reference.Name, tried []endpoint, errs []error) error {
 	what := make([]string, len(names))
 	for i, n := range names {
 		what[i] = n.String()
@@ -166,7 +168,7 @@ func (e *triedError) Unwrap() []error { return e.errs }
 // Source is a repository to fetch from, with the mirrors that may have its blobs too.
 type Source struct {
 	c      *Client
-	name   Name
+	name   reference.Name
 	places []endpoint
 }
 
@@ -177,7 +179,7 @@ func (c *Client) Source(ref string) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := Parse(ref)
+	n, err := reference.Full(ref)
 	if err != nil {
 		return nil, err
 	}

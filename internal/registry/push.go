@@ -14,6 +14,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
+	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -53,7 +54,7 @@ type PushProgress struct {
 // any order and concurrently; manifests after the blobs that they refer to.
 type Pusher struct {
 	c     *Client
-	name  Name
+	name  reference.Name
 	place endpoint
 	host  *host
 	o     PushOptions
@@ -72,7 +73,7 @@ type repository struct {
 // Pusher returns a Pusher for an image name. It does not connect yet. Mirrors and locations of
 // registries.conf apply to reading only; insecure and blocked apply here too.
 func (c *Client) Pusher(name string, o PushOptions) (*Pusher, error) {
-	n, err := Parse(name)
+	n, err := reference.Full(name)
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +277,7 @@ func (p *Pusher) mountable(d digest.Digest) []string {
 	repos := p.c.holders(p.place.host, d)
 	if p.o.From != nil {
 		for _, name := range p.o.From(d) {
-			if n, err := Parse(name); err == nil && serverOf(n.Domain) == p.place.host {
+			if n, err := reference.Full(name); err == nil && serverOf(n.Domain) == p.place.host {
 				repos = append(repos, n.Path)
 			}
 		}

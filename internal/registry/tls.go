@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/reference"
 )
 
 // tlsFor returns the TLS configuration for a server: certificates are verified against the
@@ -20,8 +22,8 @@ func tlsFor(name string, lax bool) (*tls.Config, error) {
 	if home, err := os.UserHomeDir(); err == nil {
 		dirs = append([]string{filepath.Join(home, ".config", "containers", "certs.d")}, dirs...)
 	}
-	if name == "registry-1.docker.io" {
-		name = "docker.io"
+	if name == hubServer {
+		name = reference.DockerHub
 	}
 	for _, d := range dirs {
 		found, err := addCertificates(c, filepath.Join(d, name))

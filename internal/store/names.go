@@ -25,18 +25,14 @@ const annotationName = "io.containerd.image.name"
 // tools ignore it.
 const annotationTagged = "com.github.layerbuild.tagged"
 
-// Name returns the full form of an image name: "app" is "docker.io/library/app:latest". A name with
-// a digest keeps the digest and loses its tag. Two names denote the same image if and only if their
-// full forms are equal.
+// Name returns the full form of an image name, under which the store has the image: see
+// reference.Full.
 func Name(s string) (string, error) {
-	ref, err := reference.Parse(s)
+	n, err := reference.Full(s)
 	if err != nil {
-		return "", fmt.Errorf("image name %q: %w", s, err)
+		return "", err
 	}
-	if ref.Digest != "" {
-		ref.Tag = ""
-	}
-	return ref.OrLatest().String(), nil
+	return n.String(), nil
 }
 
 // Entry is one entry of the store's index.
