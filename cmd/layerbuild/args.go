@@ -55,7 +55,7 @@ func imageWord(name string) error {
 		return errors.New(
 			"it is neither an OCI image layout (there is no index.json) nor an archive")
 	}
-	if _, err := reference.Parse(strings.TrimPrefix(name, "docker-image://")); err != nil {
+	if _, err := reference.Parse(strings.TrimPrefix(name, image.SchemeName)); err != nil {
 		return fmt.Errorf(
 			"%w; a name such as app:v2, an image ID, oci:DIR or docker-archive:FILE is expected",
 			err)

@@ -329,14 +329,15 @@ func (im *images) ref(ctx context.Context, name string) (string, error) {
 	if err == nil || !errors.Is(err, store.ErrNotFound) && store.IsShortID(name) {
 		return ref, err
 	}
-	for _, scheme := range []string{"oci:", "oci-archive:", "docker-archive:"} {
+	for _, scheme := range []string{image.SchemeOCI, image.SchemeOCIArchive,
+		image.SchemeDockerArchive} {
 		path, ok := strings.CutPrefix(name, scheme)
 		if _, err := os.Stat(path); ok && err == nil {
 			return scheme + "./" + path, nil
 		}
 	}
 	if path, _, _ := strings.Cut(name, ":"); isImageFile(name) || isImageFile(path) {
-		return "oci-layout://" + name, nil
+		return image.SchemeLayout + name, nil
 	}
 	return name, nil
 }

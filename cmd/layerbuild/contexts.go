@@ -43,10 +43,10 @@ func checkNamedContext(value string, o source.Options) error {
 	if value == "-" {
 		return errors.New("standard input is for the build context only")
 	}
-	if strings.HasPrefix(value, "oci-layout://") {
+	if strings.HasPrefix(value, image.SchemeLayout) {
 		return image.CheckPath(value)
 	}
-	if name, ok := strings.CutPrefix(value, "docker-image://"); ok {
+	if name, ok := strings.CutPrefix(value, image.SchemeName); ok {
 		_, err := reference.Parse(name)
 		return err
 	}

@@ -10,6 +10,15 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
+// The schemes of references. A reference without one is an image name.
+const (
+	SchemeName          = "docker-image://" // an image name
+	SchemeLayout        = "oci-layout://"   // an OCI image layout, or an archive of one
+	SchemeOCI           = "oci:"            // the same
+	SchemeOCIArchive    = "oci-archive:"    // the same
+	SchemeDockerArchive = "docker-archive:" // an archive of docker save
+)
+
 // location is a parsed reference: an image name or the path of a layout.
 type location struct {
 	name   string // an image name; "" if path is set
@@ -33,10 +42,11 @@ func CheckPath(ref string) error {
 
 // parseLocation parses a reference, which is an image name or a layout's path.
 func parseLocation(ref string) (location, error) {
-	if name, ok := strings.CutPrefix(ref, "docker-image://"); ok {
+	if name, ok := strings.CutPrefix(ref, SchemeName); ok {
 		return location{name: name}, nil
 	}
-	for _, scheme := range []string{"oci-layout://", "oci-archive:", "docker-archive:", "oci:"} {
+	for _, scheme := range []string{SchemeLayout, SchemeOCIArchive, SchemeDockerArchive,
+		SchemeOCI} {
 		rest, ok := strings.CutPrefix(ref, scheme)
 		if !ok {
 			continue
@@ -46,7 +56,7 @@ func parseLocation(ref string) (location, error) {
 			strings.Count(rest, ":") == 0 {
 			break
 		}
-		l := location{docker: scheme == "docker-archive:"}
+		l := location{docker: scheme == SchemeDockerArchive}
 		if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 			if d := digest.Digest(rest[i+1:]); d.Validate() == nil {
 				l.digest, rest = d, rest[:i]

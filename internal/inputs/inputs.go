@@ -275,10 +275,10 @@ func (in *Inputs) unpack(ctx context.Context, ref parser.ImageInput,
 // ContextImage returns the image that a named context is, and reports whether it is one.
 func (in *Inputs) ContextImage(c parser.ContextInput) (parser.ImageInput, bool) {
 	value := in.o.Contexts[c.Name]
-	if ref, ok := strings.CutPrefix(value, "docker-image://"); ok {
+	if ref, ok := strings.CutPrefix(value, image.SchemeName); ok {
 		return parser.ImageInput{Ref: ref, Platform: c.Platform}, true
 	}
-	if strings.HasPrefix(value, "oci-layout://") {
+	if strings.HasPrefix(value, image.SchemeLayout) {
 		return parser.ImageInput{Ref: value, Platform: c.Platform}, true
 	}
 	return parser.ImageInput{}, false

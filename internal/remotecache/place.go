@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/image"
 	digest "github.com/opencontainers/go-digest"
 )
 
@@ -202,7 +203,7 @@ func (p Place) location() string {
 	if p.Type != "local" {
 		return p.Ref
 	}
-	at := "oci-layout://" + p.Dir
+	at := image.SchemeLayout + p.Dir
 	switch {
 	case p.Digest != "":
 		return at + "@" + p.Digest.String()
