@@ -260,11 +260,7 @@ func (p *pruning) write(ctx context.Context, res *Pruned) error {
 	if config["rootfs"], err = json.Marshal(rootfs); err != nil {
 		return err
 	}
-	data, err := json.Marshal(config)
-	if err != nil {
-		return err
-	}
-	c, err := p.s.Store.Write(ctx, p.img.Manifest.Config.MediaType, data)
+	c, err := p.s.Store.WriteJSON(ctx, p.img.Manifest.Config.MediaType, config)
 	if err != nil {
 		return err
 	}
@@ -277,10 +273,7 @@ func (p *pruning) write(ctx context.Context, res *Pruned) error {
 			return err
 		}
 	}
-	if data, err = json.Marshal(manifest); err != nil {
-		return err
-	}
-	m, err := p.s.Store.Write(ctx, p.img.Descriptor.MediaType, data)
+	m, err := p.s.Store.WriteJSON(ctx, p.img.Descriptor.MediaType, manifest)
 	res.Manifest.Digest, res.Manifest.Size, res.Manifest.Data = m.Digest, m.Size, nil
 	return err
 }

@@ -98,10 +98,7 @@ func (p *indexPruning) index(ctx context.Context, d ocispec.Descriptor,
 	if doc["manifests"], err = json.Marshal(p.dropAttestations(entries, raw)); err != nil {
 		return d, err
 	}
-	if data, err = json.Marshal(doc); err != nil {
-		return d, err
-	}
-	w, err := p.s.Store.Write(ctx, d.MediaType, data)
+	w, err := p.s.Store.WriteJSON(ctx, d.MediaType, doc)
 	d.Digest, d.Size, d.Data = w.Digest, w.Size, nil
 	return d, err
 }

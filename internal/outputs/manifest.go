@@ -51,7 +51,7 @@ func (w *Writer) writeRoot(ctx context.Context, r Recipe,
 	if r.Docker {
 		index.MediaType = ocidoc.DockerManifestList
 	}
-	root, err = w.writeJSON(ctx, index.MediaType, index)
+	root, err = w.State.Store.WriteJSON(ctx, index.MediaType, index)
 	root.Annotations = w.annotations(r, "index-descriptor", ocispec.Platform{})
 	return root, config, err
 }
@@ -76,7 +76,7 @@ func (w *Writer) writeManifest(ctx context.Context, r Recipe,
 	if r.Docker {
 		m.MediaType, m.Config = ocidoc.DockerManifest, ocidoc.DockerDescriptor(m.Config)
 	}
-	if manifest, err = w.writeJSON(ctx, m.MediaType, m); err != nil {
+	if manifest, err = w.State.Store.WriteJSON(ctx, m.MediaType, m); err != nil {
 		return manifest, config, err
 	}
 	p := img.Platform
@@ -188,7 +188,7 @@ func compressionOf(mediaType string) string {
 func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.DockerOCIImage, b Built,
 	written []ocispec.Descriptor) (ocispec.Descriptor, error) {
 	if b.Records == nil || r.PruneDead {
-		return w.writeJSON(ctx, ocispec.MediaTypeImageConfig, img)
+		return w.State.Store.WriteJSON(ctx, ocispec.MediaTypeImageConfig, img)
 	}
 	doc, err := b.Records(ctx)
 	if err != nil {
@@ -213,7 +213,7 @@ func (w *Writer) writeConfig(ctx context.Context, r Recipe, img dockerspec.Docke
 	if config[remotecache.Field], err = json.Marshal(doc); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return w.writeJSON(ctx, ocispec.MediaTypeImageConfig, config)
+	return w.State.Store.WriteJSON(ctx, ocispec.MediaTypeImageConfig, config)
 }
 
 // recompressRecords replaces the layers of the store's image in the records of an image by the

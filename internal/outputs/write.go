@@ -2,7 +2,6 @@ package outputs
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -190,13 +189,4 @@ func (w *Writer) tag(ctx context.Context, root ocispec.Descriptor) (names []stri
 		names = append(names, full)
 	}
 	return names, nil
-}
-
-func (w *Writer) writeJSON(ctx context.Context, mediaType string,
-	v any) (ocispec.Descriptor, error) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("write %s: %w", mediaType, err)
-	}
-	return w.State.Store.Write(ctx, mediaType, data)
 }

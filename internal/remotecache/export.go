@@ -3,7 +3,6 @@ package remotecache
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -165,17 +164,8 @@ func (e *Exporter) write(ctx context.Context, doc Document) (ocispec.Descriptor,
 		return cmp.Compare(a.Digest, b.Digest)
 	})
 	var err error
-	if m.Config, err = e.writeJSON(ctx, MediaType, doc); err != nil {
+	if m.Config, err = e.Store.WriteJSON(ctx, MediaType, doc); err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	return e.writeJSON(ctx, ocispec.MediaTypeImageManifest, m)
-}
-
-func (e *Exporter) writeJSON(ctx context.Context, mediaType string,
-	v any) (ocispec.Descriptor, error) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("write %s: %w", mediaType, err)
-	}
-	return e.Store.Write(ctx, mediaType, data)
+	return e.Store.WriteJSON(ctx, ocispec.MediaTypeImageManifest, m)
 }

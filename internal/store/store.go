@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	_ "crypto/sha512" // the other algorithm that the image specification has
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -512,6 +513,16 @@ func (s *Store) Write(ctx context.Context, mediaType string,
 		_, err := w.Write(data)
 		return err
 	})
+}
+
+// WriteJSON stores a value as a document in JSON.
+func (s *Store) WriteJSON(ctx context.Context, mediaType string,
+	v any) (ocispec.Descriptor, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("write %s: %w", mediaType, err)
+	}
+	return s.Write(ctx, mediaType, data)
 }
 
 // replace replaces a file of the layout atomically.
