@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -63,7 +64,7 @@ func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *jo
 		return err
 	}
 	files := map[string][]byte{ocispec.ImageIndexFile: ix,
-		ocispec.ImageLayoutFile: []byte(layoutFile)}
+		ocispec.ImageLayoutFile: []byte(ocidoc.LayoutFile)}
 	if spec.Type == TypeDocker || len(g.images()) == 1 {
 		if files["manifest.json"], err = dockerManifests(g, tags); err != nil {
 			return err

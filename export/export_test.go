@@ -446,7 +446,7 @@ func TestLayout(t *testing.T) {
 		}
 		var lines []string
 		for _, m := range ix.Manifests {
-			lines = append(lines, fmt.Sprintf("%s %s %s", m.Annotations[nameAnnotation],
+			lines = append(lines, fmt.Sprintf("%s %s %s", m.Annotations[ocidoc.AnnotationName],
 				m.Annotations[ocispec.AnnotationRefName], m.Digest.Encoded()[:6]))
 		}
 		return strings.Join(lines, "\n")
@@ -483,7 +483,7 @@ func TestLayout(t *testing.T) {
 		}
 	}
 	if data, err := os.ReadFile(filepath.Join(dest, "oci-layout")); err != nil ||
-		string(data) != layoutFile {
+		string(data) != ocidoc.LayoutFile {
 		t.Errorf("oci-layout: %q (%v)", data, err)
 	}
 	export("type=docker,name=z:1", amd)

@@ -11,6 +11,7 @@ import (
 	"slices"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/stagedir"
@@ -18,19 +19,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// nameAnnotation is the annotation for an image's full name that containerd, Docker and BuildKit
-// use. In their layouts, OCI's own ref.name has only the tag.
-const nameAnnotation = "io.containerd.image.name"
-
-// layoutFile is the content of oci-layout
-// (https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md).
-const layoutFile = `{"imageLayoutVersion":"1.0.0"}`
-
 // entries returns the entries of an image for index.json: its root once for each name, or once
 // without a name.
 func entries(root ocispec.Descriptor, tags []reference.Name) []ocispec.Descriptor {
 	root.Annotations = maps.Clone(root.Annotations)
-	delete(root.Annotations, nameAnnotation)
+	delete(root.Annotations, ocidoc.AnnotationName)
 	delete(root.Annotations, ocispec.AnnotationRefName)
 	if len(tags) == 0 {
 		return []ocispec.Descriptor{root}
@@ -38,7 +31,7 @@ func entries(root ocispec.Descriptor, tags []reference.Name) []ocispec.Descripto
 	list := make([]ocispec.Descriptor, len(tags))
 	for i, tag := range tags {
 		list[i] = root
-		list[i].Annotations = map[string]string{nameAnnotation: tag.String(),
+		list[i].Annotations = map[string]string{ocidoc.AnnotationName: tag.String(),
 			ocispec.AnnotationRefName: tag.Tag}
 		maps.Copy(list[i].Annotations, root.Annotations)
 	}
@@ -132,7 +125,7 @@ func (l *layout) export(ctx context.Context, img *Image, j *job) error {
 			}
 		}
 		if err := os.WriteFile(filepath.Join(stage.Path(), ocispec.ImageLayoutFile),
-			[]byte(layoutFile), 0o666); err != nil {
+			[]byte(ocidoc.LayoutFile), 0o666); err != nil {
 			return err
 		}
 		// Another build may be adding an image, or may have added one.

@@ -21,6 +21,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerbuild/layerbuild/internal/hostfile"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/unpack"
@@ -351,7 +352,7 @@ func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, st
 	var names []string
 	var untagged int
 	for i, e := range entries {
-		full := e.Annotations["io.containerd.image.name"]
+		full := e.Annotations[ocidoc.AnnotationName]
 		ref := e.Annotations[ocispec.AnnotationRefName]
 		if full == "" && ref == "" {
 			untagged++
@@ -378,7 +379,7 @@ func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, st
 		return nil, "", errors.New("the layout holds no image")
 	case len(entries) == 1:
 		e := entries[0]
-		return &e, cmp.Or(e.Annotations["io.containerd.image.name"],
+		return &e, cmp.Or(e.Annotations[ocidoc.AnnotationName],
 			e.Annotations[ocispec.AnnotationRefName], loc.path), nil
 	case untagged == len(entries):
 		return nil, loc.path, nil

@@ -106,6 +106,15 @@ func Compression(mediaType string) string {
 	return ""
 }
 
+// AnnotationName is the annotation of an entry of index.json with an image's full name that
+// containerd, Docker and BuildKit use. In their layouts, the specification's own ref.name has only
+// the tag.
+const AnnotationName = "io.containerd.image.name"
+
+// LayoutFile is the content of the file oci-layout
+// (https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md).
+const LayoutFile = `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`
+
 // The annotations with which BuildKit marks an attestation and names the manifest that it describes
 // (https://github.com/moby/buildkit/blob/v0.19.0/docs/attestations/attestation-storage.md).
 const (

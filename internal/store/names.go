@@ -12,14 +12,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/sorting"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// annotationName is the annotation in which containerd and BuildKit expect an image's full name.
-const annotationName = "io.containerd.image.name"
 
 // annotationTagged is the annotation with the time when the image got its name, in RFC 3339. Other
 // tools ignore it.
@@ -70,7 +68,7 @@ func (s *Store) Tag(ctx context.Context, name string, d ocispec.Descriptor) erro
 	}
 	if full != "" {
 		entry.Annotations[ocispec.AnnotationRefName] = full
-		entry.Annotations[annotationName] = full
+		entry.Annotations[ocidoc.AnnotationName] = full
 	}
 	return s.update(ctx, func(list []ocispec.Descriptor) []ocispec.Descriptor {
 		list = slices.DeleteFunc(list, func(e ocispec.Descriptor) bool {
@@ -172,9 +170,9 @@ func (s *Store) Names(ctx context.Context) ([]Entry, error) {
 // entryName returns the full name of an entry that any tool wrote; "" if it has no valid name.
 func entryName(e ocispec.Descriptor) string {
 	if e.Annotations[annotationTagged] != "" {
-		return e.Annotations[annotationName] // written by Tag, so it is a full name
+		return e.Annotations[ocidoc.AnnotationName] // written by Tag, so it is a full name
 	}
-	for _, a := range []string{annotationName, ocispec.AnnotationRefName} {
+	for _, a := range []string{ocidoc.AnnotationName, ocispec.AnnotationRefName} {
 		n := e.Annotations[a]
 		if n == "" {
 			continue
@@ -191,7 +189,7 @@ func plain(e ocispec.Descriptor) ocispec.Descriptor {
 	var kept map[string]string
 	for k, v := range e.Annotations {
 		switch k {
-		case ocispec.AnnotationRefName, annotationName, annotationTagged:
+		case ocispec.AnnotationRefName, ocidoc.AnnotationName, annotationTagged:
 		default:
 			if kept == nil {
 				kept = map[string]string{}

@@ -260,7 +260,7 @@ func (s *Store) nameUnknown(ctx context.Context, ix *index) (int, error) {
 		}
 		name := recoveredName + ":" + d.Digest.Encoded()[:12]
 		d.Annotations = map[string]string{
-			ocispec.AnnotationRefName: name, annotationName: name,
+			ocispec.AnnotationRefName: name, ocidoc.AnnotationName: name,
 			annotationTagged: time.Now().UTC().Format(time.RFC3339Nano),
 		}
 		ix.manifests = append(ix.manifests, d)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/lock"
+	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
 
@@ -145,7 +146,7 @@ func Open(ctx context.Context, dir string) (*Store, error) {
 	}
 	defer held.Close()
 	for _, f := range []struct{ name, data string }{
-		{ocispec.ImageLayoutFile, `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`},
+		{ocispec.ImageLayoutFile, ocidoc.LayoutFile},
 		{ocispec.ImageIndexFile, `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex +
 			`","manifests":[]}`},
 	} {
