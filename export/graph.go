@@ -30,10 +30,6 @@ type manifest struct {
 	layers []ocispec.Descriptor
 }
 
-// maxDocument limits the size of documents. Real documents are a thousand times smaller; larger
-// ones may be an attack.
-const maxDocument = 16 << 20
-
 // readGraph reads the documents below root.
 func readGraph(ctx context.Context, content Fetcher, root ocispec.Descriptor) (*graph, error) {
 	g := &graph{documents: map[digest.Digest][]byte{}}
@@ -111,7 +107,7 @@ func (w *walk) document(ctx context.Context, d ocispec.Descriptor, depth int) er
 
 // read returns the whole of a document.
 func read(ctx context.Context, content Fetcher, d ocispec.Descriptor) ([]byte, error) {
-	if d.Size > maxDocument {
+	if d.Size > ocidoc.MaxDocument {
 		return nil, fmt.Errorf("%d bytes are too many for a document", d.Size)
 	}
 	r, err := content.Fetch(ctx, d)

@@ -107,7 +107,7 @@ func (r *Resolver) parseArtifact(ctx context.Context, name string, d ocispec.Des
 	if err := c.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("manifest %s: configuration %q: %w", d.Digest, c.Digest, err)
 	}
-	if c.Size < 0 || c.Size > maxConfig {
+	if c.Size < 0 || c.Size > ocidoc.MaxConfig {
 		return nil, fmt.Errorf("manifest %s: a configuration of %d bytes", d.Digest, c.Size)
 	}
 	var err error

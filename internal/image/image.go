@@ -68,10 +68,6 @@ func Rewritten(old, written ocispec.Descriptor) ocispec.Descriptor {
 	return d
 }
 
-// maxConfig limits the size of configurations. Usually they are a few kilobytes; a long history
-// makes them larger.
-const maxConfig = 16 << 20
-
 // maxList limits the number of variables and of ONBUILD triggers of an image. It is the limit
 // for a Dockerfile, too.
 const maxList = 10_000
@@ -138,7 +134,7 @@ func configOf(name string, d ocispec.Descriptor, manifest []byte) (ocispec.Descr
 		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: configuration %q: %w", d.Digest,
 			m.Config.Digest, err)
 	}
-	if m.Config.Size < 0 || m.Config.Size > maxConfig {
+	if m.Config.Size < 0 || m.Config.Size > ocidoc.MaxConfig {
 		return ocispec.Descriptor{}, fmt.Errorf("manifest %s: a configuration of %d bytes",
 			d.Digest, m.Config.Size)
 	}

@@ -257,10 +257,10 @@ func readFile(f files, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	if size > maxConfig {
+	if size > ocidoc.MaxConfig {
 		return nil, fmt.Errorf("%s: %d bytes are too many", name, size)
 	}
-	data, err := io.ReadAll(io.LimitReader(r, maxConfig))
+	data, err := io.ReadAll(io.LimitReader(r, ocidoc.MaxConfig))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}

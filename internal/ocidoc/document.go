@@ -8,6 +8,20 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// The sizes of the largest documents that are read. Real ones are a thousand times smaller; larger
+// ones may be an attack.
+const (
+	// MaxManifest limits manifests and indexes in registries. The distribution specification asks
+	// registries to accept at least 4 MiB.
+	MaxManifest = 8 << 20
+	// MaxConfig limits configurations, and the index.json of a layout. A long history makes a
+	// configuration larger than its manifest.
+	MaxConfig = 16 << 20
+	// MaxDocument limits documents in the store and in exports. It is larger than the other two, so
+	// that whatever could be fetched can also be read and exported.
+	MaxDocument = 32 << 20
+)
+
 // MaxNesting limits the depth of indexes in indexes.
 const MaxNesting = 4
 

@@ -99,13 +99,13 @@ func WithPlatforms(ctx context.Context, list []ocispec.Descriptor,
 		if bare++; bare > maxBare {
 			break
 		}
-		if d.Size > maxManifest {
+		if d.Size > ocidoc.MaxManifest {
 			continue
 		}
 		var m ocispec.Manifest
 		data, err := read(ctx, *d)
 		if err != nil || ocijson.Unmarshal(data, &m) != nil || m.Config.Digest.Validate() != nil ||
-			m.Config.Size > maxManifest {
+			m.Config.Size > ocidoc.MaxManifest {
 			continue
 		}
 		var c ocispec.Image

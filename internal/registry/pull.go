@@ -24,10 +24,6 @@ import (
 // accepted are the supported types of manifests.
 var accepted = ocidoc.Accepted()
 
-// maxManifest limits the size of manifests; the specification asks registries to accept at least
-// 4 MiB.
-const maxManifest = 8 << 20
-
 // Document is a manifest or an index, and its bytes.
 type Document struct {
 	Descriptor ocispec.Descriptor
@@ -213,7 +209,7 @@ func (s *Source) read(ctx context.Context, d ocispec.Descriptor) ([]byte, error)
 		return nil, err
 	}
 	defer body.Close()
-	data, err := io.ReadAll(io.LimitReader(body, maxManifest))
+	data, err := io.ReadAll(io.LimitReader(body, ocidoc.MaxManifest))
 	if err == nil && d.Digest.Algorithm().FromBytes(data) != d.Digest {
 		err = fmt.Errorf("blob %s is damaged", d.Digest)
 	}
@@ -272,11 +268,12 @@ func (s *Source) documentBytes(ctx context.Context, e endpoint,
 		if resp.StatusCode != http.StatusOK {
 			return nil, nil, failure(resp)
 		}
-		data, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
+		data, err := io.ReadAll(io.LimitReader(resp.Body, ocidoc.MaxManifest+1))
 		resp.Body.Close()
 		switch {
-		case err == nil && len(data) > maxManifest:
-			return nil, nil, fmt.Errorf("manifest %s has more than %d bytes", ref, maxManifest)
+		case err == nil && len(data) > ocidoc.MaxManifest:
+			return nil, nil, fmt.Errorf("manifest %s has more than %d bytes", ref,
+				ocidoc.MaxManifest)
 		case err == nil:
 			return resp.Header, data, nil
 		case ctx.Err() != nil || !retryable(err) || try >= maxTries || q.patience.left() <= 0:

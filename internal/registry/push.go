@@ -157,7 +157,7 @@ func (p *Pusher) graph(ctx context.Context, src Fetcher, d ocispec.Descriptor,
 }
 
 func readDocument(ctx context.Context, src Fetcher, d ocispec.Descriptor) ([]byte, error) {
-	if d.Size > maxManifest {
+	if d.Size > ocidoc.MaxManifest {
 		return nil, fmt.Errorf("manifest %s: %d bytes are too many", d.Digest, d.Size)
 	}
 	r, err := src.Fetch(ctx, d)
@@ -165,7 +165,7 @@ func readDocument(ctx context.Context, src Fetcher, d ocispec.Descriptor) ([]byt
 		return nil, err
 	}
 	defer r.Close()
-	data, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
+	data, err := io.ReadAll(io.LimitReader(r, ocidoc.MaxManifest+1))
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}

@@ -240,7 +240,7 @@ func (s *Store) nameUnknown(ctx context.Context, ix *index) (int, error) {
 	found := map[digest.Digest]ocispec.Descriptor{}
 	below := map[digest.Digest]bool{}
 	for d, size := range blobs {
-		if known[d] || size > maxDocument {
+		if known[d] || size > ocidoc.MaxDocument {
 			continue
 		}
 		if mediaType, doc := s.image(d, size); doc != nil {

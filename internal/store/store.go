@@ -58,10 +58,6 @@ func (e *BlobError) Error() string {
 // Unwrap returns the cause.
 func (e *BlobError) Unwrap() error { return e.Err }
 
-// maxDocument is the maximum size of a document that Read returns: of a manifest, an index or a
-// config. It is at least as large as registries allow.
-const maxDocument = 32 << 20
-
 // Retry calls do again if its error is a *BlobError, once for each blob: the damaged blob has been
 // removed, and is repaired when it is fetched again.
 func Retry(do func() error) error {
@@ -473,7 +469,7 @@ func (s *Store) Read(ctx context.Context, d ocispec.Descriptor) ([]byte, error) 
 }
 
 func (s *Store) read(d ocispec.Descriptor) ([]byte, error) {
-	if d.Size > maxDocument {
+	if d.Size > ocidoc.MaxDocument {
 		return nil, fmt.Errorf("read blob %s: %d bytes are too many for a document", d.Digest,
 			d.Size)
 	}
