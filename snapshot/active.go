@@ -109,7 +109,7 @@ func (a *Active) Changes() Changes { return a.s.changes(a.Upper(), a.chain) }
 // the same name have the same content. After an error the Active can still be committed or
 // discarded.
 func (a *Active) Commit(ctx context.Context, id ID) error {
-	if err := a.commit(ctx, id, a.parent); err != nil {
+	if err := a.commit(ctx, id, a.parent, a.chain); err != nil {
 		return fmt.Errorf("commit snapshot %s: %w", id, err)
 	}
 	return nil
@@ -128,7 +128,7 @@ func (a *Active) CommitOn(ctx context.Context, id, parent ID, ownRoot bool) erro
 
 func (a *Active) commitOn(ctx context.Context, id, parent ID, ownRoot bool) error {
 	if parent == a.parent {
-		return a.commit(ctx, id, parent)
+		return a.commit(ctx, id, parent, a.chain)
 	}
 	if a.done {
 		return errEnded
@@ -146,13 +146,16 @@ func (a *Active) commitOn(ctx context.Context, id, parent ID, ownRoot bool) erro
 			return err
 		}
 	}
+	writtenOn := a.chain
 	a.parent, a.chain = parent, chain
-	return a.commit(ctx, id, parent)
+	return a.commit(ctx, id, parent, writtenOn)
 }
 
 var errEnded = errors.New("it has already been committed or discarded")
 
-func (a *Active) commit(ctx context.Context, id, parent ID) error {
+// commit commits a snapshot whose files were written on the chain writtenOn. The marks that the
+// driver's mount left in it refer to that chain, and not to that of a parent that it got later.
+func (a *Active) commit(ctx context.Context, id, parent ID, writtenOn []string) error {
 	if a.done {
 		return errEnded
 	}
@@ -162,7 +165,7 @@ func (a *Active) commit(ctx context.Context, id, parent ID) error {
 	if id == parent {
 		return errors.New("it cannot be its own parent")
 	}
-	if err := a.s.drv.seal(a.dir, a.chain, a.mounted); err != nil {
+	if err := a.s.drv.seal(a.dir, writtenOn, a.mounted); err != nil {
 		return err
 	}
 	if err := writeInfo(a.dir, a.s.newInfo(id, parent)); err != nil {

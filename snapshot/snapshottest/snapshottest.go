@@ -524,6 +524,20 @@ func (s *suite) commitOn() {
 		file d/y 0644 y
 		file top 0644 top`)
 
+	// What was written through a mount without a parent hides nothing of the parent: fuse-overlayfs
+	// marks each directory that it makes as opaque.
+	alone := s.begin("", tree("file d/z 0644 z\nfile d/e/f 0644 f\nfile top 0644 replaced\n"))
+	s.check(alone.CommitOn(ctx, "alone", "top", false))
+	s.want("alone", `
+		file base 0644 base
+		dir d 0755
+		dir d/e 0755
+		file d/e/f 0644 f
+		file d/x 0644 new
+		file d/y 0644 y
+		file d/z 0644 z
+		file top 0644 replaced`)
+
 	// The layer's entry for the root is kept with any time, including recent and future ones.
 	parent := snapshot.ID("top")
 	for i, mtime := range []int64{1111111111, time.Now().Unix(), 4000000000} {
