@@ -3,7 +3,6 @@ package layers
 import (
 	"os"
 	"sync"
-	"syscall"
 
 	"github.com/layerbuild/layerbuild/internal/blocks"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -92,24 +91,11 @@ func (b *Blocks) Find(k blocks.Key) (blocks.Piece, bool) {
 	}
 	f, opened := b.files[p.blob]
 	if !opened {
-		f = openBlob(b.state.Store.Path(p.blob))
+		// Without the file the blocks are compressed again.
+		f, _ = b.state.Store.OpenBlob(p.blob)
 		b.files[p.blob] = f
 	}
 	return blocks.Piece{Entry: p.Entry, File: f, Offset: p.offset}, f != nil
-}
-
-// openBlob opens a blob; nil if it cannot be opened or is not a regular file. It does not wait for
-// a fifo that is in the place of the blob.
-func openBlob(path string) *os.File {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil
-	}
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		f.Close()
-		return nil
-	}
-	return f
 }
 
 // Keep keeps the table of a layer. Without it, later builds compress the same blocks again: errors

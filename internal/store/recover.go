@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
@@ -272,7 +271,7 @@ func (s *Store) nameUnknown(ctx context.Context, ix *index) (int, error) {
 // image reads a blob as the manifest or index of an image. It returns nil for other blobs and for a
 // damaged one.
 func (s *Store) image(d digest.Digest, size int64) (mediaType string, doc *ocidoc.Document) {
-	f, err := os.OpenFile(s.Path(d), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, err := s.OpenBlob(d)
 	if err != nil {
 		return "", nil
 	}

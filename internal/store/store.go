@@ -203,7 +203,7 @@ func (s *Store) exists(d ocispec.Descriptor) (bool, error) {
 	}
 	switch {
 	case !fi.Mode().IsRegular():
-		_ = s.damaged(d, nil, errors.New("it is not a file"))
+		_ = s.damaged(d, nil, errNotFile)
 		return false, nil
 	case fi.Size() != d.Size:
 		_ = s.damaged(d, nil, matches(d, "", fi.Size()))
@@ -384,28 +384,49 @@ func (s *Store) fetch(d ocispec.Descriptor) (*blobReader, error) {
 	if path == "" {
 		return nil, fmt.Errorf("read blob %q: not a digest", d.Digest)
 	}
-	// Any type of file may be at a blob's path: open must not follow a link or wait for a fifo.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, size, err := openBlob(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, &BlobError{Digest: d.Digest, Err: fmt.Errorf("is %w", ErrNotFound)}
-	case unreadable(err):
+	case unreadable(err), errors.Is(err, errNotFile):
 		return nil, s.damaged(d, nil, err)
 	case err != nil:
 		return nil, fmt.Errorf("read blob: %w", err)
 	}
 	r := &blobReader{file: f, left: d.Size, want: d, hash: d.Digest.Algorithm().Hash(), store: s}
 	r.stamp, r.settled = s.stamp(f, d.Size)
-	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
+	if size != d.Size {
 		defer f.Close()
-		return nil, s.damaged(d, f, errors.New("it is not a file"))
-	}
-	if err == nil && fi.Size() != d.Size {
-		defer f.Close()
-		return nil, s.damaged(d, f, matches(d, "", fi.Size()))
+		return nil, s.damaged(d, f, matches(d, "", size))
 	}
 	return r, nil
+}
+
+// errNotFile is returned for a directory, a fifo or the like in the place of a blob.
+var errNotFile = errors.New("it is not a file")
+
+// OpenBlob opens the file of a blob, whose content is not checked. The caller closes it.
+func (s *Store) OpenBlob(d digest.Digest) (*os.File, error) {
+	f, _, err := openBlob(s.Path(d))
+	return f, err
+}
+
+// openBlob opens the regular file at a path, and returns its size. Any type of file may be there:
+// openBlob does not follow a link or wait for a fifo.
+func openBlob(path string) (_ *os.File, size int64, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	fi, err := f.Stat()
+	if err == nil && !fi.Mode().IsRegular() {
+		err = errNotFile
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, fi.Size(), nil
 }
 
 // damaged removes a damaged blob, so that it is not treated as present the next time, and returns
@@ -437,14 +458,11 @@ func (s *Store) damaged(d ocispec.Descriptor, open *os.File, why error) *BlobErr
 
 // good reports whether the content of a file has the blob's digest.
 func good(path string, want digest.Digest) bool {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	f, _, err := openBlob(path)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
-		return false
-	}
 	h := want.Algorithm().Hash()
 	if _, err := io.Copy(h, f); err != nil {
 		return false
