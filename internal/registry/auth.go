@@ -2,13 +2,11 @@ package registry
 
 import (
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -85,8 +83,7 @@ func (a *authState) basicHeader(ctx context.Context, scope string) (string, erro
 	if err != nil || cred.username == "" {
 		return "", err
 	}
-	return "Basic " + base64.StdEncoding.EncodeToString([]byte(cred.username+":"+cred.password)),
-		nil
+	return cred.basic(), nil
 }
 
 // credential looks up the credentials for the first repository of the scope. If a helper fails,
@@ -157,7 +154,7 @@ func (a *authState) why() error {
 }
 
 // checkRealm returns an error for a token server over plain http if the registry uses https, and
-// for one at a link-local address, where clouds serve the credentials of the machine.
+// for one at a link-local address.
 func (a *authState) checkRealm(realm string, registry *url.URL) error {
 	u, err := url.Parse(realm)
 	if err != nil || u.Host == "" {
@@ -166,8 +163,7 @@ func (a *authState) checkRealm(realm string, registry *url.URL) error {
 	if u.Scheme != "https" && (u.Scheme != "http" || registry.Scheme == "https") {
 		return fmt.Errorf("%s names a token server without https: %s", a.host.name, u.Redacted())
 	}
-	if ip, err := netip.ParseAddr(u.Hostname()); err == nil &&
-		(ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
+	if isLinkLocal(u.Hostname()) {
 		return fmt.Errorf("%s names a token server at a link-local address: %s",
 			a.host.name, u.Redacted())
 	}
@@ -301,8 +297,7 @@ func tokenRequest(realm *url.URL, service, scope string, cred credential) call {
 	}
 	if cred.username != "" {
 		form.Set("account", cred.username)
-		q.header.Set("Authorization", "Basic "+
-			base64.StdEncoding.EncodeToString([]byte(cred.username+":"+cred.password)))
+		q.header.Set("Authorization", cred.basic())
 	}
 	u := *realm
 	u.RawQuery = form.Encode()

@@ -26,6 +26,11 @@ type credential struct {
 	access             string // a token for the registry itself
 }
 
+// basic returns the Authorization header for the user name and the password.
+func (c credential) basic() string {
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(c.username+":"+c.password))
+}
+
 // authFile is a file in which docker or podman keep credentials or the names of credential helpers:
 // https://docs.docker.com/reference/cli/docker/login/#credential-stores and
 // containers-auth.json(5).

@@ -200,6 +200,13 @@ func isLoopback(hostport string) bool {
 	return err == nil && ip.IsLoopback()
 }
 
+// isLinkLocal reports whether a host is a link-local address, where clouds serve the credentials of
+// the machine, or the unspecified address.
+func isLinkLocal(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && (ip.IsLinkLocalUnicast() || ip.IsUnspecified())
+}
+
 // hostname returns a server's name without the port.
 func hostname(hostport string) string {
 	name := hostport
@@ -270,9 +277,7 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 	if req.URL.Scheme == "http" && first.Scheme == "https" && !h.lax && !isBlobRequest(via[0]) {
 		return fmt.Errorf("redirect from https to plain http, at %s", req.URL.Host)
 	}
-	if ip, err := netip.ParseAddr(req.URL.Hostname()); err == nil &&
-		(ip.IsLinkLocalUnicast() || ip.IsUnspecified()) {
-		// clouds serve the credentials of the machine there
+	if isLinkLocal(req.URL.Hostname()) {
 		return fmt.Errorf("redirect to a link-local address: %s", req.URL.Host)
 	}
 	for _, r := range append(via[1:], req) {

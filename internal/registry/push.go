@@ -105,6 +105,17 @@ func (c *Client) Pusher(name string, o PushOptions) (*Pusher, error) {
 		to: c.repository(e)}, nil
 }
 
+// slot waits until fewer than Jobs blobs are being sent. The caller calls release when it has sent
+// its blob.
+func (p *Pusher) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case p.slots <- struct{}{}:
+		return func() { <-p.slots }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
 // Name returns the full name that is pushed to.
 func (p *Pusher) Name() string { return p.name.String() }
 
@@ -191,12 +202,11 @@ func (p *Pusher) blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) er
 		p.o.Progress(PushProgress{Descriptor: d, Current: d.Size, Done: true})
 		return nil
 	}
-	select {
-	case p.slots <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	release, err := p.slot(ctx)
+	if err != nil {
+		return err
 	}
-	defer func() { <-p.slots }()
+	defer release()
 	p.o.Progress(PushProgress{Descriptor: d})
 	note, err := p.send(ctx, src, d)
 	if err != nil {

@@ -92,12 +92,11 @@ func (p *Pusher) streamed(ctx context.Context, d digest.Digest) bool {
 }
 
 func (p *Pusher) stream(ctx context.Context, g Growing) error {
-	select {
-	case p.slots <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	release, err := p.slot(ctx)
+	if err != nil {
+		return err
 	}
-	defer func() { <-p.slots }()
+	defer release()
 	if _, done := g.Result(); done {
 		return errComplete
 	}
