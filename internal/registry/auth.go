@@ -263,7 +263,8 @@ func (a *authState) tokenServer(realm *url.URL) (*host, error) {
 		return nil, err
 	}
 	t := conf.find(realm.Host)
-	insecure := t != nil && t.Insecure || a.host.lax && realm.Hostname() == hostname(a.host.name)
+	insecure := t != nil && t.Insecure ||
+		a.host.insecure && realm.Hostname() == hostname(a.host.name)
 	return a.host.c.host(realm.Host, insecure)
 }
 

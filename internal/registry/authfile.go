@@ -151,11 +151,12 @@ func askHelper(ctx context.Context, program, server string) (credential, error) 
 	err := subprocess.Run(ctx, cmd)
 	out := stdout.Bytes()
 	if _, ok := errors.AsType[*exec.ExitError](err); ok {
-		if said := string(bytes.TrimSpace(out)); said ==
-			"credentials not found in native keychain" {
+		switch message := string(bytes.TrimSpace(out)); message {
+		case "":
+		case "credentials not found in native keychain":
 			return credential{}, nil
-		} else if said != "" {
-			return credential{}, errors.New(said)
+		default:
+			return credential{}, errors.New(message)
 		}
 	}
 	if program == "docker-credential-desktop.exe" && errors.Is(err, exec.ErrNotFound) {

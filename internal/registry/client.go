@@ -32,9 +32,9 @@ type Options struct {
 	// Idle is the time after which a transfer without data counts as broken and is retried. 0:
 	// 30 seconds.
 	Idle time.Duration
-	// Patience is the total time that all attempts of a download may wait for the server. 0: 100
+	// MaxWait is the total time that all attempts of a download may wait for the server. 0: 100
 	// seconds.
-	Patience time.Duration
+	MaxWait time.Duration
 	// Ranges is the size from which a blob is downloaded in pieces of Piece bytes, several at once,
 	// if the server allows it. 0: 32 MiB and 4 MiB.
 	Ranges, Piece int64
@@ -51,19 +51,21 @@ type Client struct {
 	config func() (*config, error)
 	creds  func() (*credentialStore, error)
 
-	mu    sync.Mutex
-	hosts map[hostKey]*host
-	held  map[heldKey]bool // blobs that this process has seen in a repository
-	to    map[endpoint]*repository
+	mu      sync.Mutex
+	hosts   map[hostKey]*host
+	holders map[blobIn]bool // blobs that this process has seen in a repository
+	repos   map[endpoint]*repository
 }
 
+// hostKey identifies a server. insecure is the user's option: for a server on loopback it makes no
+// difference.
 type hostKey struct {
 	name     string
 	insecure bool
 }
 
-// heldKey is a blob in a repository of a host.
-type heldKey struct {
+// blobIn is a blob in a repository of a host.
+type blobIn struct {
 	host, repo, digest string
 }
 
@@ -78,8 +80,8 @@ func New(o Options) *Client {
 	if o.Idle == 0 {
 		o.Idle = 30 * time.Second
 	}
-	if o.Patience == 0 {
-		o.Patience = 100 * time.Second
+	if o.MaxWait == 0 {
+		o.MaxWait = 100 * time.Second
 	}
 	if o.Ranges == 0 {
 		o.Ranges = 32 << 20
@@ -99,9 +101,9 @@ func New(o Options) *Client {
 		creds: sync.OnceValues(func() (*credentialStore, error) {
 			return loadCredentials(o.DockerConfig)
 		}),
-		hosts: map[hostKey]*host{},
-		held:  map[heldKey]bool{},
-		to:    map[endpoint]*repository{},
+		hosts:   map[hostKey]*host{},
+		holders: map[blobIn]bool{},
+		repos:   map[endpoint]*repository{},
 	}
 }
 
@@ -119,7 +121,7 @@ func (c *Client) Close() error {
 type host struct {
 	c         *Client
 	name      string // host[:port] as connected to
-	lax       bool   // plain http and unverified certificates are allowed
+	insecure  bool   // plain http and unverified certificates are allowed: see hostKey
 	transport *http.Transport
 	http      *http.Client
 	auth      authState
@@ -149,10 +151,10 @@ func (c *Client) host(name string, insecure bool) (*host, error) {
 func (c *Client) repository(e endpoint) *repository {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := c.to[e]
+	r := c.repos[e]
 	if r == nil {
 		r = &repository{}
-		c.to[e] = r
+		c.repos[e] = r
 	}
 	return r
 }
@@ -166,8 +168,8 @@ func (c *Client) known(key hostKey) *host {
 
 // newHost reads the certificates for a server, and returns its state.
 func (c *Client) newHost(key hostKey) (*host, error) {
-	h := &host{c: c, name: key.name, lax: key.insecure || isLoopback(key.name)}
-	tlsConfig, err := tlsFor(key.name, h.lax)
+	h := &host{c: c, name: key.name, insecure: key.insecure || isLoopback(key.name)}
+	tlsConfig, err := tlsFor(key.name, h.insecure)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +222,7 @@ func hostname(hostport string) string {
 // http is probed once, without credentials.
 func (h *host) base(ctx context.Context) (string, error) {
 	scheme := "https"
-	if h.lax {
+	if h.insecure {
 		var err error
 		scheme, err = h.scheme.Try(ctx, h.name, func() (string, error) { return h.probe(ctx) })
 		if err != nil {
@@ -274,7 +276,8 @@ func (h *host) checkRedirect(req *http.Request, via []*http.Request) error {
 			via[len(via)-1].URL.Host)
 	}
 	req.Header.Del("Referer") // it may contain a signed address
-	if req.URL.Scheme == "http" && first.Scheme == "https" && !h.lax && !isBlobRequest(via[0]) {
+	if req.URL.Scheme == "http" && first.Scheme == "https" && !h.insecure &&
+		!isBlobRequest(via[0]) {
 		return fmt.Errorf("redirect from https to plain http, at %s", req.URL.Host)
 	}
 	if isLinkLocal(req.URL.Hostname()) {
@@ -316,32 +319,32 @@ type call struct {
 	// the limit for the first bytes of the answer; 0: Options.Idle
 	wait time.Duration
 
-	// patience is shared by the requests of one download. nil: the call has its own.
-	patience *patience
+	// budget is shared by the requests of one download. nil: the call has its own.
+	budget *waitBudget
 }
 
-// patience counts the time that was spent waiting for a server, both for answers and for data.
-type patience struct {
+// waitBudget limits the time that is spent waiting for a server, both for answers and for data.
+type waitBudget struct {
 	limit, used time.Duration
-	bytes       int64
+	bytes       int64 // that arrived in the time used
 }
 
-// enough is the number of bytes that reset the patience. A transfer with fewer bytes in
-// Options.Patience is given up.
-const enough = 64 << 10
+// refillBytes is the number of bytes after which the whole budget is available again. A transfer
+// with fewer bytes in Options.MaxWait is given up.
+const refillBytes = 64 << 10
 
-func (p *patience) left() time.Duration { return p.limit - p.used }
+func (b *waitBudget) left() time.Duration { return b.limit - b.used }
 
-// waited adds the time that was spent waiting for n bytes.
-func (p *patience) waited(d time.Duration, n int) {
-	p.used += d
-	if p.bytes += int64(n); p.bytes >= enough {
-		p.used, p.bytes = 0, 0
+// spend subtracts the time that was spent waiting for n bytes.
+func (b *waitBudget) spend(d time.Duration, n int) {
+	b.used += d
+	if b.bytes += int64(n); b.bytes >= refillBytes {
+		b.used, b.bytes = 0, 0
 	}
 }
 
-// maxAsked is the longest total wait that a server may ask for by Retry-After.
-const maxAsked = 2 * time.Minute
+// maxRetryAfter is the longest total wait of one request that a server may require by Retry-After.
+const maxRetryAfter = 2 * time.Minute
 
 // maxTries is how often a request is sent, with waits of 1/4, 1/2, 1 and 2 seconds between.
 const maxTries = 5
@@ -349,14 +352,14 @@ const maxTries = 5
 // do sends a request, with retries, and returns the answer, whatever its status is: a status
 // that a retry may change has been retried. The caller closes the body.
 func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
-	if q.patience == nil {
-		q.patience = &patience{limit: h.c.o.Patience}
+	if q.budget == nil {
+		q.budget = &waitBudget{limit: h.c.o.MaxWait}
 		if q.body != nil {
-			q.patience.limit = 1 << 62 // the time of an upload is limited by q.wait
+			q.budget.limit = 1 << 62 // the time of an upload is limited by q.wait
 		}
 	}
 	challenged := 0
-	var asked time.Duration
+	var required time.Duration // by Retry-After
 	for try := 1; ; try++ {
 		resp, sent, err := h.send(ctx, q)
 		if err == nil && resp.StatusCode == http.StatusUnauthorized && !q.bare && challenged < 2 {
@@ -372,7 +375,7 @@ func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
 				continue
 			}
 		}
-		if q.once || try >= maxTries || q.patience.left() <= 0 {
+		if q.once || try >= maxTries || q.budget.left() <= 0 {
 			return resp, err
 		}
 		var delay time.Duration
@@ -383,7 +386,7 @@ func (h *host) do(ctx context.Context, q call) (*http.Response, error) {
 			}
 		case retryableStatus(resp.StatusCode):
 			delay = retryAfter(resp)
-			if asked += delay; delay > time.Minute || asked > maxAsked {
+			if required += delay; delay > time.Minute || required > maxRetryAfter {
 				return resp, nil // too long to wait without a message
 			}
 			discard(resp)
@@ -404,7 +407,7 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 		}
 	}
 	start := time.Now()
-	defer func() { q.patience.waited(time.Since(start), 0) }()
+	defer func() { q.budget.spend(time.Since(start), 0) }()
 	address, err := h.address(ctx, q.url)
 	if err != nil {
 		return nil, "", err
@@ -415,7 +418,7 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 	if wait == 0 {
 		wait = h.c.o.Idle
 	}
-	wait = min(wait, q.patience.left())
+	wait = min(wait, q.budget.left())
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(wait, func() { cancel(errNoAnswer) })
 	answered := &atomic.Bool{}
@@ -471,7 +474,7 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 		return nil, sent, explain(h, err)
 	}
 	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, idle: h.c.o.Idle,
-		patience: q.patience}
+		budget: q.budget}
 	return resp, sent, nil
 }
 
@@ -501,15 +504,15 @@ func (r *resetting) Read(p []byte) (int, error) {
 // Close cancels the request.
 type answerBody struct {
 	io.ReadCloser
-	ctx      context.Context // the request's, for the cause of its end
-	cancel   context.CancelCauseFunc
-	idle     time.Duration
-	patience *patience
-	timer    *time.Timer
+	ctx    context.Context // the request's, for the cause of its end
+	cancel context.CancelCauseFunc
+	idle   time.Duration
+	budget *waitBudget
+	timer  *time.Timer
 }
 
 func (b *answerBody) Read(p []byte) (int, error) {
-	idle := min(b.idle, b.patience.left())
+	idle := min(b.idle, b.budget.left())
 	if b.timer == nil {
 		b.timer = time.AfterFunc(idle, func() { b.cancel(errIdle) })
 	} else {
@@ -518,7 +521,7 @@ func (b *answerBody) Read(p []byte) (int, error) {
 	start := time.Now()
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Stop() // the caller spends the time between reads
-	b.patience.waited(time.Since(start), n)
+	b.budget.spend(time.Since(start), n)
 	if err != nil && err != io.EOF {
 		if cause := context.Cause(b.ctx); cause != nil {
 			err = cause

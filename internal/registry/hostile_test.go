@@ -23,7 +23,7 @@ import (
 // impatient returns a client that gives up after tenths of a second.
 func impatient(t *testing.T) *Client {
 	c := newClient(t, "")
-	c.o.Idle, c.o.Patience = 50*time.Millisecond, 300*time.Millisecond
+	c.o.Idle, c.o.MaxWait = 50*time.Millisecond, 300*time.Millisecond
 	return c
 }
 
@@ -393,7 +393,7 @@ func TestRedirects(t *testing.T) {
 					t.Fatal(err)
 				}
 				// as a server elsewhere is; its certificate is accepted all the same
-				h.lax = false
+				h.insecure = false
 			}
 			_, err := c.Resolve(t.Context(), s.host+"/a/b:1", amd64)
 			if tt.err == "" && err != nil || tt.err != "" &&

@@ -52,7 +52,7 @@ func newPieces(ctx context.Context, first *download) *pieces {
 			}
 			next.data = p.free.Get().(*[]byte)
 			d := &download{ctx: ctx, s: first.s, d: first.d, place: first.place, off: off,
-				end: min(off+size, first.d.Size), patience: first.s.patience()}
+				end: min(off+size, first.d.Size), budget: first.s.waitBudget()}
 			p.running.Go(func() { next.fetch(d) })
 		}
 	})

@@ -224,15 +224,17 @@ func (s *Source) document(ctx context.Context, e endpoint, ref string,
 		return Document{}, err
 	}
 	d := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
-	for _, said := range []string{ref, header.Get("Docker-Content-Digest")} {
-		if said := digest.Digest(said); said.Validate() == nil {
-			if got := said.Algorithm().FromBytes(data); got != said {
-				return Document{}, fmt.Errorf("manifest %s from %s is damaged: its digest is %s",
-					said, e, got)
-			}
-			if said == digest.Digest(ref) {
-				d.Digest = said
-			}
+	for _, s := range []string{ref, header.Get("Docker-Content-Digest")} {
+		expected := digest.Digest(s)
+		if expected.Validate() != nil {
+			continue
+		}
+		if got := expected.Algorithm().FromBytes(data); got != expected {
+			return Document{}, fmt.Errorf("manifest %s from %s is damaged: its digest is %s",
+				expected, e, got)
+		}
+		if s == ref {
+			d.Digest = expected
 		}
 	}
 	if want != nil && want.Size != d.Size {
@@ -240,11 +242,11 @@ func (s *Source) document(ctx context.Context, e endpoint, ref string,
 			ref, e, d.Size, want.Size)
 	}
 	contentType, _, _ := mime.ParseMediaType(header.Get("Content-Type"))
-	said := []string{contentType}
+	types := []string{contentType}
 	if want != nil {
-		said = append(said, want.MediaType)
+		types = append(types, want.MediaType)
 	}
-	d.MediaType, err = ocidoc.TypeOf(data, said...)
+	d.MediaType, err = ocidoc.TypeOf(data, types...)
 	if err != nil {
 		return Document{}, fmt.Errorf("manifest %s from %s: %w", ref, e, err)
 	}
@@ -259,7 +261,7 @@ func (s *Source) documentBytes(ctx context.Context, e endpoint,
 		return nil, nil, err
 	}
 	q := call{method: http.MethodGet, url: "/v2/" + e.repo + "/manifests/" + ref,
-		header: http.Header{"Accept": accepted}, scope: pullScope(e.repo), patience: s.patience()}
+		header: http.Header{"Accept": accepted}, scope: pullScope(e.repo), budget: s.waitBudget()}
 	for try := 1; ; try++ {
 		resp, err := h.do(ctx, q)
 		if err != nil {
@@ -276,7 +278,7 @@ func (s *Source) documentBytes(ctx context.Context, e endpoint,
 				ocidoc.MaxManifest)
 		case err == nil:
 			return resp.Header, data, nil
-		case ctx.Err() != nil || !retryable(err) || try >= maxTries || q.patience.left() <= 0:
+		case ctx.Err() != nil || !retryable(err) || try >= maxTries || q.budget.left() <= 0:
 			return nil, nil, fmt.Errorf("manifest %s: %w", ref, err)
 		}
 		if err := s.c.sleep(ctx, s.c.o.Backoff<<(try-1)); err != nil {
@@ -285,10 +287,10 @@ func (s *Source) documentBytes(ctx context.Context, e endpoint,
 	}
 }
 
-// patience returns the share of one place in Options.Patience, so that all places together wait
+// waitBudget returns the share of one place in Options.MaxWait, so that all places together wait
 // no longer than a single one.
-func (s *Source) patience() *patience {
-	return &patience{limit: s.c.o.Patience / time.Duration(len(s.places))}
+func (s *Source) waitBudget() *waitBudget {
+	return &waitBudget{limit: s.c.o.MaxWait / time.Duration(len(s.places))}
 }
 
 func (s *Source) head(ctx context.Context, ref string) (ocispec.Descriptor, error) {
@@ -298,7 +300,7 @@ func (s *Source) head(ctx context.Context, ref string) (ocispec.Descriptor, erro
 		return ocispec.Descriptor{}, err
 	}
 	resp, err := h.do(ctx, call{method: http.MethodHead, url: "/v2/" + e.repo + "/manifests/" + ref,
-		header: http.Header{"Accept": accepted}, scope: pullScope(e.repo), patience: s.patience()})
+		header: http.Header{"Accept": accepted}, scope: pullScope(e.repo), budget: s.waitBudget()})
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -308,8 +310,8 @@ func (s *Source) head(ctx context.Context, ref string) (ocispec.Descriptor, erro
 	resp.Body.Close()
 	t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	d := ocispec.Descriptor{MediaType: t, Size: resp.ContentLength}
-	if said := digest.Digest(resp.Header.Get("Docker-Content-Digest")); said.Validate() == nil {
-		d.Digest = said
+	if got := digest.Digest(resp.Header.Get("Docker-Content-Digest")); got.Validate() == nil {
+		d.Digest = got
 	}
 	return d, nil
 }
@@ -341,7 +343,7 @@ func (s *Source) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 	}
 	var errs []error
 	for range s.places {
-		b.patience = s.patience()
+		b.budget = s.waitBudget()
 		err := b.open()
 		if err == nil && b.end < d.Size {
 			return newPieces(ctx, b), nil
@@ -358,7 +360,7 @@ func (s *Source) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 	// Layers that must not be distributed are fetched from the addresses in their descriptors.
 	b.end = d.Size
 	for _, u := range d.URLs {
-		b.foreign, b.patience = u, &patience{limit: s.c.o.Patience / time.Duration(len(d.URLs))}
+		b.foreign, b.budget = u, &waitBudget{limit: s.c.o.MaxWait / time.Duration(len(d.URLs))}
 		err := b.open()
 		if err == nil {
 			return b, nil
@@ -395,7 +397,7 @@ type download struct {
 	fails   int   // the number of failures since the last byte
 	err     error
 
-	patience *patience
+	budget *waitBudget
 }
 
 // open requests the blob, or the rest of it.
@@ -406,7 +408,7 @@ func (b *download) open() error {
 		return err
 	}
 	q := call{method: http.MethodGet, url: "/v2/" + e.repo + "/blobs/" + b.d.Digest.String(),
-		scope: pullScope(e.repo), header: http.Header{}, patience: b.patience}
+		scope: pullScope(e.repo), header: http.Header{}, budget: b.budget}
 	if b.foreign != "" {
 		if !strings.HasPrefix(b.foreign, "https://") && !strings.HasPrefix(b.foreign, "http://") {
 			return fmt.Errorf("%s: not an address to fetch from", printable(b.foreign))
@@ -446,7 +448,7 @@ func (b *download) open() error {
 		return failure(resp)
 	}
 	b.body = resp.Body
-	b.s.c.hold(e, b.d.Digest)
+	b.s.c.addHolder(e, b.d.Digest)
 	return nil
 }
 
@@ -495,7 +497,7 @@ func (b *download) Read(p []byte) (int, error) {
 			b.body.Close()
 			b.body = nil
 			b.fails++
-			if b.fails >= maxTries || b.patience.left() <= 0 {
+			if b.fails >= maxTries || b.budget.left() <= 0 {
 				b.err = fmt.Errorf(
 					"fetch blob %s: the connection broke %d times after %d of %d bytes: %w",
 					b.d.Digest, b.fails, b.off, b.d.Size, err)
@@ -567,19 +569,19 @@ func (v *verifying) Read(p []byte) (int, error) {
 
 func (v *verifying) Close() error { return v.r.Close() }
 
-// hold records that a repository has a blob, for mounting it into another one.
-func (c *Client) hold(e endpoint, d digest.Digest) {
+// addHolder records that a repository has a blob, for mounting it into another one.
+func (c *Client) addHolder(e endpoint, d digest.Digest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.held[heldKey{e.host, e.repo, d.String()}] = true
+	c.holders[blobIn{e.host, e.repo, d.String()}] = true
 }
 
-// holders returns the repositories of a host that have a blob.
-func (c *Client) holders(host string, d digest.Digest) []string {
+// reposWith returns the repositories of a host that have a blob.
+func (c *Client) reposWith(host string, d digest.Digest) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var out []string
-	for k := range c.held {
+	for k := range c.holders {
 		if k.host == host && k.digest == d.String() {
 			out = append(out, k.repo)
 		}

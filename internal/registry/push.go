@@ -59,7 +59,7 @@ type Pusher struct {
 	host  *host
 	o     PushOptions
 	slots chan struct{}
-	to    *repository
+	repo  *repository
 }
 
 // repository holds the uploads to a repository. The pushers of names with different tags share it.
@@ -102,7 +102,7 @@ func (c *Client) Pusher(name string, o PushOptions) (*Pusher, error) {
 		o.Progress = func(PushProgress) {}
 	}
 	return &Pusher{c: c, name: n, place: e, host: h, o: o, slots: make(chan struct{}, o.Jobs),
-		to: c.repository(e)}, nil
+		repo: c.repository(e)}, nil
 }
 
 // slot waits until fewer than Jobs blobs are being sent. The caller calls release when it has sent
@@ -189,7 +189,7 @@ func (p *Pusher) Blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) er
 	if err := d.Digest.Validate(); err != nil {
 		return fmt.Errorf("push blob %q: %w", d.Digest, err)
 	}
-	_, err := p.to.blobs.Try(ctx, d.Digest, func() (struct{}, error) {
+	_, err := p.repo.blobs.Try(ctx, d.Digest, func() (struct{}, error) {
 		return struct{}{}, p.blob(ctx, src, d)
 	})
 	return err
@@ -198,7 +198,7 @@ func (p *Pusher) Blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) er
 func (p *Pusher) blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) error {
 	// Without a slot: the stream may be waiting for one.
 	if p.streamed(ctx, d.Digest) {
-		p.c.hold(p.place, d.Digest)
+		p.c.addHolder(p.place, d.Digest)
 		p.o.Progress(PushProgress{Descriptor: d, Current: d.Size, Done: true})
 		return nil
 	}
@@ -212,7 +212,7 @@ func (p *Pusher) blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) er
 	if err != nil {
 		return fmt.Errorf("blob %s: %w", d.Digest, err)
 	}
-	p.c.hold(p.place, d.Digest)
+	p.c.addHolder(p.place, d.Digest)
 	p.o.Progress(PushProgress{Descriptor: d, Current: d.Size, Done: true, Note: note})
 	return nil
 }
@@ -284,7 +284,7 @@ func pushScope(repo string) string { return "repository:" + repo + ":pull,push" 
 
 // mountable returns the repositories of this server that may have the blob.
 func (p *Pusher) mountable(d digest.Digest) []string {
-	repos := p.c.holders(p.place.host, d)
+	repos := p.c.reposWith(p.place.host, d)
 	if p.o.From != nil {
 		for _, name := range p.o.From(d) {
 			if n, err := reference.Full(name); err == nil && serverOf(n.Domain) == p.place.host {
@@ -463,9 +463,9 @@ func (p *Pusher) Manifest(ctx context.Context, d ocispec.Descriptor,
 		return fmt.Errorf("manifest %s: %w", d.Digest, failure(resp))
 	}
 	resp.Body.Close()
-	if said := digest.Digest(resp.Header.Get("Docker-Content-Digest")); said.Validate() == nil &&
-		said.Algorithm() == d.Digest.Algorithm() && said != d.Digest {
-		return fmt.Errorf("manifest %s: the server has stored it as %s", d.Digest, said)
+	if got := digest.Digest(resp.Header.Get("Docker-Content-Digest")); got.Validate() == nil &&
+		got.Algorithm() == d.Digest.Algorithm() && got != d.Digest {
+		return fmt.Errorf("manifest %s: the server has stored it as %s", d.Digest, got)
 	}
 	return nil
 }

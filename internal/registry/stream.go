@@ -34,10 +34,10 @@ type stream struct {
 }
 
 var (
-	// errExists ends the upload of a blob that the repository turned out to have.
+	// errExists ends the upload of a blob when the repository has the blob already.
 	errExists = errors.New("the repository has the blob")
 	// errComplete is returned for a blob that was complete before its upload could begin. Blob
-	// sends it in a better way.
+	// then sends it, in one request, unless the repository has it or can mount it.
 	errComplete = errors.New("the blob is complete")
 )
 
@@ -47,7 +47,7 @@ var (
 // Pusher of the repository sends the blob.
 func (p *Pusher) Stream(ctx context.Context, g Growing) error {
 	s := &stream{g: g, done: make(chan struct{})}
-	if !p.to.add(s) {
+	if !p.repo.add(s) {
 		return nil
 	}
 	defer close(s.done)
@@ -75,7 +75,7 @@ func (r *repository) list() []*stream {
 
 // streamed reports whether a blob was sent by Stream. It waits for the end of its upload.
 func (p *Pusher) streamed(ctx context.Context, d digest.Digest) bool {
-	for _, s := range p.to.list() {
+	for _, s := range p.repo.list() {
 		if got, ok := s.g.Result(); !ok || got.Digest != d {
 			continue
 		}
@@ -100,11 +100,12 @@ func (p *Pusher) stream(ctx context.Context, g Growing) error {
 	if _, done := g.Result(); done {
 		return errComplete
 	}
-	held, err := g.Open(ctx) // so that the blob can be read when the upload has begun
+	// Without an open reader, the blob could not be opened any more when the upload has begun.
+	reader, err := g.Open(ctx)
 	if err != nil {
 		return err
 	}
-	defer held.Close() // nothing was read
+	defer reader.Close() // nothing was read
 	session, err := p.begin(ctx, "")
 	if err != nil {
 		return err
@@ -210,8 +211,9 @@ func (p *Pusher) patch(ctx context.Context, g Growing, session string) (next str
 }
 
 // watch returns the reason for which an upload must end early: the blob will not be written, the
-// repository has it, or it is complete and the server takes no more bytes. While the blob is
-// written, the server cannot be blamed for a wait. watch returns the cause when ctx ends.
+// repository has it, or the server takes no more bytes. It limits the wait for the server only when
+// the blob is complete: until then the server may be waiting for bytes that are not written yet.
+// watch returns the cause when ctx ends.
 func (p *Pusher) watch(ctx context.Context, g Growing, sent *atomic.Int64) error {
 	d, err := g.Wait(ctx)
 	if err != nil {
@@ -237,7 +239,8 @@ func (p *Pusher) watch(ctx context.Context, g Growing, sent *atomic.Int64) error
 // source fails: stop then gets the error.
 type streamBody struct {
 	io.ReadCloser
-	n    *atomic.Int64 // counts the bytes
+	n *atomic.Int64 // counts the bytes
+	// ctx ends when the body must end. It is stored because net/http calls Read without one.
 	ctx  context.Context
 	stop context.CancelCauseFunc
 }

@@ -16,8 +16,8 @@ import (
 // tlsFor returns the TLS configuration for a server: certificates are verified against the
 // system's authorities and those in the directories of containers-certs.d(5) and Docker, which
 // may also hold a client certificate.
-func tlsFor(name string, lax bool) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: lax}
+func tlsFor(name string, insecure bool) (*tls.Config, error) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: insecure}
 	dirs := []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
 	if home, err := os.UserHomeDir(); err == nil {
 		dirs = append([]string{filepath.Join(home, ".config", "containers", "certs.d")}, dirs...)

@@ -137,7 +137,7 @@ func TestSlowHelper(t *testing.T) {
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	t.Setenv("DOCKER_CONFIG", bin)
 	c := newClient(t, "")
-	c.o.Idle, c.o.Patience = 500*time.Millisecond, 800*time.Millisecond
+	c.o.Idle, c.o.MaxWait = 500*time.Millisecond, 800*time.Millisecond
 	for _, repo := range []string{"a/one", "a/two"} {
 		img, err := c.Resolve(t.Context(), s.host+"/"+repo+":1", amd64)
 		if err != nil {
