@@ -35,6 +35,7 @@ func (c credential) basic() string {
 // https://docs.docker.com/reference/cli/docker/login/#credential-stores and
 // containers-auth.json(5).
 type authFile struct {
+	path string
 	// by server; decoded when it is used, so that a broken entry does not affect the others
 	auths   map[string]json.RawMessage
 	helpers map[string]string // by server
@@ -43,34 +44,30 @@ type authFile struct {
 
 // readAuthFile reads a file. A missing or empty file has no credentials.
 func readAuthFile(path string) (*authFile, error) {
-	a := &authFile{}
+	a := &authFile{path: path}
 	f, err := hostfile.Open(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return a, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("failed to open config file at %s: %w", path, err)
+		return nil, err
 	}
 	defer f.Close()
 	var content map[string]json.RawMessage
 	if err := json.NewDecoder(f).Decode(&content); err == io.EOF {
 		return a, nil
 	} else if err != nil {
-		return nil, fmt.Errorf("failed to decode config file %s: invalid config format: %w", path,
-			err)
+		return nil, fmt.Errorf("%s: invalid JSON: %w", path, err)
 	}
 	for _, field := range []struct {
-		name, what string
-		to         any
+		name string
+		to   any
 	}{
-		{"credsStore", "creds store", &a.helper},
-		{"credHelpers", "cred helpers", &a.helpers},
-		{"auths", "auths", &a.auths},
+		{"credsStore", &a.helper}, {"credHelpers", &a.helpers}, {"auths", &a.auths},
 	} {
 		if raw, ok := content[field.name]; ok {
 			if err := json.Unmarshal(raw, field.to); err != nil {
-				return nil, fmt.Errorf("failed to unmarshal %s field: invalid config format: %w",
-					field.what, err)
+				return nil, fmt.Errorf("%s: %s: %w", path, field.name, err)
 			}
 		}
 	}
@@ -86,19 +83,25 @@ func (a *authFile) get(ctx context.Context, server string) (credential, error) {
 	if helper != "" {
 		return askHelper(ctx, "docker-credential-"+helper, server)
 	}
-	raw, ok := a.auths[server]
-	if !ok {
+	key := server
+	if _, ok := a.auths[key]; !ok {
 		// docker used to write https://example.com/v1/ for example.com.
-		for _, key := range slices.Sorted(maps.Keys(a.auths)) {
-			if serverOfKey(key) == server {
-				raw, ok = a.auths[key], true
-				break
-			}
+		keys := slices.Sorted(maps.Keys(a.auths))
+		i := slices.IndexFunc(keys, func(k string) bool { return serverOfKey(k) == server })
+		if i < 0 {
+			return credential{}, nil
 		}
+		key = keys[i]
 	}
-	if !ok {
-		return credential{}, nil
+	c, err := parseAuth(a.auths[key])
+	if err != nil {
+		return credential{}, fmt.Errorf("%s: auths: %q: %w", a.path, key, err)
 	}
+	return c, nil
+}
+
+// parseAuth returns the credential in an entry of auths.
+func parseAuth(raw json.RawMessage) (credential, error) {
 	var entry struct {
 		Auth          string `json:"auth"` // base64 of username:password
 		IdentityToken string `json:"identitytoken"`
@@ -107,15 +110,13 @@ func (a *authFile) get(ctx context.Context, server string) (credential, error) {
 		Password      string `json:"password"`
 	}
 	if err := json.Unmarshal(raw, &entry); err != nil {
-		return credential{}, fmt.Errorf("failed to unmarshal auth field: invalid config format: %w",
-			err)
+		return credential{}, err
 	}
 	c := credential{entry.Username, entry.Password, entry.IdentityToken, entry.RegistryToken}
 	if entry.Auth != "" {
 		var err error
 		if c.username, c.password, err = decodeAuth(entry.Auth); err != nil {
-			return credential{}, fmt.Errorf(
-				"failed to decode auth field: invalid config format: %w", err)
+			return credential{}, fmt.Errorf("auth: %w", err)
 		}
 	}
 	return c, nil
@@ -160,8 +161,7 @@ func askHelper(ctx context.Context, program, server string) (credential, error) 
 		}
 	}
 	if program == "docker-credential-desktop.exe" && errors.Is(err, exec.ErrNotFound) {
-		return credential{}, errors.New(
-			"credentials store is configured to `desktop.exe` but Docker Desktop seems not running")
+		return credential{}, fmt.Errorf("%w (is Docker Desktop running?)", err)
 	}
 	if err != nil {
 		return credential{}, err

@@ -37,9 +37,9 @@ func TestAuthFile(t *testing.T) {
 		{name: "another's entry is broken", data: `{"auths":{"a":{"auth":"eDp5"},"b":[]}}`,
 			server: "a", want: credential{username: "x", password: "y"}},
 		{name: "broken entry", data: `{"auths":{"a":[]}}`, server: "a",
-			err: "unmarshal auth field"},
+			err: `config.json: auths: "a": `},
 		{name: "no base64", data: `{"auths":{"a":{"auth":"!"}}}`, server: "a",
-			err: "decode auth field"},
+			err: `auths: "a": auth: illegal base64`},
 		{name: "no colon", data: `{"auths":{"a":{"auth":"eHh4"}}}`, server: "a",
 			err: "not the base64 of username:password"},
 		{name: "helper of the server", data: `{"credsStore":"s","credHelpers":{"a":"h"}}`,
@@ -47,11 +47,11 @@ func TestAuthFile(t *testing.T) {
 		{name: "helper of the others", data: `{"credsStore":"s","credHelpers":{"a":"h"}}`,
 			server: "b", err: "docker-credential-s"},
 		{name: "helper of Docker Desktop", data: `{"credsStore":"desktop.exe"}`, server: "a",
-			err: "seems not running"},
-		{name: "half", data: `{"auths":`, err: "config.json: invalid config format"},
-		{name: "auths of another type", data: `{"auths":[]}`, err: "auths field"},
-		{name: "helper of another type", data: `{"credsStore":1}`, err: "creds store field"},
-		{name: "helpers of another type", data: `{"credHelpers":1}`, err: "cred helpers field"},
+			err: "is Docker Desktop running?"},
+		{name: "half", data: `{"auths":`, err: "config.json: invalid JSON"},
+		{name: "auths of another type", data: `{"auths":[]}`, err: "config.json: auths: "},
+		{name: "helper of another type", data: `{"credsStore":1}`, err: "json: credsStore: "},
+		{name: "helpers of another type", data: `{"credHelpers":1}`, err: "json: credHelpers: "},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "config.json")
