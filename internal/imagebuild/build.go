@@ -62,9 +62,9 @@ func BuildWith(ctx context.Context, state *state.State, images *image.Resolver, 
 	res := &Result{}
 	b, err := newBuilder(state, images, o, parts)
 	if err == nil {
-		err = errors.Join(b.build(ctx, res), b.close(ctx))
+		err = errors.Join(b.withRemedy(b.build(ctx, res)), b.close(ctx))
 	}
-	return res, withRemedy(state, err)
+	return res, err
 }
 
 // builder holds what stays the same from the beginning of a build to its end.
@@ -166,15 +166,16 @@ func (b *builder) newInputs(lazy *layers.Lazy) *inputs.Inputs {
 	})
 }
 
-// withRemedy adds the remedy to an error about a full disk. It changes the error inside a
-// StepError, which keeps its position in the Dockerfile.
-func withRemedy(st *state.State, err error) error {
+// withRemedy adds the remedy to an error about a full disk. Of an error with a StepError it returns
+// only that, with the remedy in its Err, which is printed below the lines of the step.
+func (b *builder) withRemedy(err error) error {
 	var step *build.StepError
-	if errors.As(err, &step) {
-		step.Err = state.Full(st.Root, step.Err)
-		return err
+	if !errors.As(err, &step) {
+		return state.Full(b.state.Root, err)
 	}
-	return state.Full(st.Root, err)
+	with := *step // the events have step
+	with.Err = state.Full(b.state.Root, step.Err)
+	return &with
 }
 
 // warn sends a warning that is not about a line of the Dockerfile.

@@ -172,12 +172,15 @@ func TestFullDisk(t *testing.T) {
 		name, text string
 		change     func(*Parts)
 		line       int
+		bare       bool // the error of the step is reported without the remedy
 	}{
-		{"a command", "FROM scratch\nRUN full\n", nil, 2},
+		{"a command", "FROM scratch\nRUN full\n", nil, 2, false},
 		{"a layer", "FROM scratch\nRUN write a 1\n",
-			(&sealers{fail: func(*layers.Layer) error { return errNoSpace }}).replace, 2},
+			(&sealers{fail: func(*layers.Layer) error { return errNoSpace }}).replace, 2, true},
+		{"the record of a step", "FROM scratch\nRUN write a 1\n",
+			func(p *Parts) { p.Engine.Records = fullRecords{p.Engine.Records} }, 2, true},
 		{"a record of an instruction without a step", "FROM scratch\nENV A=1\n",
-			func(p *Parts) { p.Engine.Records = fullRecords{p.Engine.Records} }, 0},
+			func(p *Parts) { p.Engine.Records = fullRecords{p.Engine.Records} }, 0, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t)
@@ -191,6 +194,12 @@ func TestFullDisk(t *testing.T) {
 				!strings.Contains(printed.Error(), f.state.Root) {
 				t.Errorf("line %d: %v, want line %d, the state directory and what to do",
 					lineOf(err), printed, tt.line)
+			}
+			for _, e := range f.events {
+				if done, ok := e.(event.Done); ok && done.Err != nil && tt.bare &&
+					strings.Contains(done.Err.Error(), f.state.Root) {
+					t.Errorf("the error of an event was changed later: %v", done.Err)
+				}
 			}
 		})
 	}
