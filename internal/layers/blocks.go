@@ -1,10 +1,12 @@
 package layers
 
 import (
+	"context"
 	"os"
 	"sync"
 
 	"github.com/layerbuild/layerbuild/internal/blocks"
+	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -17,9 +19,11 @@ type Blocks struct {
 	load  func()
 	keys  *blocks.Keys // nil: blocks are not looked up
 
-	mu     sync.Mutex // held while a blob is opened
 	pieces map[blocks.Key]place
-	files  map[digest.Digest]*os.File // nil: the blob cannot be opened
+	files  memo.Map[digest.Digest, *os.File] // nil: the blob cannot be opened
+
+	mu   sync.Mutex
+	open []*os.File // those of files
 }
 
 // place is the position of a compressed block.
@@ -31,7 +35,7 @@ type place struct {
 
 // NewBlocks returns the blocks of a state. The caller closes it when nothing is sealed any more.
 func NewBlocks(s *state.State) *Blocks {
-	b := &Blocks{state: s, pieces: map[blocks.Key]place{}, files: map[digest.Digest]*os.File{}}
+	b := &Blocks{state: s, pieces: map[blocks.Key]place{}}
 	b.load = sync.OnceFunc(b.read)
 	return b
 }
@@ -84,18 +88,22 @@ func (b *Blocks) Find(k blocks.Key) (blocks.Piece, bool) {
 	if !ok {
 		return blocks.Piece{}, false
 	}
+	// the context never ends: opening a blob does not wait for anything
+	f, _ := b.files.Do(context.Background(), p.blob,
+		func() (*os.File, error) { return b.openBlob(p.blob), nil })
+	return blocks.Piece{Entry: p.Entry, File: f, Offset: p.offset}, f != nil
+}
+
+// openBlob opens a blob, which Close closes; nil if it cannot be opened.
+func (b *Blocks) openBlob(d digest.Digest) *os.File {
+	f, err := b.state.Store.OpenBlob(d)
+	if err != nil {
+		return nil // the blocks are compressed again
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.files == nil { // closed
-		return blocks.Piece{}, false
-	}
-	f, opened := b.files[p.blob]
-	if !opened {
-		// Without the file the blocks are compressed again.
-		f, _ = b.state.Store.OpenBlob(p.blob)
-		b.files[p.blob] = f
-	}
-	return blocks.Piece{Entry: p.Entry, File: f, Offset: p.offset}, f != nil
+	b.open = append(b.open, f)
+	return f
 }
 
 // Keep keeps the table of a layer. Without it, later builds compress the same blocks again: errors
@@ -108,11 +116,9 @@ func (b *Blocks) Keep(d ocispec.Descriptor, t blocks.Table) {
 func (b *Blocks) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, f := range b.files {
-		if f != nil {
-			f.Close()
-		}
+	for _, f := range b.open {
+		f.Close()
 	}
-	b.files = nil
+	b.open = nil
 	return nil
 }
