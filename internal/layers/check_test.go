@@ -14,6 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/fstree"
 	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
+	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -29,19 +30,19 @@ func TestChecker(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		change func(f *fixture, o *SealerOptions)
-		layer  Layer
+		noOp   bool
 		err    string // "": no error
 	}{
-		{"good", nil, Layer{Snapshot: "two"}, ""},
-		{"a step that changed nothing", nil, Layer{Snapshot: "two", NoOp: true}, ""},
+		{"good", nil, false, ""},
+		{"a step that changed nothing", nil, true, ""},
 		{"an epoch", func(_ *fixture, o *SealerOptions) {
 			o.Format.Epoch, o.Check.Epoch = &seven, &epoch
-		}, Layer{Snapshot: "two"}, ""},
+		}, false, ""},
 		{"another epoch", func(_ *fixture, o *SealerOptions) { o.Format.Epoch = &seven },
-			Layer{Snapshot: "two"}, "is not what the step made:\n  "},
+			false, "is not what the step made:\n  "},
 		{"a lazy parent that cannot be made", func(_ *fixture, o *SealerOptions) {
 			o.Lazy.Add("one", func(context.Context) error { return errors.New("broken") })
-		}, Layer{Snapshot: "two"}, "broken"},
+		}, false, "broken"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t, "copy")
@@ -53,9 +54,9 @@ func TestChecker(t *testing.T) {
 				tt.change(f, &o)
 			}
 			s := NewSealer(t.Context(), o)
-			l := tt.layer
-			l.Text, l.Lines.Start = "RUN x", 3
-			s.Seal(&l)
+			l := &Layer{Snapshot: "two", NoOp: tt.noOp, Text: "RUN x",
+				Lines: parser.Range{Start: 3}}
+			s.Seal(l)
 			err := l.Wait(t.Context())
 			s.Wait()
 			if tt.err == "" {

@@ -6,11 +6,14 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/internal/blocks"
+	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
@@ -18,7 +21,7 @@ import (
 )
 
 // Layer is a layer of an image that is being built. Its descriptor and diffID are known from the
-// start if the layer belongs to an existing image, and otherwise when Wait has returned.
+// start if the layer belongs to an existing image, and otherwise when Wait has returned nil.
 type Layer struct {
 	// Base is the image that contains the layer, and Index the layer's index in it; nil: a Sealer
 	// makes the layer. An image of a single layer may come from another machine's cache.
@@ -38,9 +41,10 @@ type Layer struct {
 	Text  string
 	Lines parser.Range
 
-	// closed when Descriptor and DiffID or err are set; nil: the layer is not being sealed
-	sealed chan struct{}
-	err    error
+	// sealing is the sealing of the layer, which layers of the same source share; nil: it has not
+	// begun. Wait sets Descriptor and DiffID from it, once.
+	sealing *memo.Call[cache.Layer]
+	set     sync.Once
 }
 
 // Error is an error of sealing or checking a layer.
@@ -64,14 +68,22 @@ func (l *Layer) failed(what string, err error) error {
 // called once. It returns nil if the layer belongs to an existing image, or if Begin was called
 // before. It must not be called by several goroutines at once.
 func (l *Layer) Begin() (end func(d ocispec.Descriptor, diffID digest.Digest, err error)) {
-	if l.Base != nil || l.sealed != nil {
+	call := memo.NewCall[cache.Layer]()
+	if !l.begin(call) {
 		return nil
 	}
-	l.sealed = make(chan struct{})
 	return func(d ocispec.Descriptor, diffID digest.Digest, err error) {
-		l.Descriptor, l.DiffID, l.err = d, diffID, err
-		close(l.sealed)
+		call.Finish(cache.Layer{Descriptor: d, DiffID: diffID}, err)
 	}
+}
+
+// begin is like Begin, with the given sealing. It reports whether the layer did not have one.
+func (l *Layer) begin(call *memo.Call[cache.Layer]) bool {
+	if l.Base != nil || l.sealing != nil {
+		return false
+	}
+	l.sealing = call
+	return true
 }
 
 // Wait waits until the descriptor and the diffID are known, and returns the error of sealing. Layer
@@ -80,15 +92,15 @@ func (l *Layer) Wait(ctx context.Context) error {
 	if l.Base != nil {
 		return nil
 	}
-	if l.sealed == nil {
+	if l.sealing == nil {
 		panic("wait for a layer that is not being sealed")
 	}
-	select {
-	case <-l.sealed:
-		return l.err
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	got, err := l.sealing.Wait(ctx)
+	if err != nil {
+		return err
 	}
+	l.set.Do(func() { l.Descriptor, l.DiffID = got.Descriptor, got.DiffID })
+	return nil
 }
 
 // source returns the name of the layer's source: a snapshot, or "" for the layer without entries.

@@ -78,37 +78,40 @@ func TestEpochOf(t *testing.T) {
 
 // TestLayerWaits begins a layer, waits for it, and ends it.
 func TestLayerWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := &Layer{}
-		end := l.Begin()
-		if l.Begin() != nil {
-			t.Error("a layer is sealed twice")
-		}
-		errs := make(chan error, 3)
-		for range cap(errs) {
-			go func() { errs <- l.Wait(t.Context()) }()
-		}
-		stop := errors.New("stop")
-		ctx, cancel := context.WithCancelCause(t.Context())
-		cancel(stop)
-		if err := l.Wait(ctx); err != stop {
-			t.Errorf("Wait: error %v, want the cause", err)
-		}
-		synctest.Wait()
-		if len(errs) > 0 {
-			t.Error("Wait has not waited")
-		}
-		end(ocispec.Descriptor{Size: 1}, "sha256:1", io.EOF)
-		synctest.Wait()
-		for range cap(errs) {
-			if err := <-errs; err != io.EOF || l.Descriptor.Size != 1 || l.DiffID != "sha256:1" {
-				t.Errorf("Wait: error %v, layer %+v", err, l)
+	for _, want := range []error{nil, io.EOF} {
+		synctest.Test(t, func(t *testing.T) {
+			l := &Layer{}
+			end := l.Begin()
+			if l.Begin() != nil {
+				t.Error("a layer is sealed twice")
 			}
-		}
-		if l.Begin() != nil {
-			t.Error("a layer that was sealed is sealed again")
-		}
-	})
+			errs := make(chan error, 3)
+			for range cap(errs) {
+				go func() { errs <- l.Wait(t.Context()) }()
+			}
+			stop := errors.New("stop")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			cancel(stop)
+			if err := l.Wait(ctx); err != stop {
+				t.Errorf("Wait: error %v, want the cause", err)
+			}
+			synctest.Wait()
+			if len(errs) > 0 {
+				t.Error("Wait has not waited")
+			}
+			end(ocispec.Descriptor{Size: 1}, "sha256:1", want)
+			synctest.Wait()
+			for range cap(errs) {
+				if err := <-errs; err != want ||
+					err == nil && (l.Descriptor.Size != 1 || l.DiffID != "sha256:1") {
+					t.Errorf("Wait: error %v, want %v, layer %+v", err, want, l)
+				}
+			}
+			if l.Begin() != nil {
+				t.Error("a layer that was sealed is sealed again")
+			}
+		})
+	}
 }
 
 // TestLayerOfImage checks that the layer of an image is neither sealed nor waited for, and that

@@ -8,6 +8,7 @@ import (
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
+	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/opencontainers/go-digest"
@@ -46,9 +47,9 @@ type Sealer struct {
 	slots chan struct{} // one for each layer that is being written
 	wg    sync.WaitGroup
 
-	mu sync.Mutex
-	// first holds, by Layer.source, the layer that is sealed for all that have the same source.
-	first map[string]*Layer
+	sealings memo.Map[string, cache.Layer] // by Layer.source
+
+	mu    sync.Mutex
 	early map[string]*early // by Layer.source: those that BeginDirectory has begun
 }
 
@@ -57,7 +58,7 @@ func NewSealer(ctx context.Context, o SealerOptions) *Sealer {
 	return &Sealer{
 		o: o, format: o.Format.String(), ctx: ctx,
 		slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
-		first: map[string]*Layer{}, early: map[string]*early{},
+		early: map[string]*early{},
 	}
 }
 
@@ -67,44 +68,31 @@ func (s *Sealer) Format() string { return s.format }
 // Wait waits until nothing is being sealed.
 func (s *Sealer) Wait() { s.wg.Wait() }
 
-// Seal begins to seal a layer, unless it comes from an image or was begun before.
+// Seal begins to seal a layer, unless it comes from an image, was begun before, or another layer of
+// the same source was.
 func (s *Sealer) Seal(l *Layer) {
-	end, first := s.begin(l)
-	if end == nil {
-		return
-	}
-	if first != l {
-		s.wg.Go(func() {
-			<-first.sealed
-			end(first.Descriptor, first.DiffID, first.err)
-		})
+	call, mine := s.claim(l)
+	if !mine {
 		return
 	}
 	if have, ok := s.o.State.SealedLayer(s.ctx, l.source(), s.format); ok {
-		end(have.Descriptor, have.DiffID, nil)
+		call.Finish(have, nil)
 		s.o.Sealed(have.Descriptor)
 		return
 	}
-	s.wg.Go(func() {
-		got, err := s.make(l)
-		end(got.Descriptor, got.DiffID, err)
-	})
+	s.wg.Go(func() { call.Finish(s.make(l)) })
 }
 
-// begin marks a layer as being sealed, as Layer.Begin does. It returns the layer that is sealed for
-// all that have the same source, which may be l.
-func (s *Sealer) begin(l *Layer) (end func(ocispec.Descriptor, digest.Digest, error),
-	first *Layer) {
+// claim gives a layer the sealing of its source, and reports whether the caller must perform it.
+func (s *Sealer) claim(l *Layer) (call *memo.Call[cache.Layer], mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if end = l.Begin(); end == nil {
-		return nil, nil
+	if l.Base != nil || l.sealing != nil {
+		return nil, false
 	}
-	if first = s.first[l.source()]; first == nil {
-		first = l
-		s.first[l.source()] = l
-	}
-	return end, first
+	call, mine = s.sealings.Claim(l.source())
+	l.begin(call)
+	return call, mine
 }
 
 // make makes a layer that is not in the store.

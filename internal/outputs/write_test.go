@@ -144,6 +144,9 @@ func (b *bench) layers(r Recipe, epoch *int64, trees ...string) []*layers.Layer 
 		}
 		l := &layers.Layer{Snapshot: parent, Text: fmt.Sprint("RUN ", i)}
 		s.Seal(l)
+		if err := l.Wait(b.Context()); err != nil {
+			b.Fatal(err)
+		}
 		list = append(list, l)
 	}
 	return list
