@@ -65,16 +65,33 @@ type Layers struct {
 
 // Annotation is an OCI annotation and the document to which it is added.
 type Annotation struct {
-	// Target is "manifest", "index", "manifest-descriptor" or "index-descriptor".
-	Target string
+	Target Target
 	// Platform limits the annotation to the manifest of one platform, "linux/arm64"; "": all.
 	Platform   string
 	Key, Value string
 }
 
+// Target is a document to which an annotation is added, or the descriptor of the document in the
+// index that refers to it.
+type Target string
+
+// The targets, as users write them.
+const (
+	Manifest           Target = "manifest"
+	Index              Target = "index"
+	ManifestDescriptor Target = "manifest-descriptor"
+	IndexDescriptor    Target = "index-descriptor"
+)
+
+// IsTarget reports whether a word is a target.
+func IsTarget(word string) bool { return slices.Contains(targets, word) }
+
+var targets = []string{string(Index), string(IndexDescriptor), string(Manifest),
+	string(ManifestDescriptor)}
+
 // String returns a in the syntax of --annotation, without the value.
 func (a Annotation) String() string {
-	s := a.Target
+	s := string(a.Target)
 	if a.Platform != "" {
 		s += "[" + a.Platform + "]"
 	}
@@ -388,18 +405,18 @@ func parseAnnotation(a attr) (Annotation, bool, error) {
 	target := strings.TrimPrefix(rest, "-")
 	switch {
 	case rest == "":
-		target = "manifest"
+		target = string(Manifest)
 	case rest[0] != '-':
 		return Annotation{}, false, nil
 	}
-	targets := []string{"index", "index-descriptor", "manifest", "manifest-descriptor"}
-	if !slices.Contains(targets, target) {
+	if !IsTarget(target) {
 		return Annotation{}, true, unknown("annotation target", target, targets)
 	}
 	if key == "" {
 		return Annotation{}, true, fmt.Errorf("%q has no annotation key", a.key)
 	}
-	return Annotation{Target: target, Platform: platform, Key: key, Value: a.value}, true, nil
+	return Annotation{Target: Target(target), Platform: platform, Key: key, Value: a.value}, true,
+		nil
 }
 
 func parseBool(a attr) (bool, error) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/export"
@@ -137,7 +136,7 @@ func (f *buildFlags) imageOptions(o *imagebuild.Options, e *env) error {
 // their descriptors.
 func parseAnnotation(s string) ([]export.Annotation, error) {
 	key, value, ok := strings.Cut(s, "=")
-	targets := "manifest"
+	targets := string(export.Manifest)
 	if before, after, found := strings.Cut(key, ":"); found {
 		targets, key = before, after
 	}
@@ -146,12 +145,11 @@ func parseAnnotation(s string) ([]export.Annotation, error) {
 	}
 	var list []export.Annotation
 	for target := range strings.SplitSeq(targets, ",") {
-		a := export.Annotation{Target: target, Key: key, Value: value}
+		a := export.Annotation{Key: key, Value: value}
 		if i := strings.IndexByte(target, '['); i > 0 && strings.HasSuffix(target, "]") {
-			a.Target, a.Platform = target[:i], target[i+1:len(target)-1]
+			target, a.Platform = target[:i], target[i+1:len(target)-1]
 		}
-		if !slices.Contains([]string{"manifest", "index", "manifest-descriptor",
-			"index-descriptor"}, a.Target) {
+		if a.Target = export.Target(target); !export.IsTarget(target) {
 			return nil, badValue("annotation", s,
 				errors.New("a target is manifest, index, manifest-descriptor or index-descriptor"))
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/layers"
@@ -46,13 +47,13 @@ func (w *Writer) writeRoot(ctx context.Context, r Recipe,
 	index := ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
 		Manifests:   manifests,
-		Annotations: w.annotations(r, "index", ocispec.Platform{}),
+		Annotations: w.annotations(r, export.Index, ocispec.Platform{}),
 	}
 	if r.Docker {
 		index.MediaType = ocidoc.DockerManifestList
 	}
 	root, err = w.State.Store.WriteJSON(ctx, index.MediaType, index)
-	root.Annotations = w.annotations(r, "index-descriptor", ocispec.Platform{})
+	root.Annotations = w.annotations(r, export.IndexDescriptor, ocispec.Platform{})
 	return root, config, err
 }
 
@@ -72,7 +73,7 @@ func (w *Writer) writeManifest(ctx context.Context, r Recipe,
 	if err := b.Record.Keep(w.State, m.Config.Digest); err != nil {
 		return manifest, config, err
 	}
-	m.Annotations = w.annotations(r, "manifest", img.Platform)
+	m.Annotations = w.annotations(r, export.Manifest, img.Platform)
 	if r.Docker {
 		m.MediaType, m.Config = ocidoc.DockerManifest, ocidoc.DockerDescriptor(m.Config)
 	}
@@ -81,7 +82,7 @@ func (w *Writer) writeManifest(ctx context.Context, r Recipe,
 	}
 	p := img.Platform
 	manifest.Platform = &p
-	manifest.Annotations = w.annotations(r, "manifest-descriptor", p)
+	manifest.Annotations = w.annotations(r, export.ManifestDescriptor, p)
 	return manifest, m.Config, nil
 }
 
@@ -244,7 +245,8 @@ func (w *Writer) recompressRecords(ctx context.Context, r Recipe, doc remotecach
 
 // annotations returns the annotations for a target: those of the whole build, and then those of the
 // recipe.
-func (w *Writer) annotations(r Recipe, target string, p ocispec.Platform) map[string]string {
+func (w *Writer) annotations(r Recipe, target export.Target,
+	p ocispec.Platform) map[string]string {
 	var m map[string]string
 	for _, a := range slices.Concat(w.Options.Annotations, r.Annotations) {
 		if a.Target != target || a.Platform != "" && !samePlatform(a.Platform, p) {

@@ -120,8 +120,8 @@ func (o *Options) checkOutput(spec export.Spec) error {
 	}
 	if RecipeOf(spec).Docker {
 		for _, a := range slices.Concat(o.Annotations, spec.Annotations) {
-			if a.Target == "manifest" || a.Target == "index" ||
-				a.Target == "manifest-descriptor" && o.makesIndex() {
+			if a.Target == export.Manifest || a.Target == export.Index ||
+				a.Target == export.ManifestDescriptor && o.makesIndex() {
 				return fmt.Errorf(
 					"oci-mediatypes=false and annotation %s: Docker's format has no annotations",
 					a.Key)
@@ -132,19 +132,20 @@ func (o *Options) checkOutput(spec export.Spec) error {
 }
 
 // checkAnnotation returns an error for an annotation of a document that the build does not make.
-func (o *Options) checkAnnotation(said string, a export.Annotation) error {
-	index := a.Target == "index" || a.Target == "index-descriptor"
+// The error begins with name.
+func (o *Options) checkAnnotation(name string, a export.Annotation) error {
+	index := a.Target == export.Index || a.Target == export.IndexDescriptor
 	switch {
 	case index && !o.makesIndex():
-		return fmt.Errorf("%s: an image for one platform has no index", said)
+		return fmt.Errorf("%s: an image for one platform has no index", name)
 	case index && a.Platform != "":
-		return fmt.Errorf("%s: an index has no platform", said)
+		return fmt.Errorf("%s: an index has no platform", name)
 	case a.Platform == "":
 		return nil
 	}
 	p, err := parser.ParsePlatform(a.Platform)
 	if err != nil {
-		return fmt.Errorf("%s: %w", said, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	platforms := o.Platforms
 	if len(platforms) == 0 {
@@ -158,7 +159,7 @@ func (o *Options) checkAnnotation(said string, a export.Annotation) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s: the build has no platform %s", said, parser.FormatPlatform(p))
+	return fmt.Errorf("%s: the build has no platform %s", name, parser.FormatPlatform(p))
 }
 
 // Warn sends a warning for each option that has no effect.

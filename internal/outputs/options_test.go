@@ -15,7 +15,7 @@ import (
 func TestCheck(t *testing.T) {
 	two := []ocispec.Platform{{OS: "linux", Architecture: "amd64"},
 		{OS: "linux", Architecture: "arm64"}}
-	annotation := func(target, platform string) []export.Annotation {
+	annotation := func(target export.Target, platform string) []export.Annotation {
 		return []export.Annotation{{Target: target, Platform: platform, Key: "k", Value: "v"}}
 	}
 	for _, tt := range []struct {

@@ -378,8 +378,9 @@ func TestWriteNames(t *testing.T) {
 
 // TestWriteIndex writes the images of two platforms, and an index of one platform.
 func TestWriteIndex(t *testing.T) {
-	target := func(kind, platform string) export.Annotation {
-		return export.Annotation{Target: kind, Platform: platform, Key: kind + platform, Value: "v"}
+	target := func(kind export.Target, platform string) export.Annotation {
+		return export.Annotation{Target: kind, Platform: platform, Key: string(kind) + platform,
+			Value: "v"}
 	}
 	all := []export.Annotation{target("manifest", ""), target("manifest", "linux/arm64"),
 		target("manifest-descriptor", "linux/amd64"), target("manifest-descriptor", "linux/s390x"),
