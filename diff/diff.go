@@ -59,7 +59,7 @@ var ErrExternal = errors.New("the layer cannot be written from the source's file
 type Options struct {
 	// Epoch, if not nil, is the latest time an entry has (SOURCE_DATE_EPOCH).
 	Epoch *time.Time
-	// Compression is "gzip" (also ""), "zstd" or "none".
+	// Compression is "gzip" (also ""), "zstd" or Uncompressed.
 	Compression string
 	// Level is the compressor's level; 0 is the default level of this program.
 	Level int

@@ -87,11 +87,14 @@ func (o Options) mediaType() (string, error) {
 		return ocispec.MediaTypeImageLayerGzip, nil
 	case "zstd":
 		return ocispec.MediaTypeImageLayerZstd, nil
-	case "none":
+	case Uncompressed:
 		return ocispec.MediaTypeImageLayer, nil
 	}
 	return "", fmt.Errorf("unknown compression %q: use gzip, zstd or none", o.Compression)
 }
+
+// Uncompressed is the value of Options.Compression for a layer that is not compressed.
+const Uncompressed = "none"
 
 // The compression levels of layers. They were measured on 300 MB of programs and libraries,
 // relative to the standard library's gzip at level 6: gzip 3 takes 0.19 of its time for 1.09 of its
@@ -116,7 +119,7 @@ type compressor interface {
 func (o Options) compressor(ctx context.Context, dst io.Writer) (compressor, error) {
 	f := blocks.Format{Compression: o.Compression, Level: o.Level}
 	switch {
-	case o.Compression == "none":
+	case o.Compression == Uncompressed:
 		return uncompressed{dst}, nil
 	case o.Compression == "":
 		f.Compression = "gzip"

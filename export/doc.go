@@ -5,10 +5,9 @@
 // Blobs are copied unchanged: their compression was chosen when the layers were sealed, according
 // to Spec.Layers.
 //
-// It imports atomicfile, event, ocidoc, ocijson, platform, reference, sorting, stagedir,
-// subprocess, suggest and unpack. It makes no system calls itself. It writes to the destinations,
-// starts the load command of a container engine, and pushes through an interface; the caller has
-// the registry's client.
+// It imports the packages that internal/arch lists. It makes no system calls itself. It writes to
+// the destinations, starts the load command of a container engine, and pushes through an interface;
+// the caller has the registry's client.
 //
 // To test it, run go test ./export as any user; tests of owners need root. Images are in
 // memory, destinations in temporary directories. testdata has golden archives and metadata, which

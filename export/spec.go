@@ -1,6 +1,7 @@
 package export
 
 import (
+	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/blocks"
 	"github.com/layerbuild/layerbuild/internal/suggest"
 )
 
@@ -53,9 +55,12 @@ type Spec struct {
 	Context string
 }
 
+// Uncompressed is the value of compression=… for layers that are not compressed.
+const Uncompressed = "uncompressed"
+
 // Layers is the format of an image's blobs.
 type Layers struct {
-	Compression      string // "gzip", "zstd", "uncompressed"; "": the default
+	Compression      string // "gzip", "zstd" or Uncompressed; "": the default
 	Level            *int   // nil: the compression's default
 	Force            bool   // apply to existing layers, too
 	OCIMediaTypes    *bool  // nil: true
@@ -302,7 +307,7 @@ func (l *Layers) set(key string, a attr) error {
 	var err error
 	switch key {
 	case "compression":
-		kinds := []string{"gzip", "uncompressed", "zstd"}
+		kinds := []string{"gzip", Uncompressed, "zstd"}
 		if l.Compression = strings.ToLower(a.value); !slices.Contains(kinds, l.Compression) {
 			return unknown("compression", a.value, kinds)
 		}
@@ -356,14 +361,14 @@ func (s *Spec) check() error {
 			"written; give one of them")
 	}
 	if l := s.Layers.Level; l != nil {
-		highest := map[string]int{"": 9, "gzip": 9, "zstd": 22}[s.Layers.Compression]
+		highest := blocks.MaxLevel(cmp.Or(s.Layers.Compression, "gzip"))
 		if highest == 0 {
 			return fmt.Errorf("compression-level has no effect with compression=%s",
 				s.Layers.Compression)
 		}
 		if *l < 1 || *l > highest {
 			return fmt.Errorf("compression-level %d is not in 1..%d; to disable compression, "+
-				"give compression=uncompressed", *l, highest)
+				"give compression=%s", *l, highest, Uncompressed)
 		}
 	}
 	return nil

@@ -71,8 +71,8 @@ var floors = []floor{
 		{"snapshot", "internal/atomicfile internal/dirfd internal/lock internal/mount internal/safepath " +
 			"internal/smallfile internal/state/ledger"},
 		{"diff", "internal/blocks internal/dirfd internal/fileentry internal/unpack"},
-		{"export", "internal/atomicfile internal/event internal/ocidoc internal/ocijson " +
-			"internal/platform internal/reference internal/sorting internal/stagedir " +
+		{"export", "internal/atomicfile internal/blocks internal/event internal/ocidoc " +
+			"internal/ocijson internal/platform internal/reference internal/sorting internal/stagedir " +
 			"internal/subprocess internal/suggest internal/unpack"},
 		{"analyze", "internal/giturl internal/pattern internal/sorting internal/units " +
 			"internal/unpack"},

@@ -40,23 +40,33 @@ type codec interface {
 	compress(dst, dict, block []byte, last bool) ([]byte, error)
 }
 
+// MaxLevel returns the highest level of a compression, whose lowest level is 1. It returns 0 for an
+// unknown compression.
+func MaxLevel(compression string) int {
+	switch compression {
+	case "gzip":
+		return 9
+	case "zstd":
+		return 22
+	}
+	return 0
+}
+
 var codecs sync.Map // Format → codec: an encoder has megabytes of tables
 
 func (f Format) codec() (codec, error) {
 	if c, ok := codecs.Load(f); ok {
 		return c.(codec), nil
 	}
+	highest := MaxLevel(f.Compression)
+	if highest > 0 && (f.Level < 1 || f.Level > highest) {
+		return nil, fmt.Errorf("%s level %d: use 1 to %d", f.Compression, f.Level, highest)
+	}
 	var c codec
 	switch f.Compression {
 	case "gzip":
-		if _, err := flate.NewWriter(nil, f.Level); err != nil || f.Level < 1 {
-			return nil, fmt.Errorf("gzip level %d: use 1 to 9", f.Level)
-		}
 		c = &gzipCodec{level: f.Level}
 	case "zstd":
-		if f.Level < 1 || f.Level > 22 {
-			return nil, fmt.Errorf("zstd level %d: use 1 to 22", f.Level)
-		}
 		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(f.Level)),
 			zstd.WithWindowSize(zstdLimits.max), zstd.WithZeroFrames(true),
 			zstd.WithEncoderConcurrency(min(runtime.GOMAXPROCS(0), zstdCores)))

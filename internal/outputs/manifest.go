@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
@@ -178,7 +179,7 @@ func compressionOf(mediaType string) string {
 	case "gzip":
 		return ""
 	case "":
-		return "none"
+		return diff.Uncompressed
 	default:
 		return c
 	}

@@ -30,8 +30,8 @@ func RecipeOf(o export.Spec) Recipe {
 		Annotations: o.Annotations}
 	r.Docker = l.OCIMediaTypes != nil && !*l.OCIMediaTypes
 	switch r.Compression {
-	case "uncompressed":
-		r.Compression = "none"
+	case export.Uncompressed:
+		r.Compression = diff.Uncompressed
 	case "gzip":
 		r.Compression = ""
 	}
