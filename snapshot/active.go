@@ -5,12 +5,14 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/lock"
 	"github.com/layerbuild/layerbuild/internal/mount"
 )
 
@@ -249,11 +251,11 @@ func (a *Active) Discard() error {
 	return nil
 }
 
-// workDir is a directory below tmp. Its flock shows other processes that its owner is alive.
+// workDir is a directory below tmp. Its lock shows other processes that its owner is alive.
 type workDir struct {
 	s    *Store
 	path string
-	lock int
+	lock *lock.Held // nil after release
 }
 
 // newWorkDir makes a workDir. A collector may remove it between mkdir and flock, because it looks
@@ -264,64 +266,30 @@ func (s *Store) newWorkDir() (*workDir, error) {
 		if err := unix.Mkdir(path, 0o700); err != nil {
 			return nil, &os.PathError{Op: "mkdir", Path: path, Err: err}
 		}
-		fd, err := tryLock(path)
+		held, err := lock.TryDir(path)
 		if err == nil {
-			return &workDir{s, path, fd}, nil
+			return &workDir{s, path, held}, nil
 		}
-		if !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EWOULDBLOCK) {
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, lock.ErrHeld) {
 			return nil, err
 		}
 	}
 }
 
-// tryLock locks the directory at path, and checks that it still exists. It returns EWOULDBLOCK if
-// another descriptor has the lock. The caller closes the returned descriptor.
-func tryLock(path string) (int, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	err = tryFlock(fd)
-	var held, there unix.Stat_t
-	if err == nil {
-		err = unix.Fstat(fd, &held)
-	}
-	if err == nil {
-		err = unix.Lstat(path, &there)
-	}
-	if err == nil && (held.Ino != there.Ino || held.Dev != there.Dev) {
-		err = unix.ENOENT
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, &os.PathError{Op: "lock", Path: path, Err: err}
-	}
-	return fd, nil
-}
-
-// tryFlock locks an open file exclusively. It returns EWOULDBLOCK instead of waiting.
-func tryFlock(fd int) error {
-	for {
-		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
-		if err != unix.EINTR {
-			return err
-		}
-	}
-}
-
-// trash moves a committed snapshot into tmp, so that it can no longer be opened. It returns nil if
-// the snapshot is missing. The caller holds the store's lock exclusively.
+// trash moves a committed snapshot into tmp, so that it can no longer be opened. It returns an
+// error that wraps fs.ErrNotExist if the snapshot is missing. The caller holds the store's lock
+// exclusively.
 func (s *Store) trash(id ID) (*workDir, error) {
 	// In a damaged state directory, a file of another type may have the name. It has no contents to
-	// remove.
+	// remove, so that there is no workDir.
 	if err := unix.Unlink(s.dir(id)); err == nil {
 		return nil, nil
 	}
-	fd, err := tryLock(s.dir(id))
+	held, err := lock.TryDir(s.dir(id))
 	if err != nil {
 		return nil, err
 	}
-	w := &workDir{s, filepath.Join(s.tmp(), rand.Text()), fd}
+	w := &workDir{s, filepath.Join(s.tmp(), rand.Text()), held}
 	if err := unix.Rename(s.dir(id), w.path); err != nil {
 		w.release()
 		return nil, &os.LinkError{Op: "rename", Old: s.dir(id), New: w.path, Err: err}
@@ -331,10 +299,10 @@ func (s *Store) trash(id ID) (*workDir, error) {
 }
 
 func (w *workDir) release() {
-	if w.lock >= 0 {
-		unix.Close(w.lock)
+	if w.lock != nil {
+		_ = w.lock.Close() // only the lock of a closed file cannot be released
 	}
-	w.lock = -1
+	w.lock = nil
 }
 
 // remove removes the directory and releases its lock.
@@ -364,11 +332,11 @@ func (s *Store) collect() error {
 	}
 	for _, e := range entries {
 		path := filepath.Join(s.tmp(), e.Name())
-		fd, err := tryLock(path)
+		held, err := lock.TryDir(path)
 		if err != nil {
 			continue
 		}
-		_ = (&workDir{s, path, fd}).remove()
+		_ = (&workDir{s, path, held}).remove()
 	}
 	return nil
 }

@@ -444,8 +444,10 @@ func (s *Store) child(id ID) (string, error) {
 			continue
 		}
 		// The directory of a dead process is not locked.
-		if l, err := tryLock(dir); err == nil {
-			unix.Close(l)
+		if held, err := lock.TryDir(dir); err == nil {
+			if err := held.Close(); err != nil {
+				return "", err
+			}
 			continue
 		}
 		return "a snapshot being made", nil
