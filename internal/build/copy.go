@@ -167,7 +167,7 @@ func (c *copyAction) copyLocal() *copyfs.Copy {
 	if c.match != nil {
 		act.Sources = []copyfs.Source{{Dir: c.from.Tree.Dir(),
 			Items: items(c.match.Items, c.copy.Parents)}}
-		act.Frozen = c.from.Tree.FrozenOf(c.match)
+		act.Frozen = c.match.Frozen
 	}
 	for _, in := range c.copy.Inline {
 		act.Inline = append(act.Inline, copyfs.File{Name: in.Name, Data: in.Data})

@@ -285,7 +285,7 @@ func (r *runAction) copyTo(ctx context.Context, dir string, f *inputs.Files, i i
 	}
 	act := &copyfs.Copy{Dest: "/", KeepOwner: true,
 		Sources: []copyfs.Source{{Dir: f.Tree.Dir(), Items: items(m.Items, false)}}}
-	act.Frozen = f.Tree.FrozenOf(m)
+	act.Frozen = m.Frozen
 	err := r.w.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, silent())
 	noteChanged(f, err)
 	return err

@@ -95,24 +95,13 @@ func (f *freezer) begin() {
 	clear(f.inodes)
 }
 
-// FrozenOf returns the directory of the private copies if the match has one of them, or nil.
-func (t *Tree) FrozenOf(m *Match) *os.File {
-	for i := range m.Items {
-		if m.Items[i].Entries.Frozen() {
-			return t.FrozenDir()
-		}
-	}
-	return nil
-}
-
-// FrozenDir returns the directory of the private copies, or nil if there are none.
-func (t *Tree) FrozenDir() *os.File {
-	t.turn <- struct{}{}
-	defer func() { <-t.turn }()
-	if t.freezer.dir == nil {
+// dirOf returns the directory of the private copies if one of the items has one, or nil.
+func (f *freezer) dirOf(items []Item) *os.File {
+	frozen := func(it Item) bool { return it.Entries.Frozen() }
+	if f.dir == nil || !slices.ContainsFunc(items, frozen) {
 		return nil
 	}
-	return t.freezer.dir.Dir
+	return f.dir.Dir
 }
 
 func (f *freezer) close() error {

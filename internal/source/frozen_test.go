@@ -15,7 +15,7 @@ import (
 
 // private lists the private copies in a match: the path in the tree, and mode and content of the
 // copy.
-func private(t *testing.T, tree *Tree, m *Match) []string {
+func private(t *testing.T, m *Match) []string {
 	t.Helper()
 	var all []string
 	for _, it := range m.Items {
@@ -23,7 +23,7 @@ func private(t *testing.T, tree *Tree, m *Match) []string {
 			if e.Frozen == 0 {
 				continue
 			}
-			name := filepath.Join(tree.FrozenDir().Name(), fmt.Sprint(e.Frozen))
+			name := filepath.Join(m.Frozen.Name(), fmt.Sprint(e.Frozen))
 			info, err := os.Lstat(name)
 			if err != nil {
 				t.Fatal(err)
@@ -61,7 +61,7 @@ func TestFrozen(t *testing.T) {
 		return t.TempDir(), nil
 	}})
 	first := matchAll(t, tree)
-	if got := private(t, tree, first); got != nil || first.Items[0].Entries.Frozen() {
+	if got := private(t, first); got != nil || first.Items[0].Entries.Frozen() {
 		t.Fatalf("private copies %q before anything has changed", got)
 	}
 	write := func(name, text string) {
@@ -84,7 +84,7 @@ func TestFrozen(t *testing.T) {
 	second := matchAll(t, tree)
 	want := []string{"a 0644 A", "b 0644 B2", "d 0755 dir", "d/new 0644 N", "h 0644 H2",
 		"h2 0644 H2", "l -> y"}
-	if got := private(t, tree, second); !slices.Equal(got, want) {
+	if got := private(t, second); !slices.Equal(got, want) {
 		t.Errorf("private copies %q, want %q", got, want)
 	}
 	if second.Digest == first.Digest {
@@ -109,7 +109,7 @@ func TestFrozen(t *testing.T) {
 	if fresh := matchAll(t, openTree(t, dir, TreeOptions{})).Digest; fresh == third.Digest {
 		t.Error("the files have not changed: nothing was tested")
 	}
-	temp := tree.FrozenDir().Name()
+	temp := third.Frozen.Name()
 	if err := tree.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestFrozenDigest(t *testing.T) {
 	if m.Digest != want {
 		t.Errorf("digest %s, want %s", m.Digest, want)
 	}
-	if got := private(t, tree, m); len(got) != 4 {
+	if got := private(t, m); len(got) != 4 {
 		t.Errorf("private copies %q, want four", got)
 	}
 	if err := tree.Close(); err != nil {
@@ -172,7 +172,7 @@ func TestFreezeInconsistent(t *testing.T) {
 		case grows && err != nil:
 			t.Errorf("a file that grows: %v", err)
 		case grows:
-			if got := private(t, tree, m); !slices.Contains(got, "d/f 0644 F") {
+			if got := private(t, m); !slices.Contains(got, "d/f 0644 F") {
 				t.Errorf("private copies %q, want what was there at first", got)
 			}
 		case err == nil || err.Error() != `"d/f" keeps changing while it is being read`:

@@ -391,11 +391,12 @@ func TestFrozenHoles(t *testing.T) {
 	}})
 	matchAll(t, tree)
 	tree.Changed("a", false)
-	if got := matchAll(t, tree).Digest; got != want {
-		t.Errorf("digest %s, want %s", got, want)
+	m := matchAll(t, tree)
+	if m.Digest != want {
+		t.Errorf("digest %s, want %s", m.Digest, want)
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(filepath.Join(tree.FrozenDir().Name(), "1"), &st); err != nil {
+	if err := unix.Stat(filepath.Join(m.Frozen.Name(), "1"), &st); err != nil {
 		t.Fatal(err)
 	}
 	if st.Size != size || st.Blocks*512 > 4<<20 {

@@ -82,6 +82,7 @@ func (t *Tree) newMatching(ctx context.Context, q Query) (*matching, error) {
 func (m *matching) result() *Match {
 	m.flush()
 	m.out.Sockets = m.sockets
+	m.out.Frozen = m.t.freezer.dirOf(m.out.Items)
 	m.out.Digest = digest.NewDigest(digest.SHA256, m.hash)
 	return &m.out
 }

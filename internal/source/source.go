@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	digest "github.com/opencontainers/go-digest"
@@ -45,6 +46,9 @@ type Match struct {
 	// The list may be empty: it is not an error if a wildcard matches nothing, or if all files
 	// are excluded.
 	Items []Item
+	// Frozen is the directory of the private copies, or nil if no file of Items has one. It is
+	// open as long as the tree.
+	Frozen *os.File
 	// Digest is a digest of the matched files: targets, names, types, modes, targets of links,
 	// contents, extended attributes (see KeepXattr), hard links among the files, and owners if
 	// Query.KeepOwner is set. Equal digests mean that copies have the same result. The path of the

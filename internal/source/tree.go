@@ -22,10 +22,14 @@ type Tree struct {
 	ignore     *pattern.Matcher
 	ignoreName string
 	lines      []string
-	turn       chan struct{}
-	index      *index
-	freezer    freezer
-	own        ownDir
+	// turn holds a value while a goroutine uses index or freezer. It is a mutex, which is held for
+	// a whole Match: a second query for the same files waits and finds their digests, instead of
+	// reading them too. Match waits for it until its context ends. Changed and Close have no
+	// context: what they wait for is a Match, which ends with its own.
+	turn    chan struct{}
+	index   *index
+	freezer freezer
+	own     ownDir
 }
 
 // NewTree returns the tree of an open directory. The directory belongs to the caller and must
