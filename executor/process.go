@@ -255,7 +255,7 @@ func (c *command) run() error {
 		return err
 	}
 	if c.p.forwarded {
-		go receiveSignals(command)
+		go receiveSignals(command) // until this process, the step's child, ends
 	}
 	for {
 		var ws unix.WaitStatus

@@ -51,14 +51,14 @@ func onThread(flags int, f func() error) error {
 		}
 		// The first thread represents the process, for example in /proc. Its namespaces must not
 		// change, and it must not end.
-		other := make(chan struct{})
+		other := make(chan error)
 		go func() {
 			runtime.LockOSThread()
-			defer close(other)
-			done <- inNamespaces(flags, f)
+			other <- inNamespaces(flags, f)
 		}()
-		<-other
+		err := <-other
 		runtime.UnlockOSThread()
+		done <- err
 	}()
 	return <-done
 }
@@ -99,7 +99,9 @@ func probeMountNS(mounts int) bool {
 	return ok
 }
 
-var canRestoreMountNS atomic.Bool // set once restoring has succeeded
+// canRestoreMountNS is set when restoring has succeeded. It is a package variable since it is a
+// fact about the process: steps of different callers need not find it out again.
+var canRestoreMountNS atomic.Bool
 
 // runOnThread runs a step on a thread, without a child process of its own program.
 func runOnThread(ctx context.Context, s *Spec, stdout, stderr io.Writer) (Result, error) {

@@ -28,6 +28,8 @@ func catch(parent context.Context, more ...os.Signal) (context.Context, *interru
 			signal.Notify(i.ch, s)
 		}
 	}
+	// The goroutine runs until the program ends, since signals may come until then. run calls catch
+	// once.
 	go func() {
 		for s := range i.ch {
 			i.mu.Lock()

@@ -153,6 +153,7 @@ func (c *child) wait() error {
 	if !signal.Ignored(unix.SIGHUP) { // nohup(1)
 		signal.Notify(sigs, unix.SIGHUP)
 	}
+	// The goroutine runs until this process ends: wait ends it, or returns the error that ends it.
 	go func() {
 		for s := range sigs {
 			if (s == unix.SIGINT || s == unix.SIGQUIT) && foreground() {
