@@ -138,9 +138,9 @@ func marksOf(t Tree) marks {
 	case t.Full:
 		return marks{}
 	case t.UserXattr:
-		return marks{"user.overlay."}
+		return marks{dirfd.OverlayUserXattrs}
 	}
-	return marks{"trusted.overlay."}
+	return marks{dirfd.OverlayXattrs}
 }
 
 func (k marks) metacopy() string { return k.prefix + "metacopy" }

@@ -98,7 +98,8 @@ func entryPlace(dir int, name string) place {
 
 // ownMarks are prefixes of the xattrs with which overlayfs and fuse-overlayfs mark directories.
 // They are not attributes of the stored files.
-var ownMarks = [...]string{"trusted.overlay.", "user.overlay.", fuseXattrs}
+var ownMarks = [...]string{dirfd.OverlayXattrs, dirfd.OverlayUserXattrs,
+	dirfd.FuseOverlayfsXattrs}
 
 func isOwnMark(name string) bool {
 	for _, prefix := range ownMarks {

@@ -114,16 +114,16 @@ func (o *overlay) remove(tmp int, name string) error { return removeTree(tmp, na
 
 func (o *overlay) opaqueName() string {
 	if o.user {
-		return "user.overlay.opaque"
+		return dirfd.OverlayUserXattrs + "opaque"
 	}
-	return "trusted.overlay.opaque"
+	return dirfd.OverlayXattrs + "opaque"
 }
 
-// The marks that fuse-overlayfs uses in addition to the kernel's: every directory that it makes
-// contains a file of that name, and has a user xattr if it cannot set the kernel's xattr. If it
-// cannot make devices, a removed name is a file with a prefix.
+// The names that fuse-overlayfs uses as marks, in addition to the kernel's and to attributes
+// (dirfd.FuseOverlayfsXattrs): every directory that it makes contains a file named fuseOpaque. If
+// it cannot make devices, a removed name is a file with the prefix fuseWhiteout. In layers, the
+// same names are marks of the OCI specification.
 const (
-	fuseXattrs   = "user.fuseoverlayfs."
 	fuseOpaque   = ".wh..wh..opq"
 	fuseWhiteout = ".wh."
 )
@@ -157,8 +157,8 @@ func (o *overlay) translate(dir string, lower []string) error {
 	// The kernel and layers mark only directories that hide something. fuse-overlayfs also
 	// interprets the kernel's attributes as marks, and commands can set the attributes
 	// user.overlay.*. They must be removed.
-	marks := []string{"user.overlay.opaque", "user.overlay.redirect",
-		"user.overlay.metacopy", o.opaqueName()}
+	marks := []string{dirfd.OverlayUserXattrs + "opaque", dirfd.OverlayUserXattrs + "redirect",
+		dirfd.OverlayUserXattrs + "metacopy", o.opaqueName()}
 	if marked && hides {
 		marks = slices.DeleteFunc(marks, func(name string) bool { return name == o.opaqueName() })
 	}
@@ -260,13 +260,13 @@ func anyExists(paths []string) bool {
 
 func (o *overlay) translateXattrs(path string) error {
 	all, err := dirfd.XattrsOf(path, func(name []byte) bool {
-		return strings.HasPrefix(string(name), fuseXattrs)
+		return strings.HasPrefix(string(name), dirfd.FuseOverlayfsXattrs)
 	})
 	if err != nil {
 		return &os.PathError{Op: "read xattrs", Path: path, Err: err}
 	}
 	for _, x := range all {
-		if x.Name == fuseXattrs+"opaque" {
+		if x.Name == dirfd.FuseOverlayfsXattrs+"opaque" {
 			if err := unix.Lsetxattr(path, o.opaqueName(), []byte("y"), 0); err != nil {
 				return &os.PathError{Op: "setxattr", Path: path, Err: err}
 			}

@@ -9,6 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// The prefixes of the attributes with which overlay, overlay with the mount option userxattr, and
+// fuse-overlayfs mark files and directories. Such marks are not attributes of the stored files.
+const (
+	OverlayXattrs       = "trusted.overlay."
+	OverlayUserXattrs   = "user.overlay."
+	FuseOverlayfsXattrs = "user.fuseoverlayfs."
+)
+
 // InLayer reports whether an extended attribute is part of the file system state in a layer:
 // attributes of programs (user.), file capabilities, and POSIX access control lists. Overlay's own
 // marks in both name spaces are not, nor are labels that a host sets by its own policy
@@ -23,8 +31,8 @@ func InLayer(name []byte) bool {
 	}
 	return bytes.HasPrefix(name, []byte("user.")) && !bytes.Contains(name, []byte("=")) &&
 		!bytes.HasPrefix(name, []byte(ownAttributes)) &&
-		!bytes.HasPrefix(name, []byte("user.overlay.")) &&
-		!bytes.HasPrefix(name, []byte("user.fuseoverlayfs."))
+		!bytes.HasPrefix(name, []byte(OverlayUserXattrs)) &&
+		!bytes.HasPrefix(name, []byte(FuseOverlayfsXattrs))
 }
 
 // Unrecorded reports whether only the name of an attribute prevents it from being in layers. The

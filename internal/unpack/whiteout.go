@@ -121,9 +121,9 @@ func (u *unpacker) opaque(path []byte) error {
 }
 
 func (u *unpacker) setOpaque(fd int) error {
-	name := "trusted.overlay.opaque"
+	name := dirfd.OverlayXattrs + "opaque"
 	if u.o.Whiteouts == OverlayUser {
-		name = "user.overlay.opaque"
+		name = dirfd.OverlayUserXattrs + "opaque"
 	}
 	if err := unix.Fsetxattr(fd, name, []byte("y"), 0); err != nil {
 		return fmt.Errorf("make opaque: %w", err)
