@@ -442,12 +442,11 @@ func (s *Stage) Lineage() []*Stage {
 
 func (s *Stage) countSteps() {
 	for _, c := range s.commands {
-		switch c := c.(type) {
-		case *instructions.AddCommand, *instructions.CopyCommand, *instructions.RunCommand,
-			*instructions.WorkdirCommand:
+		if hasAction(c.Name()) {
 			s.Total++
-		case *instructions.OnbuildCommand:
-			s.triggers = append(s.triggers, c.Expression)
+		}
+		if trigger, ok := c.(*instructions.OnbuildCommand); ok {
+			s.triggers = append(s.triggers, trigger.Expression)
 		}
 	}
 	if in, ok := s.Base.(StageInput); ok {
@@ -465,12 +464,21 @@ func (s *Stage) TotalOn(base dockerspec.DockerOCIImage) int {
 func withAction(triggers []string) int {
 	n := 0
 	for _, t := range triggers {
-		switch verb, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(t)), " "); verb {
-		case "add", "copy", "run", "workdir":
+		if word, _, _ := strings.Cut(strings.TrimSpace(t), " "); hasAction(word) {
 			n++
 		}
 	}
 	return n
+}
+
+// hasAction reports whether the steps of an instruction have an action. The others only change the
+// image's configuration.
+func hasAction(instruction string) bool {
+	switch strings.ToLower(instruction) {
+	case "add", "copy", "run", "workdir":
+		return true
+	}
+	return false
 }
 
 func (p *Plan) findTarget() (*Stage, error) {

@@ -39,10 +39,8 @@ func SourceKind(src string) (Kind, error) {
 
 // parseGit returns nil for a source that is not a git reference.
 func parseGit(src string) (*giturl.URL, error) {
-	if strings.HasPrefix(src, "./") || strings.HasPrefix(src, "../") ||
-		strings.HasPrefix(src, "github.com/") || // such a name is a repository only as a context
-		!strings.Contains(src, "://") && !strings.Contains(src, "@") {
-		return nil, nil // the source is a path, as in most cases
+	if giturl.Ambiguous(src) {
+		return nil, nil // it is a repository only as a context
 	}
 	u, err := giturl.Parse(src)
 	if errors.Is(err, giturl.ErrNotGit) {

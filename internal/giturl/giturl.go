@@ -23,10 +23,11 @@ type URL struct {
 	MTime      string // "", "checkout" or "commit"
 	// FetchByCommit is set to use Commit without checking that Ref refers to it.
 	FetchByCommit bool
-	// Ambiguous is set if the address could also be a path (github.com/user/repository). It is
-	// treated as a URL only if it names a context.
-	Ambiguous bool
 }
+
+// Ambiguous reports whether a git URL could also be a path (github.com/user/repository). It is
+// treated as a URL only if it names a context.
+func Ambiguous(address string) bool { return strings.HasPrefix(address, "github.com/") }
 
 // ErrNotGit is wrapped by the error of Parse for an address that is not a git URL.
 var ErrNotGit = errors.New("not a git URL")
@@ -57,9 +58,9 @@ type urlParts struct {
 }
 
 func (g *URL) split(address string) (urlParts, error) {
-	if rest, ok := strings.CutPrefix(address, "github.com/"); ok {
-		g.Ambiguous = true
-		address = "https://github.com/" + rest
+	ambiguous := Ambiguous(address)
+	if ambiguous {
+		address = "https://" + address
 	}
 	if scheme, _, ok := strings.Cut(address, "://"); !ok || !only(scheme, alphanumeric) {
 		return g.splitSCP(address)
@@ -71,7 +72,7 @@ func (g *URL) split(address string) (urlParts, error) {
 	switch u.Scheme {
 	case "git", "ssh":
 	case "http", "https":
-		if !g.Ambiguous && !strings.HasSuffix(u.Path, ".git") {
+		if !ambiguous && !strings.HasSuffix(u.Path, ".git") {
 			return urlParts{}, fmt.Errorf("%s: %w", u.Redacted(), ErrNotGit)
 		}
 	default:
