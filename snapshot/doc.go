@@ -55,8 +55,7 @@ const maxID = 200
 // reserved are the names in a store's root that are not snapshots.
 var reserved = map[ID]bool{
 	".": true, "..": true, "tmp": true, "empty": true, "lock": true, fuseHome: true, fullHome: true,
-	"ids": true, "ids.new": true, "synced": true, "synced.new": true,
-	"probe": true, "probe.new": true,
+	"ids": true, "ids.new": true, probeFile: true, probeFile + ".new": true,
 }
 
 // Validate returns an error when id cannot be the name of a snapshot. IDs may come from images, so
