@@ -90,7 +90,7 @@ func layerTable(ctx context.Context, s *state.State, images *image.Resolver, img
 // that cannot be read is treated as missing: tables are not synced to disk.
 
 func table(s *state.State, d digest.Digest) *analyze.Table {
-	data, err := s.ReadKept("tables", d)
+	data, err := s.ReadKept(state.Tables, d)
 	if err != nil {
 		return nil
 	}
@@ -106,7 +106,7 @@ func putTable(s *state.State, d digest.Digest, t *analyze.Table) error {
 	if err != nil {
 		return err
 	}
-	return s.Keep("tables", d, data)
+	return s.Keep(state.Tables, d, data)
 }
 
 // Record is the information about an image that its build stores, under the digest of the
@@ -144,12 +144,12 @@ func (r Record) Keep(s *state.State, config digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	return s.Keep("builds", config, data)
+	return s.Keep(state.Builds, config, data)
 }
 
 // recordOf returns the record of an image, or nil if there is none or it cannot be read.
 func recordOf(s *state.State, config digest.Digest) *Record {
-	data, err := s.ReadKept("builds", config)
+	data, err := s.ReadKept(state.Builds, config)
 	if err != nil {
 		return nil
 	}

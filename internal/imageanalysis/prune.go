@@ -293,9 +293,9 @@ func (p *pruning) document(ctx context.Context,
 
 // copyRecord stores the record of one configuration for the configuration that was made from it.
 func copyRecord(s *state.State, from, to digest.Digest) error {
-	data, err := s.ReadKept("builds", from)
+	data, err := s.ReadKept(state.Builds, from)
 	if err != nil {
 		return nil // the image was not built here
 	}
-	return s.Keep("builds", to, data)
+	return s.Keep(state.Builds, to, data)
 }

@@ -97,7 +97,7 @@ func newBuilder(st *state.State, images *image.Resolver, o Options,
 	b.opts.Sink = b.repairs.marking(o.Sink)
 	b.secrets = &secret.Store{Secrets: o.Secrets, Agents: o.SSH,
 		Warn: func(message string) { warn(b.opts.Sink, message) }}
-	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return st.Path("mounts") },
+	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return st.Path(state.Mounts) },
 		Empty: o.Cache.No, Lease: st.LeaseMount, Settle: st.Settle}
 	return b, nil
 }
@@ -158,7 +158,7 @@ func (b *builder) newInputs(lazy *layers.Lazy) *inputs.Inputs {
 		Images: b.parts.BaseImages, Snapshots: b.state.Snapshots, Remote: b.state.Cache,
 		Lazy: lazy, Secrets: b.secrets, Sink: b.opts.Sink, TempDir: b.tempdir.Path,
 		Index: func() (source.IndexPlace, error) {
-			dir, err := b.state.Path("context")
+			dir, err := b.state.Path(state.Indexes)
 			return source.IndexPlace{Dir: dir, Temp: b.state.Cache.Temp()}, err
 		},
 		Own:      source.OwnState{Dir: b.state.Root, Holds: state.Holds, Notice: notice},

@@ -54,8 +54,8 @@ func (b *Blocks) read() {
 	if b.keys, err = blocks.NewKeys(secret); err != nil {
 		return
 	}
-	for _, d := range b.state.Kept("blocks") {
-		data, err := b.state.ReadKept("blocks", d)
+	for _, d := range b.state.Kept(state.Blocks) {
+		data, err := b.state.ReadKept(state.Blocks, d)
 		if err != nil {
 			continue
 		}
@@ -109,7 +109,7 @@ func (b *Blocks) openBlob(d digest.Digest) *os.File {
 // Keep keeps the table of a layer. Without it, later builds compress the same blocks again: errors
 // are not reported.
 func (b *Blocks) Keep(d ocispec.Descriptor, t blocks.Table) {
-	_ = b.state.Keep("blocks", d.Digest, t.Encode())
+	_ = b.state.Keep(state.Blocks, d.Digest, t.Encode())
 }
 
 // Close closes the blobs.

@@ -370,7 +370,7 @@ func (c *collection) sealed(e cache.Entry, live map[digest.Digest]bool) bool {
 }
 
 func (c *collection) loadMounts(context.Context) error {
-	top := filepath.Join(c.s.Root, "cache", "mounts")
+	top := c.s.cachePath(Mounts)
 	entries, err := os.ReadDir(top)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -626,7 +626,7 @@ func (c *collection) leftOver() error {
 const indexesFor = 30 * 24 * time.Hour
 
 func (s *State) dropIndexes() error {
-	dir := filepath.Join(s.Root, "cache", "context")
+	dir := s.cachePath(Indexes)
 	for _, name := range names(dir) {
 		path := filepath.Join(dir, name)
 		fi, err := os.Lstat(path)

@@ -14,15 +14,12 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// kept are the directories below cache/ whose files are named by the digest of a blob.
-var kept = []string{"tables", "builds", "blocks", "verified"}
-
 // ReadKept returns the data that Keep has written. It returns an error if they are damaged.
-func (s *State) ReadKept(kind string, d digest.Digest) ([]byte, error) {
+func (s *State) ReadKept(kind KeptKind, d digest.Digest) ([]byte, error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
-	data, err := smallfile.Read(filepath.Join(s.Root, "cache", kind, d.Encoded()))
+	data, err := smallfile.Read(s.cachePath(string(kind), d.Encoded()))
 	if err != nil {
 		return nil, err
 	}
@@ -34,8 +31,8 @@ func (s *State) ReadKept(kind string, d digest.Digest) ([]byte, error) {
 }
 
 // Kept returns the blobs that data of a kind are about, those that were written last first.
-func (s *State) Kept(kind string) []digest.Digest {
-	entries, err := os.ReadDir(filepath.Join(s.Root, "cache", kind))
+func (s *State) Kept(kind KeptKind) []digest.Digest {
+	entries, err := os.ReadDir(s.cachePath(string(kind)))
 	if err != nil {
 		return nil
 	}
@@ -67,14 +64,14 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // Keep stores data about a blob. It writes nothing if the file already has the same data, as is
 // usual.
-func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
+func (s *State) Keep(kind KeptKind, d digest.Digest, data []byte) error {
 	if err := d.Validate(); err != nil {
 		return err
 	}
 	if have, err := s.ReadKept(kind, d); err == nil && bytes.Equal(have, data) {
 		return nil
 	}
-	dir, err := s.Path(kind)
+	dir, err := s.Path(string(kind))
 	if err != nil {
 		return err
 	}
@@ -84,8 +81,8 @@ func (s *State) Keep(kind string, d digest.Digest, data []byte) error {
 
 // dropKept removes the data about missing blobs.
 func (s *State) dropKept() error {
-	for _, kind := range kept {
-		dir := filepath.Join(s.Root, "cache", kind)
+	for _, kind := range keptKinds {
+		dir := s.cachePath(string(kind))
 		entries, err := os.ReadDir(dir)
 		if errors.Is(err, os.ErrNotExist) {
 			continue

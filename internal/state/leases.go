@@ -60,12 +60,12 @@ type leases struct {
 	lost    error // all was set, and another process took the gate; nothing can be leased any more
 }
 
-func runningDir(root string) string { return filepath.Join(root, "running") }
+func runningDir(root string) string { return filepath.Join(root, runningName) }
 
 // openLeases makes the file of this process.
 func openLeases(ctx context.Context, root string) (_ *leases, err error) {
 	l := &leases{root: root, turn: make(chan struct{}, 1), held: map[string]bool{}}
-	if l.gate, err = lock.Acquire(ctx, filepath.Join(root, "lock"), false); err != nil {
+	if l.gate, err = lock.Acquire(ctx, filepath.Join(root, gateName), false); err != nil {
 		return nil, err
 	}
 	if l.file, err = makeRunning(ctx, runningDir(root)); err != nil {

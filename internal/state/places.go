@@ -6,24 +6,86 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
+// The names in the state directory. Others begin with tempPrefix.
+const (
+	gateName      = "lock"
+	runningName   = "running"   // of package state: the leases
+	storeName     = "oci"       // of package store
+	cacheName     = "cache"     // of packages cache and ledger, and the names below
+	snapshotsName = "snapshots" // of package snapshot
+)
+
+// Names in the cache directory.
+const (
+	usageName  = "usage"
+	secretName = "secret"
+	pointsName = "mountpoints"
+	Mounts     = "mounts"  // the cache mounts
+	Indexes    = "context" // the indexes of build contexts
+)
+
+// KeptKind is the kind of data about a blob: a directory in the cache directory, whose files are
+// named by the digest of the blob.
+type KeptKind string
+
+const (
+	Tables   KeptKind = "tables"   // the entries of a layer
+	Builds   KeptKind = "builds"   // how the image of a configuration was built
+	Blocks   KeptKind = "blocks"   // where the blocks of a compressed layer begin
+	Verified KeptKind = "verified" // the file that had the right digest
+)
+
+var keptKinds = [...]KeptKind{Tables, Builds, Blocks, Verified}
+
 // places are the files and directories of the state that every build uses; a name that ends in a
 // slash is a directory. Damage, or a user, may have replaced a file by a directory or a directory
 // by a file.
-var places = []string{
-	"lock", "running/",
-	"oci/", "oci/blobs/", "oci/blobs/sha256/", "oci/tmp/", "oci/lock",
-	"cache/", "cache/tmp/", "cache/lock", "cache/syncs", "cache/usage",
-	"cache/step/", "cache/chain/", "cache/sealed/", "cache/remote/",
-	"cache/mounts/", "cache/mountpoints/", "cache/context/", "cache/tables/", "cache/builds/",
-	"cache/blocks/", "cache/verified/", "cache/secret",
-	"snapshots/", "snapshots/tmp/", "snapshots/empty/", "snapshots/lock", "snapshots/probe",
-	"snapshots/fuse/", "snapshots/fuse/tmp/", "snapshots/fuse/empty/", "snapshots/fuse/lock",
-	"snapshots/full/", "snapshots/full/tmp/", "snapshots/full/empty/", "snapshots/full/lock",
+var places = slices.Concat(
+	[]string{gateName, runningName + "/"},
+	namesIn(storeName, "", "blobs/", "blobs/sha256/", "tmp/", "lock"),
+	namesIn(cacheName, "", "tmp/", "lock", "syncs", "step/", "chain/", "sealed/", "remote/",
+		usageName, secretName, pointsName+"/", Mounts+"/", Indexes+"/"),
+	keptPlaces(),
+	namesIn(snapshotsName, "", "tmp/", "empty/", "lock", "probe",
+		"fuse/", "fuse/tmp/", "fuse/empty/", "fuse/lock",
+		"full/", "full/tmp/", "full/empty/", "full/lock"),
+)
+
+// namesIn returns names in the directory dir.
+func namesIn(dir string, names ...string) []string {
+	list := make([]string, len(names))
+	for i, name := range names {
+		list[i] = dir + "/" + name
+	}
+	return list
+}
+
+func keptPlaces() []string {
+	var list []string
+	for _, kind := range keptKinds {
+		list = append(list, cacheName+"/"+string(kind)+"/")
+	}
+	return list
+}
+
+// Holds reports whether a name in a state directory belongs to a file that this package makes.
+func Holds(name string) bool {
+	switch name {
+	case gateName, runningName, storeName, cacheName, snapshotsName:
+		return true
+	}
+	return strings.HasPrefix(name, tempPrefix)
+}
+
+// cachePath returns the path of a name in the cache directory.
+func (s *State) cachePath(name ...string) string {
+	return filepath.Join(append([]string{s.Root, cacheName}, name...)...)
 }
 
 // settle renames files and directories of the state that are of the wrong type. The caller makes

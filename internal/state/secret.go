@@ -17,7 +17,7 @@ const secretSize = 16
 // Secret returns random bytes that stay the same as long as the state exists. Their file is
 // readable by the state's owner only. A damaged file is replaced.
 func (s *State) Secret() (secret [secretSize]byte, err error) {
-	path := filepath.Join(s.Root, "cache", "secret")
+	path := s.cachePath(secretName)
 	for range 2 {
 		data, err := smallfile.Read(path)
 		if err == nil && len(data) == secretSize {

@@ -14,7 +14,7 @@ type stamps struct{ state *State }
 func (s stamps) Stamp(f *os.File) (string, bool) { return volume.Stamp(f) }
 
 func (s stamps) Load(d digest.Digest) string {
-	data, err := s.state.ReadKept("verified", d)
+	data, err := s.state.ReadKept(Verified, d)
 	if err != nil {
 		return ""
 	}
@@ -22,5 +22,5 @@ func (s stamps) Load(d digest.Digest) string {
 }
 
 func (s stamps) Save(d digest.Digest, stamp string) {
-	_ = s.state.Keep("verified", d, []byte(stamp))
+	_ = s.state.Keep(Verified, d, []byte(stamp))
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -78,11 +77,11 @@ func Open(ctx context.Context, o Options) (_ *State, err error) {
 
 // open opens the ledger, the store, the cache and the snapshots.
 func (s *State) open(ctx context.Context, o Options) (err error) {
-	cacheDir := filepath.Join(s.Root, "cache")
+	cacheDir := s.cachePath()
 	if s.ledger, err = ledger.Open(cacheDir); err != nil {
 		return err
 	}
-	if s.Store, err = store.Open(ctx, filepath.Join(s.Root, "oci")); err != nil {
+	if s.Store, err = store.Open(ctx, filepath.Join(s.Root, storeName)); err != nil {
 		return err
 	}
 	s.Store.Lease, s.Store.Owner, s.Store.Warn = s.leaseBlob, s.leases.id, o.Warn
@@ -91,7 +90,7 @@ func (s *State) open(ctx context.Context, o Options) (err error) {
 	}
 	s.Cache.Lease, s.Cache.Owner = s.leaseRecord, s.leases.id
 	s.Store.Stamps = stamps{s}
-	s.Snapshots, err = snapshot.Open(ctx, filepath.Join(s.Root, "snapshots"),
+	s.Snapshots, err = snapshot.Open(ctx, filepath.Join(s.Root, snapshotsName),
 		snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger,
 			Lease: s.leaseSnapshot})
 	return err
@@ -101,15 +100,6 @@ func (s *State) open(ctx context.Context, o Options) (err error) {
 // stores of other drivers.
 func (s *State) snapshotStores() []*snapshot.Store {
 	return append([]*snapshot.Store{s.Snapshots}, s.Snapshots.Others()...)
-}
-
-// Holds reports whether a name in a state directory belongs to a file that this package makes.
-func Holds(name string) bool {
-	switch name {
-	case "lock", "oci", "snapshots", "cache", "running":
-		return true
-	}
-	return strings.HasPrefix(name, tempPrefix)
 }
 
 // Own makes Close close c. It is not safe for concurrent use.
@@ -128,6 +118,6 @@ func (s *State) Close() error {
 
 // Path returns a directory below the cache directory. It makes the directory if it is missing.
 func (s *State) Path(name ...string) (string, error) {
-	dir := filepath.Join(append([]string{s.Root, "cache"}, name...)...)
+	dir := s.cachePath(name...)
 	return dir, os.MkdirAll(dir, 0o700)
 }

@@ -22,8 +22,8 @@ func (s *State) Sync(ctx context.Context) error {
 		return err
 	}
 	synced := map[uint64]bool{}
-	for _, dir := range []string{s.Root, filepath.Join(s.Root, "oci"),
-		filepath.Join(s.Root, "snapshots"), filepath.Join(s.Root, "cache")} {
+	for _, dir := range []string{s.Root, filepath.Join(s.Root, storeName),
+		filepath.Join(s.Root, snapshotsName), s.cachePath()} {
 		if err := context.Cause(ctx); err != nil {
 			return err
 		}

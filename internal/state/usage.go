@@ -30,7 +30,7 @@ type usage struct {
 	after, cache int64
 }
 
-func (s *State) usageFile() string { return filepath.Join(s.Root, "cache", "usage") }
+func (s *State) usageFile() string { return s.cachePath(usageName) }
 
 // readUsage reads the file. If that fails, no sizes are known.
 func (s *State) readUsage() *usage {
@@ -109,7 +109,7 @@ const mountsEvery = time.Hour
 
 // mount returns the size of a cache mount when it was last measured.
 func (u *usage) mount(name string) int64 {
-	dir := filepath.Join(u.s.Root, "cache", "mounts", name)
+	dir := u.s.cachePath(Mounts, name)
 	measured, ok := u.known["measured "+name]
 	if at := time.Unix(measured, 0); ok &&
 		(time.Since(at) < mountsEvery || mountUsed(dir).Before(at)) {
@@ -119,6 +119,9 @@ func (u *usage) mount(name string) int64 {
 	return u.note("mount "+name, treeSize(dir))
 }
 
+// blobsDir returns the directory of the store's blobs.
+func (s *State) blobsDir() string { return filepath.Join(s.Root, storeName, "blobs", "sha256") }
+
 // total returns the size of the whole state. It measures only new parts.
 func (u *usage) total() int64 {
 	var n int64
@@ -127,11 +130,11 @@ func (u *usage) total() int64 {
 			n += u.snapshot(in, id)
 		}
 	}
-	blobs := filepath.Join(u.s.Root, "oci", "blobs", "sha256")
+	blobs := u.s.blobsDir()
 	for _, name := range names(blobs) {
 		n += u.blob(blobs, name)
 	}
-	for _, name := range names(filepath.Join(u.s.Root, "cache", "mounts")) {
+	for _, name := range names(u.s.cachePath(Mounts)) {
 		n += u.mount(name)
 	}
 	return n
@@ -163,10 +166,10 @@ func (u *usage) collected() {
 			keep(snapshotName(in, id))
 		}
 	}
-	for _, name := range names(filepath.Join(u.s.Root, "oci", "blobs", "sha256")) {
+	for _, name := range names(u.s.blobsDir()) {
 		keep("blob " + name)
 	}
-	for _, name := range names(filepath.Join(u.s.Root, "cache", "mounts")) {
+	for _, name := range names(u.s.cachePath(Mounts)) {
 		keep("measured " + name)
 		keep("mount " + name)
 	}
