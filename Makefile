@@ -4,7 +4,7 @@
 # make fuzz       each fuzz target for FUZZTIME (1m)
 # make faults     hours of randomized tests, hostile input and fuzzing. LAYERBUILD_FAULTS_BUDGET=2h limits a run; the next one continues
 # make race       unit tests under the race detector (needs a C compiler)
-# make bench      measures layerbuild, buildah and dockerd, and writes docs/BENCHMARKS.md. BENCH has flags; see bin/bench -help
+# make bench      measures layerbuild, buildah, dockerd and BuildKit, and writes docs/BENCHMARKS.md. BENCH has flags; see bin/bench -help
 # make lint       gofmt, vet, and the rules for imports, comments, names and documentation (internal/arch)
 # make clean
 #
@@ -55,7 +55,8 @@ bench:
 	scripts/packages $(BENCH_PACKAGES)
 	$(MAKE) build rootfs
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
-	$(if $(filter-out 0,$(shell id -u)),sudo )env BENCH_DIR="$${BENCH_DIR:-/var/tmp}" bin/bench -o docs/BENCHMARKS.md $(BENCH)
+	$(if $(filter-out 0,$(shell id -u)),sudo )env BENCH_DIR="$${BENCH_DIR:-/var/tmp}" \
+		BUILDKITD="$$BUILDKITD" BUILDCTL="$$BUILDCTL" bin/bench -o docs/BENCHMARKS.md $(BENCH)
 
 lint:
 	GO=$(GO) scripts/lint

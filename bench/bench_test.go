@@ -42,8 +42,8 @@ func TestQuick(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := options{
-		layerbuild: testlab.Binary(t), peers: layerbuild + ",none-such", runs: 2, quick: true,
-		curves: true, fs: "none", dir: dir, output: doc,
+		layerbuild: testlab.Binary(t), peers: layerbuild + ",none-such," + buildKit, runs: 2,
+		quick: true, curves: true, fs: "none", dir: dir, output: doc,
 		cases: "^(run-true|warm|edit|layer|context-.*|copy|stages|unpack|memory|files-curve|steps-curve|layers-curve)$",
 	}
 	if err := run(t.Context(), o); err != nil {
@@ -55,7 +55,8 @@ func TestQuick(t *testing.T) {
 	}
 	text := string(raw)
 	for _, want := range []string{"by hand\n" + beginMark + "\n## The machine\n",
-		"Left out: none-such", "tiny sizes", "\n### 50 × RUN true\n", "\n| tar xzf | ",
+		"Left out: none-such", "Left out: buildkit: $BUILDKITD and", "tiny sizes",
+		"\n### 50 × RUN true\n", "\n| tar xzf | ",
 		"\n| 200 files, nothing changed | ", "\n| 4 layers | ", endMark + "\nmore by hand\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in the document", want)
@@ -72,6 +73,30 @@ func TestQuick(t *testing.T) {
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) != 1 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestLayouts checks the flags by which BuildKit finds the base images.
+func TestLayouts(t *testing.T) {
+	dir := t.TempDir()
+	const sum = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	for name, text := range map[string]string{
+		"localhost/a/index.json":   `{"manifests":[{"digest":"` + sum + `"}]}`,
+		"localhost/b/index.json":   `{"manifests":[]}`,
+		"localhost/b/blobs/sha256": "",
+		"localhost/c/index.json":   "cut off",
+	} {
+		if err := write(filepath.Join(dir, name), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"--oci-layout=base0=" + dir + "/localhost/a",
+		"--opt=context:localhost/a=oci-layout://base0@" + sum}
+	if d := cmp.Diff(want, layouts(dir)); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	if got := layouts(filepath.Join(dir, "none")); got != nil {
+		t.Errorf("got %q of no directory", got)
 	}
 }
 

@@ -180,8 +180,12 @@ func (l *lab) fresh(ctx context.Context, p *peer, images map[string]string) erro
 	if err := p.reset(ctx); err != nil {
 		return err
 	}
+	build := p.build
+	if p.base != nil {
+		build = p.base
+	}
 	for tag, dir := range images {
-		if err := l.do(ctx, p, p.build(dir, tag)); err != nil {
+		if err := l.do(ctx, p, build(dir, tag)); err != nil {
 			return err
 		}
 	}

@@ -18,6 +18,8 @@ type options struct {
 	layerbuild string
 	rootfs     string // archive of Debian's root file system, for the case that installs a package
 	peers      string
+	buildkitd  string
+	buildctl   string
 	cases      string
 	runs       int
 	quick      bool
@@ -57,13 +59,15 @@ func main() {
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(),
 			"usage: bench [flags]\n$BENCH_DIR is the directory for everything that is made, by "+
-				"default /var/tmp.\n\n")
+				"default /var/tmp.\n$BUILDKITD and $BUILDCTL are the programs of the peer "+
+				"buildkit.\n\n")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
 	if o.dir = os.Getenv("BENCH_DIR"); o.dir == "" {
 		o.dir = "/var/tmp"
 	}
+	o.buildkitd, o.buildctl = os.Getenv("BUILDKITD"), os.Getenv("BUILDCTL")
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	exit(run(ctx, o))

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 const (
@@ -19,9 +24,10 @@ const (
 	buildah        = "buildah"
 	dockerBuildKit = "docker-buildkit"
 	dockerClassic  = "docker-classic"
+	buildKit       = "buildkit"
 )
 
-var peerNames = []string{layerbuild, buildah, dockerBuildKit, dockerClassic}
+var peerNames = []string{layerbuild, buildah, dockerBuildKit, dockerClassic, buildKit}
 
 // A peer is a tool with a store of its own.
 type peer struct {
@@ -33,9 +39,13 @@ type peer struct {
 
 	// returns the command that builds dir/Dockerfile and names the image
 	build func(dir, tag string) []string
+	// like build, for an image on which others are based; nil if build does that
+	base  func(dir, tag string) []string
 	push  func(tag string) []string
 	start func(ctx context.Context) error // starts a daemon, if the peer has one
 	stop  func() error
+	// the measured work is done by a daemon: its CPU time is only known with control groups
+	served bool
 }
 
 // newPeer makes a peer that keeps its store in dir and its sockets in run. It returns an error if
@@ -51,6 +61,8 @@ func newPeer(name string, o options, dir, run string) (*peer, error) {
 		err = p.buildah(run)
 	case dockerBuildKit, dockerClassic:
 		err = p.docker(run)
+	case buildKit:
+		err = p.buildKit(o.buildkitd, o.buildctl, run)
 	default:
 		return nil, fmt.Errorf("not one of %s", strings.Join(peerNames, ", "))
 	}
@@ -58,7 +70,7 @@ func newPeer(name string, o options, dir, run string) (*peer, error) {
 		return nil, err
 	}
 	p.group = newGroup(name)
-	if p.group.main == "" && strings.HasPrefix(name, "docker") {
+	if p.group.main == "" && p.served {
 		return nil, errors.New(
 			"a daemon's CPU is only known with control groups, and none can be made here")
 	}
@@ -121,25 +133,134 @@ func (p *peer) docker(run string) error {
 		return errors.New("Debian's docker client is not installed")
 	}
 	p.version = strings.TrimSpace(output(context.Background(), dockerd, "--version"))
-	buildKit := "0"
+	choice := "0"
 	if p.name == dockerBuildKit {
-		buildKit = "1"
+		choice = "1"
 	}
 	socket := filepath.Join(run, "docker.sock")
 	p.env = []string{"HOME=" + run, "DOCKER_CONFIG=" + run, "DOCKER_HOST=unix://" + socket,
-		"DOCKER_BUILDKIT=" + buildKit, "BUILDKIT_PROGRESS=plain"}
+		"DOCKER_BUILDKIT=" + choice, "BUILDKIT_PROGRESS=plain"}
 	p.build = func(dir, tag string) []string {
 		return []string{bin, "build", "--network=host", "-t", tag, dir}
 	}
 	p.push = func(tag string) []string { return []string{bin, "push", tag} }
 
-	var daemons []*exec.Cmd
+	p.serve(run, func() ([][]string, error) {
+		return p.daemons(run, socket, containerd, dockerd)
+	})
+	return nil
+}
+
+// buildKit makes a peer of a buildkitd and its client. The build leaves an image of compressed
+// layers in buildkitd's store, which cannot name it. So a base image is written to an OCI layout,
+// from which the builds take it by its digest, and push builds the same context again.
+func (p *peer) buildKit(buildkitd, buildctl, run string) error {
+	if buildkitd == "" || buildctl == "" {
+		return errors.New("$BUILDKITD and $BUILDCTL do not name its programs")
+	}
+	if os.Getuid() != 0 {
+		return errors.New("is measured as root only")
+	}
+	runc, err := exec.LookPath("runc")
+	if err != nil {
+		return errors.New("runc is not installed")
+	}
+	for _, bin := range []*string{&buildkitd, &buildctl} {
+		if *bin, err = exec.LookPath(*bin); err != nil {
+			return err
+		}
+		if *bin, err = filepath.Abs(*bin); err != nil {
+			return err
+		}
+	}
+	p.version = buildKitVersion(buildkitd)
+	run = filepath.Join(run, p.name)
+	socket, images := filepath.Join(run, "buildkitd.sock"), filepath.Join(p.dir, "images")
+	p.env = []string{"HOME=" + run, "DOCKER_CONFIG=" + run}
+	contexts := map[string]string{} // of the images that push may be asked for
+	line := func(dir, output string) []string {
+		args := []string{buildctl, "--addr=unix://" + socket, "build", "--progress=plain",
+			"--frontend=dockerfile.v0", "--local=context=" + dir, "--local=dockerfile=" + dir}
+		return append(append(args, layouts(images)...), "--output="+output)
+	}
+	p.build = func(dir, tag string) []string {
+		contexts[tag] = dir
+		return line(dir, "type=image,name="+tag)
+	}
+	p.base = func(dir, tag string) []string {
+		return line(dir, "type=oci,tar=false,name="+tag+",dest="+filepath.Join(images, tag))
+	}
+	p.push = func(tag string) []string {
+		return line(contexts[tag], "type=image,push=true,name="+tag)
+	}
+	p.serve(run, func() ([][]string, error) {
+		config := filepath.Join(run, "buildkitd.toml")
+		if err := errors.Join(os.MkdirAll(run, 0o755), os.MkdirAll(images, 0o755)); err != nil {
+			return nil, err
+		}
+		text := fmt.Sprintf("[worker.oci]\ndefaultCgroupParent = %q\n", p.group.parent())
+		return [][]string{{buildkitd, "--config=" + config,
+			"--root=" + filepath.Join(p.dir, "buildkit"),
+			"--otel-socket-path=" + filepath.Join(run, "otel.sock"), "--cdi-disabled",
+			"--containerd-worker=false", "--oci-worker=true", "--oci-worker-snapshotter=overlayfs",
+			"--oci-worker-binary=" + runc, "--oci-worker-net=host", "--oci-worker-gc=false",
+			"--addr", "unix://" + socket}}, os.WriteFile(config, []byte(text), 0o644)
+	})
+	return nil
+}
+
+// layouts returns the flags by which a build finds the images in dir: a directory of OCI layouts
+// with their names.
+func layouts(dir string) []string {
+	var flags []string
+	filepath.WalkDir(dir, func(path string, _ fs.DirEntry, _ error) error {
+		if filepath.Base(path) != "index.json" {
+			return nil
+		}
+		var index ocispec.Index
+		raw, err := os.ReadFile(path)
+		if err != nil || json.Unmarshal(raw, &index) != nil || len(index.Manifests) != 1 {
+			return nil
+		}
+		tag, err := filepath.Rel(dir, filepath.Dir(path))
+		if err != nil {
+			return nil
+		}
+		key := fmt.Sprint("base", len(flags))
+		flags = append(flags, "--oci-layout="+key+"="+filepath.Dir(path),
+			fmt.Sprintf("--opt=context:%s=oci-layout://%s@%s", tag, key, index.Manifests[0].Digest))
+		return nil
+	})
+	return flags
+}
+
+// buildKitVersion returns what a buildkitd says of itself. One that was built with a go command and
+// no other tools does not know its version: then it is that of the module in it.
+func buildKitVersion(buildkitd string) string {
+	said := strings.TrimSpace(output(context.Background(), buildkitd, "--version"))
+	info, err := buildinfo.ReadFile(buildkitd)
+	if err != nil || !strings.Contains(said, "unknown") {
+		return said
+	}
+	for _, m := range append(info.Deps, &info.Main) {
+		if m.Path == "github.com/moby/buildkit" {
+			return m.Path + " " + m.Version + ", built with " + info.GoVersion
+		}
+	}
+	return said
+}
+
+// serve makes start and stop start and stop daemons. lines prepares the directory of their sockets
+// and returns their command lines, each with its socket at the end.
+func (p *peer) serve(run string, lines func() ([][]string, error)) {
+	p.served = true
+	var running []*exec.Cmd
 	p.start = func(ctx context.Context) error {
-		lines, err := p.daemons(run, socket, containerd, dockerd)
+		all, err := lines()
 		if err != nil {
 			return err
 		}
-		for _, line := range lines {
+		for _, line := range all {
 			log, err := os.Create(filepath.Join(run, filepath.Base(line[0])+".log"))
 			if err != nil {
 				return err
@@ -150,7 +271,7 @@ func (p *peer) docker(run string) error {
 			if err := p.group.start(cmd); err != nil {
 				return err
 			}
-			daemons = append(daemons, cmd)
+			running = append(running, cmd)
 			if err := appears(ctx, "unix", strings.TrimPrefix(line[len(line)-1],
 				"unix://")); err != nil {
 				return fmt.Errorf("%s: %w\n%s", line[0], err, tail(log.Name()))
@@ -159,16 +280,15 @@ func (p *peer) docker(run string) error {
 		return nil
 	}
 	p.stop = func() error {
-		for _, cmd := range slices.Backward(daemons) {
+		for _, cmd := range slices.Backward(running) {
 			cmd.Process.Signal(syscall.SIGTERM)
 			hard := time.AfterFunc(20*time.Second, func() { cmd.Process.Kill() })
 			cmd.Wait()
 			hard.Stop()
 		}
-		daemons = nil
+		running = nil
 		return remove(run)
 	}
-	return nil
 }
 
 // daemons writes the daemons' configuration and returns their command lines, each with its socket
