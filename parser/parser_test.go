@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -125,7 +126,7 @@ func TestErrors(t *testing.T) {
 			`Dockerfile:1: parse check options: invalid check option "skp"`},
 		{"epoch", "FROM busybox\n",
 			PlanOptions{BuildArgs: map[string]string{"SOURCE_DATE_EPOCH": "today"}},
-			"Dockerfile: invalid SOURCE_DATE_EPOCH: today"},
+			`Dockerfile: SOURCE_DATE_EPOCH: "today" is not a number of seconds`},
 		{"image that is not there", "FROM busybox\nFROM nowhere\n", PlanOptions{},
 			"Dockerfile:2: no such image"},
 	}
@@ -704,6 +705,27 @@ func TestLargeStepsAreNotKept(t *testing.T) {
 		}
 		if first := run(); first == nil || (first == run()) != kept {
 			t.Errorf("with a value of %d bytes: kept %v, want %v", size, !kept, kept)
+		}
+	}
+}
+
+func TestParseEpoch(t *testing.T) {
+	for _, c := range []struct {
+		in   string
+		want int64
+		fail bool
+	}{{"", 0, false}, {"0", 0, false}, {" 1700000000\n", 1700000000, false},
+		{"yesterday", 0, true}, {"1.5", 0, true}} {
+		got, err := ParseEpoch(c.in)
+		if (err != nil) != c.fail {
+			t.Errorf("ParseEpoch(%q): error %v", c.in, err)
+		}
+		if err == nil && c.in != "" && (got == nil || got.Unix() != c.want ||
+			got.Location() != time.UTC) {
+			t.Errorf("ParseEpoch(%q) = %v, want %d", c.in, got, c.want)
+		}
+		if c.in == "" && got != nil {
+			t.Errorf("ParseEpoch of nothing = %v, want nil", got)
 		}
 	}
 }

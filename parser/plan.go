@@ -234,39 +234,51 @@ func globalArgs(e env, x expander, meta []instructions.ArgCommand,
 	return e, nil
 }
 
-const epochArg = "SOURCE_DATE_EPOCH"
+// EpochArg is the build argument, and the variable of the environment, with the time of the image.
+const EpochArg = "SOURCE_DATE_EPOCH"
+
+// ParseEpoch parses the value of SOURCE_DATE_EPOCH, in seconds since 1970. It returns nil for "".
+func ParseEpoch(s string) (*time.Time, error) {
+	if s = strings.TrimSpace(s); s == "" {
+		return nil, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %q is not a number of seconds", EpochArg, s)
+	}
+	t := time.Unix(n, 0).UTC()
+	return &t, nil
+}
 
 // setEpoch parses SOURCE_DATE_EPOCH. Its value may also be the name of a context, whose own time is
 // used then. A directory has no such time, and the argument is ignored.
 func (p *Plan) setEpoch(stages []instructions.Stage) error {
-	v, ok := p.opts.BuildArgs[epochArg]
+	v, ok := p.opts.BuildArgs[EpochArg]
 	if !ok {
-		v, _ = p.globals.Get(epochArg)
+		v, _ = p.globals.Get(EpochArg)
 	}
-	if v == "" {
-		if ok {
-			p.setArg(epochArg, "")
+	epoch, err := ParseEpoch(v)
+	if err == nil {
+		p.Epoch = epoch
+		if epoch != nil {
+			p.setArg(EpochArg, strconv.FormatInt(epoch.Unix(), 10))
+		} else if ok {
+			p.setArg(EpochArg, "")
 		}
 		return nil
 	}
-	if n, err := strconv.ParseInt(v, 10, 64); err == nil {
-		t := time.Unix(n, 0).UTC()
-		p.Epoch = &t
-		p.setArg(epochArg, strconv.FormatInt(n, 10))
-		return nil
-	}
 	if v == "context" || slices.Contains(p.opts.Contexts, v) {
-		p.setArg(epochArg, "")
+		p.setArg(EpochArg, "")
 		return nil
 	}
 	if slices.ContainsFunc(stages, func(s instructions.Stage) bool {
 		return strings.EqualFold(s.Name, v)
 	}) {
 		return p.file.fail(Range{},
-			fmt.Errorf("SOURCE_DATE_EPOCH=%s: the time of a stage is not supported; give a "+
-				"number of seconds", v))
+			fmt.Errorf("%s=%s: the time of a stage is not supported; give a number of seconds",
+				EpochArg, v))
 	}
-	return p.file.fail(Range{}, fmt.Errorf("invalid SOURCE_DATE_EPOCH: %s", v))
+	return p.file.fail(Range{}, err)
 }
 
 // setArg changes an argument in all sets of arguments that have it; "" removes it. The caller's map

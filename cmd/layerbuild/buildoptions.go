@@ -63,9 +63,6 @@ func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 	return nil
 }
 
-// epochArg is the variable and the build argument with the time of the image.
-const epochArg = "SOURCE_DATE_EPOCH"
-
 // cache parses the places for importing and exporting step results.
 func (f *buildFlags) cache(o *imagebuild.Options, _ *env) error {
 	for _, s := range f.cacheFrom {
@@ -123,11 +120,11 @@ func (f *buildFlags) imageOptions(o *imagebuild.Options, e *env) error {
 	}
 	// As in buildx, the variable sets the build argument, so that an ARG of that name has its
 	// value, too.
-	if _, ok := o.Args[epochArg]; !ok && e.getenv(epochArg) != "" {
-		if _, err := imagebuild.Epoch(e.getenv(epochArg)); err != nil {
+	if _, ok := o.Args[parser.EpochArg]; !ok && e.getenv(parser.EpochArg) != "" {
+		if _, err := parser.ParseEpoch(e.getenv(parser.EpochArg)); err != nil {
 			return err
 		}
-		o.Args[epochArg] = e.getenv(epochArg)
+		o.Args[parser.EpochArg] = e.getenv(parser.EpochArg)
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/layerbuild/layerbuild/parser"
 	"github.com/spf13/pflag"
 )
 
@@ -59,8 +59,8 @@ func prepareDocs(e *env, args []string) (runFunc, error) {
 // manDate returns the date in the man pages: the date of SOURCE_DATE_EPOCH, or today.
 func manDate(e *env) (string, error) {
 	at := time.Now()
-	if s := e.getenv(epochArg); s != "" {
-		epoch, err := imagebuild.Epoch(s)
+	if s := e.getenv(parser.EpochArg); s != "" {
+		epoch, err := parser.ParseEpoch(s)
 		if err != nil {
 			return "", err
 		}

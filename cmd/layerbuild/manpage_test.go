@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/parser"
+
 	"github.com/spf13/pflag"
 )
 
@@ -101,7 +103,7 @@ func TestGenDocs(t *testing.T) {
 	}
 	dir := filepath.Join(t.TempDir(), "new", "man")
 	e := &env{getenv: func(name string) string {
-		return map[string]string{epochArg: "86400"}[name]
+		return map[string]string{parser.EpochArg: "86400"}[name]
 	}}
 	c, err := parseCommand(e, []string{"gen-docs", "man", dir})
 	if err != nil || c.usesState {
@@ -113,6 +115,6 @@ func TestGenDocs(t *testing.T) {
 	page, err := os.ReadFile(filepath.Join(dir, "layerbuild-build.1"))
 	if first, _, _ := strings.Cut(string(page), "\n"); err != nil ||
 		!strings.Contains(first, `"1970-01-02"`) {
-		t.Errorf("the title is %s, %v, want the date of %s", first, err, epochArg)
+		t.Errorf("the title is %s, %v, want the date of %s", first, err, parser.EpochArg)
 	}
 }

@@ -1,6 +1,9 @@
 package main
 
-import "github.com/layerbuild/layerbuild/analyze"
+import (
+	"github.com/layerbuild/layerbuild/analyze"
+	"github.com/layerbuild/layerbuild/parser"
+)
 
 // settings.go is the only list of the environment variables and configuration files of layerbuild.
 // layerbuild(5) and docs/CONFIGURATION.md are generated from it.
@@ -16,9 +19,9 @@ var variables = [...]variable{
 		"step left. A difference ends the build. The comparison makes builds slower."},
 	{defaultPlatform, "The platform, if there is no --platform; for build, several separated by " +
 		"commas. prune-image does not read it."},
-	{epochArg, "A time in seconds since 1970. It is the time of creation of the image and the " +
-		"latest time of its files, so that two builds can make the same bytes. It counts as a " +
-		"build argument."},
+	{parser.EpochArg, "A time in seconds since 1970. It is the time of creation of the image and " +
+		"the latest time of its files, so that two builds can make the same bytes. It counts as " +
+		"a build argument."},
 	{"SSH_AUTH_SOCK",
 		"The socket of the SSH agent for --ssh, and for git repositories that are fetched by SSH."},
 	{"DOCKER_CONFIG", "The directory of config.json, which has the credentials of docker login. " +

@@ -1,10 +1,7 @@
 package imagebuild
 
 import (
-	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
@@ -87,19 +84,6 @@ func (o *Options) outputs() outputs.Options {
 		Platforms: o.Platforms,
 		Index:     isSet(o.Args, "BUILDKIT_MULTI_PLATFORM"), Epoch: o.Image.Epoch,
 	}
-}
-
-// Epoch parses the value of SOURCE_DATE_EPOCH, in seconds since 1970. It returns nil for "".
-func Epoch(s string) (*time.Time, error) {
-	if s = strings.TrimSpace(s); s == "" {
-		return nil, nil
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("SOURCE_DATE_EPOCH: %q is not a number of seconds", s)
-	}
-	t := time.Unix(n, 0).UTC()
-	return &t, nil
 }
 
 // SourceOptions are the options for the Dockerfile and the contexts.
