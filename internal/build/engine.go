@@ -162,7 +162,7 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 		}
 		if res, ok, err := e.results.find(ctx, cur, job, l, d.cache); ok || err != nil {
 			if ok && err == nil {
-				err = e.results.renew(ctx, job)
+				err = e.results.renew(ctx, job, res)
 			}
 			return res, ok, err
 		}

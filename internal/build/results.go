@@ -29,6 +29,8 @@ type stepResult struct {
 	defKey cache.Key
 	// image holds the layer of an imported result; nil for other results.
 	image *image.Image
+	// record is the record that local has found; nil for other results.
+	record *cache.Record
 }
 
 // results finds and adds results of steps: in the cache of this machine, and among imported
@@ -170,7 +172,7 @@ func (r *results) local(ctx context.Context, cur rootfs, j *job) (stepResult, bo
 	}
 	r.records.Touch(f.key)
 	return stepResult{snapshot: f.id, key: f.contentKey(), unchanged: f.rec.NoOp,
-		created: f.rec.Created.UTC(), cached: true}, true
+		created: f.rec.Created.UTC(), cached: true, record: &f.rec}, true
 }
 
 // add records the result of a job that was run.
@@ -210,17 +212,13 @@ func (r *results) put(ctx context.Context, j *job, rec cache.Record) error {
 	return nil
 }
 
-// renew copies the record under a job's content key to its definition key. It is called if only the
-// content key has a valid result.
-func (r *results) renew(ctx context.Context, j *job) error {
-	if j.defKey == "" {
+// renew copies the record of a result that find has found under a job's content key to its
+// definition key, under which there was no valid record.
+func (r *results) renew(ctx context.Context, j *job, res stepResult) error {
+	if j.defKey == "" || res.record == nil {
 		return nil
 	}
-	rec, ok := r.records.Get(j.key)
-	if !ok {
-		return nil // the result is a layer of --cache-from that was not unpacked yet
-	}
-	return r.put(ctx, j, rec)
+	return r.put(ctx, j, *res.record)
 }
 
 // addLazy adds a lazy snapshot, which is made from the layer of img when it is first needed. after
