@@ -25,9 +25,12 @@ func stageResult(f *inputs.Files) []snapshot.ID {
 	return []snapshot.ID{resultOf(*f.Snapshot)}
 }
 
-// resultOf returns the name of a stage's result: its snapshot, or "scratch" for the empty file
-// system, since "" means unknown.
-func resultOf(top snapshot.ID) snapshot.ID { return cmp.Or(top, "scratch") }
+// scratchResult names the result of a stage without files in job.inputs, where "" means unknown.
+const scratchResult snapshot.ID = "scratch"
+
+// resultOf returns the name of a stage's result: its snapshot or, for the empty file system,
+// scratchResult.
+func resultOf(top snapshot.ID) snapshot.ID { return cmp.Or(top, scratchResult) }
 
 // files opens an input. It builds a stage first.
 func (s *Solver) files(ctx context.Context, in parser.Input) (*inputs.Files, error) {
@@ -68,7 +71,7 @@ func (s *Solver) nameOf(ctx context.Context, in parser.Input) (inputName, error)
 func fixedName(ctx context.Context, from *inputs.Inputs, in parser.Input) (inputName, error) {
 	switch in := in.(type) {
 	case parser.Scratch:
-		return inputName{key: "scratch"}, nil
+		return inputName{key: scratchKey}, nil
 	case parser.ContextInput:
 		if img, ok := from.ContextImage(in); ok {
 			return fixedName(ctx, from, img)
@@ -138,7 +141,7 @@ func (s *Solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		}
 		l := &layers.Layer{Snapshot: id, Text: "FROM " + in.Name, Lines: st.Range}
 		s.seal(st, l)
-		key, err := makeKey("scratch", "from context", nil, content.String(),
+		key, err := makeKey(scratchKey, "from context", nil, content.String(),
 			epochKey(s.epoch))
 		if err != nil {
 			return rootfs{}, err
@@ -199,7 +202,7 @@ func (s *Solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Matc
 
 // context prepares the copy of files of a context to an empty file system.
 func (p *preparer) context(f *inputs.Files, m *source.Match) (*job, error) {
-	key, err := makeKey("scratch", "context", nil, string(m.Digest), epochKey(p.epoch))
+	key, err := makeKey(scratchKey, "context", nil, string(m.Digest), epochKey(p.epoch))
 	if err != nil {
 		return nil, err
 	}

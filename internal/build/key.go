@@ -28,6 +28,9 @@ import (
 // results are not used.
 const keyVersion = "layerbuild.step.1"
 
+// scratchKey is the key of the empty file system.
+const scratchKey = "scratch"
+
 // makeKey returns the key of a step's result: a hash of the parent's key, the action and its
 // inputs.
 func makeKey(parent cache.Key, kind string, action any, inputs ...string) (cache.Key, error) {

@@ -265,7 +265,7 @@ func (s *Solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	var err error
 	switch in := st.Base.(type) {
 	case parser.Scratch:
-		cur = rootfs{key: "scratch"}
+		cur = rootfs{key: scratchKey}
 	case parser.StageInput:
 		cur, err = s.stage(ctx, in.Stage)
 	case parser.ImageInput, parser.ContextInput:
