@@ -149,9 +149,9 @@ func (b *builder) newInputs(lazy *layers.Lazy) *inputs.Inputs {
 	var once sync.Once
 	notice := func(path string) {
 		once.Do(func() {
-			warn(b.opts.Sink, fmt.Sprintf("the state directory is in the build context (%s): "+
-				"it is left out. Name it in .dockerignore, or choose another place with --root",
-				path))
+			warn(b.opts.Sink, fmt.Sprintf("the state directory is in the build context (%s): the "+
+				"build leaves the directory out of the context. Name it in .dockerignore, or "+
+				"choose another state directory with --root", path))
 		})
 	}
 	return inputs.New(inputs.Options{

@@ -263,7 +263,7 @@ func TestRestart(t *testing.T) {
 		if s.lazy[0] == s.lazy[1] {
 			t.Error("the second attempt has the lazy snapshots of the first")
 		}
-		if want := []string{"blob " + digest.FromString("write a").String() + " damaged; it and the results that depend on it are made again"}; !slices.Equal(f.warnings(), want) {
+		if want := []string{"blob " + digest.FromString("write a").String() + " damaged; the build makes the blob, and results that depend on it, again"}; !slices.Equal(f.warnings(), want) {
 			t.Errorf("warnings %q, want %q", f.warnings(), want)
 		}
 		if failed := f.failed(); len(failed) > 0 {

@@ -50,7 +50,8 @@ func (r *repairs) again(err error, sink event.Sink) bool {
 	r.mu.Lock()
 	r.met[bad.Digest] = true
 	r.mu.Unlock()
-	warn(sink, fmt.Sprintf("%v; it and the results that depend on it are made again", bad))
+	warn(sink, fmt.Sprintf("%v; the build makes the blob, and results that depend on it, again",
+		bad))
 	return true
 }
 

@@ -79,11 +79,11 @@ func (c *Checker) NoOp(ctx context.Context, active *snapshot.Active) error {
 	}
 	return c.onParent(ctx, active.Parent(), active.Mounts(),
 		func(parent, step *layercheck.Tree) error {
-			if err := c.compare(parent, step); err != nil {
-				return fmt.Errorf("check a step that changed nothing: the state before it %w",
-					err)
+			lines, err := c.compare(parent, step)
+			if err == nil && lines != "" {
+				err = fmt.Errorf("check a step without changes: it has changed its files:%s", lines)
 			}
-			return nil
+			return err
 		})
 }
 
@@ -150,25 +150,26 @@ func (c *Checker) compareLayer(ctx context.Context, got cache.Layer, parent,
 	if sum.Digest() != got.DiffID {
 		return fmt.Errorf("its content has the digest %s, not %s", sum.Digest(), got.DiffID)
 	}
-	if err := c.compare(parent, step); err != nil {
-		return fmt.Errorf("%s on the layers below %w", got.Descriptor.Digest, err)
+	lines, err := c.compare(parent, step)
+	if err == nil && lines != "" {
+		err = fmt.Errorf("%s on the layers below is not what the step made:%s",
+			got.Descriptor.Digest, lines)
 	}
-	return nil
+	return err
 }
 
-// compare returns an error about the differences between two states.
-func (c *Checker) compare(image, step *layercheck.Tree) error {
+// compare returns the differences between two states, each after a newline; "" if there are none.
+func (c *Checker) compare(image, step *layercheck.Tree) (string, error) {
 	lines, err := layercheck.Compare(image, step, layercheck.Options{
 		Epoch: c.Epoch,
 		// fuse-overlayfs shows different inode numbers for names of one file.
 		SkipLinked: c.State.Snapshots.Driver() == mount.FuseOverlay,
 	})
 	if err != nil || len(lines) == 0 {
-		return err
+		return "", err
 	}
-	more := ""
 	if n := len(lines) - maxDifferences; n > 0 {
-		lines, more = lines[:maxDifferences], fmt.Sprintf("\n  and %d more", n)
+		lines = append(lines[:maxDifferences], fmt.Sprintf("and %d more", n))
 	}
-	return fmt.Errorf("is not what the step made:\n  %s%s", strings.Join(lines, "\n  "), more)
+	return "\n  " + strings.Join(lines, "\n  "), nil
 }

@@ -111,7 +111,7 @@ func TestCheckActive(t *testing.T) {
 				maxDifferences+5)
 		}
 		if err := c.NoOp(t.Context(), active); err == nil || !strings.HasPrefix(err.Error(),
-			"check a step that changed nothing: the state before it is not what the step made:") {
+			"check a step without changes: it has changed its files:\n  ") {
 			t.Errorf("NoOp of a step that changed something: %v", err)
 		}
 
