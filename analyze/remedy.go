@@ -273,9 +273,10 @@ func (t *Tree) onlyDirs(n int32, layer int) bool {
 
 // layerIndex holds the contents of layers, for remedies.
 type layerIndex struct {
-	units [][]int32 // by layer
-	links []bool    // whether a layer has a visible file without content, besides directories
-	stage []string  // visible files of earlier stages
+	units [][]int32       // by layer
+	links []bool          // whether a layer has a visible file without content, besides directories
+	stage []string        // visible files of earlier stages
+	both  map[[2]int]bool // pairs of layers that have the same path, the lower one first
 }
 
 // byLayer returns the index, which is made at the first call.
@@ -283,13 +284,15 @@ func (r *Report) byLayer() *layerIndex {
 	if r.layerIndex != nil {
 		return r.layerIndex
 	}
-	x := &layerIndex{units: make([][]int32, len(r.Layers)), links: make([]bool, len(r.Layers))}
+	x := &layerIndex{units: make([][]int32, len(r.Layers)), links: make([]bool, len(r.Layers)),
+		both: map[[2]int]bool{}}
 	r.layerIndex = x
 	for i := range r.Units {
 		x.units[r.Units[i].Layer] = append(x.units[r.Units[i].Layer], int32(i))
 	}
 	for i := range r.Tree.nodes {
 		n := &r.Tree.nodes[i]
+		x.pairs(r.Tree, n)
 		if n.cur == 0 {
 			continue
 		}
@@ -309,6 +312,30 @@ func (r *Report) byLayer() *layerIndex {
 	}
 	slices.Sort(x.stage)
 	return x
+}
+
+// pairs adds the pairs of layers that both change a node. A layer that only adds to a directory is
+// in a pair with the layer that made the directory, and with no other.
+func (x *layerIndex) pairs(t *Tree, n *Node) {
+	if n.parent < 0 {
+		return // the root is there before the first layer
+	}
+	var layers []int
+	made := -1 // the layer that made the node a directory, if it is one
+	for f := range t.Files(n) {
+		layer := int(f.Layer)
+		if made >= 0 && f.Type == Dir {
+			x.both[[2]int{made, layer}] = true
+			continue
+		}
+		for _, l := range layers {
+			x.both[[2]int{l, layer}] = true
+		}
+		layers = append(layers, layer)
+		if made = -1; f.Type == Dir {
+			made = layer
+		}
+	}
 }
 
 // maxKept is the largest number of files of an earlier stage that a remedy names individually.
@@ -843,10 +870,61 @@ func (c *cure) cache(dir string) string {
 // join returns the remedy for files that one RUN made and another removed.
 func (c *cure) join() string {
 	runs := append([]*Instruction{c.made}, c.between()...)
-	var changes []string
-	for i := c.r.Layers[c.f.Creator].Instruction; i <= c.r.Layers[c.f.Killer].Instruction; i++ {
+	if c.changes(runs) != nil {
+		return c.joined(runs)
+	}
+	return c.joined(runs) + ", so that it is removed in the layer that creates it"
+}
+
+// joined returns the edit that puts RUNs into one, in the place of the last; or advice, if their
+// commands cannot be joined with && as they are.
+func (c *cure) joined(runs []*Instruction) string {
+	if changes := c.changes(runs); changes != nil {
+		return fmt.Sprintf("write the commands of %s in one RUN, in the place of the last; %s",
+			ats(runs), strings.Join(changes, "; "))
+	}
+	return fmt.Sprintf("join the RUNs of %s", ats(runs))
+}
+
+// changes returns what to change so that the commands of several RUNs have the same effect in the
+// place of the last one; nil if nothing.
+func (c *cure) changes(runs []*Instruction) (changes []string) {
+	last := runs[len(runs)-1]
+	var flags, forms, state []*Instruction
+	for _, run := range runs {
+		p := parseInstruction(run.Text)
+		if len(p.flags) > 0 {
+			flags = append(flags, run)
+		}
+		if p.json || p.heredoc {
+			forms = append(forms, run)
+		} else if run != last && p.lasts() {
+			state = append(state, run)
+		}
+	}
+	if flags != nil {
+		changes = append(changes, "give it the flags of "+ats(flags))
+	}
+	if forms != nil {
+		changes = append(changes, fmt.Sprintf("write those of %s for the shell", ats(forms)))
+	}
+	if state != nil {
+		changes = append(changes, fmt.Sprintf("put those of %s in parentheses, since they change "+
+			"the shell that runs them, or do not end as a command does", ats(state)))
+	}
+	var before []*Instruction
+	for i := range c.r.Instructions {
 		ins := &c.r.Instructions[i]
-		switch verbOf(ins.Text) {
+		if ins == last {
+			break
+		}
+		if slices.Contains(runs, ins) {
+			before = append(before, ins)
+		}
+		if before == nil {
+			continue
+		}
+		switch verb := verbOf(ins.Text); verb {
 		case "WORKDIR":
 			changes = append(changes, fmt.Sprintf("put ‘cd %s &&’ before those after %s",
 				operand(ins, "DIR"), ins.At()))
@@ -856,13 +934,65 @@ func (c *cure) join() string {
 				ins.At(), operand(ins, "USER")))
 		case "SHELL":
 			changes = append(changes, fmt.Sprintf("run those after %s with its shell", ins.At()))
+		case "COPY", "ADD":
+			both := slices.DeleteFunc(slices.Clone(before), func(run *Instruction) bool {
+				return !c.r.byLayer().both[[2]int{run.Layer, ins.Layer}]
+			})
+			if len(both) > 0 {
+				changes = append(changes, fmt.Sprintf("keep %s before the %s at %s, which changes "+
+					"the same files", ats(both), verb, ins.At()))
+			}
 		}
 	}
-	if changes != nil {
-		return fmt.Sprintf("write the commands of %s in one RUN, in the place of the last; %s",
-			ats(runs), strings.Join(changes, "; "))
+	return changes
+}
+
+// lasts reports whether a RUN may have an effect on the commands that are put after it with &&: it
+// changes the directory, variables or options of its shell, or does not end as a command does.
+func (p *parsed) lasts() bool {
+	if p.open() {
+		return true
 	}
-	return c.joined(runs) + ", so that it is removed in the layer that creates it"
+	for part := range strings.FieldsFuncSeq(p.rest, func(r rune) bool {
+		return strings.ContainsRune(";&|(){}`\n", r)
+	}) {
+		words := strings.Fields(part)
+		for len(words) > 0 && slices.Contains(shellKeywords, words[0]) {
+			words = words[1:]
+		}
+		variables := 0
+		for variables < len(words) && isAssignment(words[variables]) {
+			variables++
+		}
+		switch {
+		case len(words) == 0:
+		case variables == len(words), slices.Contains(shellState, words[variables]):
+			return true
+		}
+	}
+	return false
+}
+
+// open reports whether && may not follow the text of a RUN: it ends with a separator or a comment.
+func (p *parsed) open() bool {
+	text := strings.TrimSpace(p.rest)
+	return strings.ContainsAny(text[max(len(text)-1, 0):], `;&\`) ||
+		strings.Contains(" "+text, " #")
+}
+
+// shellKeywords are words before a command.
+var shellKeywords = []string{"if", "then", "elif", "else", "while", "until", "do", "!", "command",
+	"builtin"}
+
+// shellState are the commands that change the shell that runs them, or end it.
+var shellState = []string{"cd", "pushd", "popd", "export", "readonly", "unset", "set", "shopt",
+	"umask", "ulimit", "alias", "unalias", "trap", "exec", "exit", ".", "source", "eval"}
+
+// isAssignment reports whether a word gives a value to a variable of the shell.
+func isAssignment(word string) bool {
+	name, _, ok := strings.Cut(word, "=")
+	return ok && name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz"+
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789") == ""
 }
 
 // operand returns the operand of an instruction, or other if a command cannot have it as it is.
@@ -873,14 +1003,10 @@ func operand(ins *Instruction, other string) string {
 	return other
 }
 
-func (c *cure) joined(runs []*Instruction) string {
-	return fmt.Sprintf("join the RUNs of %s", ats(runs))
-}
-
 // appendable reports whether a command can be appended to a RUN.
 func appendable(i *Instruction) bool {
 	p := parseInstruction(i.Text)
-	return p.verb == "RUN" && !p.json && !p.heredoc
+	return p.verb == "RUN" && !p.json && !p.heredoc && !p.open()
 }
 
 // stageRemedy returns the remedy for files that an earlier stage has made.

@@ -197,6 +197,11 @@ var remedyCases = []struct {
 		dockerfile: "RUN mkdir -p /usr/lib/gcc && " + fill + "/usr/lib/gcc/cc1 && " + fill +
 			"/usr/lib/gcc/lto1\nCOPY src /src\nRUN head -c 9 /usr/lib/gcc/cc1 >/built\nRUN rm -rf /usr/lib/gcc\n",
 		want: "join the RUNs of line 2, line 4 and line 5"},
+	{name: "downloaded and removed, a COPY elsewhere between", path: "/tmp/x.tar",
+		files: map[string]string{"src": "src"},
+		dockerfile: "RUN " + fill + "/tmp/x.tar\nRUN cp /tmp/x.tar /unpacked\nCOPY src /opt/\n" +
+			"RUN rm /tmp/x.tar\n",
+		want: "join the RUNs of line 2, line 3 and line 5"},
 	{name: "chmod of what a RUN made", path: "/made",
 		dockerfile: "RUN " + fill + "/made\nRUN chmod 700 /made\n",
 		want:       "join the RUNs of line 2 and line 3"},
