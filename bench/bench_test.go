@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -57,12 +58,13 @@ func TestQuick(t *testing.T) {
 	for _, want := range []string{"by hand\n" + beginMark + "\n## The machine\n",
 		"Left out: none-such", "Left out: buildkit: $BUILDKITD and", "tiny sizes",
 		"\n### 50 × RUN true\n", "\n| tar xzf | ",
-		"\n| 200 files, nothing changed | ", "\n| 4 layers | ", endMark + "\nmore by hand\n"} {
+		"\n| 200 files, nothing changed | ", "\n| 4 layers | ", "\nOne more run of 4 layers: ",
+		"\n| steps | 4, 1 cached | ", "\n| exporting to image | 1 | ", endMark + "\nmore by hand\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in the document", want)
 		}
 	}
-	for _, bad := range []string{"failed:", "\nold\n", "\nLeft out: "} {
+	for _, bad := range []string{"failed:", " failed", "not known", "\nold\n", "\nLeft out: "} {
 		if strings.Contains(text, bad) {
 			t.Errorf("%q in the document", bad)
 		}
@@ -213,6 +215,55 @@ Left out: no registry
 	}
 }
 
+// TestFileSystems checks a report with results of two file systems.
+func TestFileSystems(t *testing.T) {
+	w := work{title: "Work", what: "What.", goals: []goal{{of: "a", figure: wall, limit: 2}}}
+	r := &report{measured: "v1, now"}
+	for i, fs := range []string{"ext4", "tmpfs"} {
+		r.add([]string{fmt.Sprint("Date: ", i), statesAre + fs, "Go: new"})
+		r.results = append(r.results, result{work: w, fs: fs, rows: []row{
+			{name: "a", samples: []sample{seconds(float64(2*i+1), 1, 1e6)}}}})
+	}
+	want := `## The machine
+- Date: 0
+- State and contexts: ext4
+- State and contexts: tmpfs
+- Go: new
+
+## Goals
+| work | goal | measured | reached |
+|---|---|---|---|
+| Work | a: wall at most 2.00 s, on ext4 | 1.00 s | yes |
+| Work | a: wall at most 2.00 s, on tmpfs | 3.00 s | no |
+
+## Each case
+
+### Work
+What.
+
+On ext4:
+
+|  | wall (least to most) | CPU | peak memory | × wall | × CPU | × memory |
+| --- | --- | --- | --- | --- | --- | --- |
+| a | 1.00 s (1.00 s to 1.00 s) | 1.00 s | 1.0 MB |  |  |  |
+
+On tmpfs:
+
+|  | wall (least to most) | CPU | peak memory | × wall | × CPU | × memory |
+| --- | --- | --- | --- | --- | --- | --- |
+| a | 3.00 s (3.00 s to 3.00 s) | 1.00 s | 1.0 MB |  |  |  |
+
+Measured: layerbuild v1, now
+`
+	if d := cmp.Diff(want, r.markdown()); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+	again := &report{kept: readKept(want)}
+	if d := cmp.Diff(want[strings.Index(want, "\n### Work"):], again.section("Work")); d != "" {
+		t.Errorf("kept (-want +got):\n%s", d)
+	}
+}
+
 // TestKept checks that new results of a work replace those of an earlier report, and the other
 // results stay.
 func TestKept(t *testing.T) {
@@ -269,6 +320,15 @@ func TestSpliceWithoutMarks(t *testing.T) {
 	}
 	if err := splice(doc, "text"); err == nil {
 		t.Error("results were put into a document without a place for them")
+	}
+}
+
+// TestUnknownFileSystem checks that no case is measured if the list of file systems has a mistake.
+func TestUnknownFileSystem(t *testing.T) {
+	err := run(t.Context(), options{layerbuild: os.Args[0], runs: 1, fs: "none,ext5",
+		dir: "/nowhere"})
+	if err == nil || !strings.Contains(err.Error(), "-fs ext5: not one of ext4, tmpfs, none") {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -34,7 +34,7 @@ func curves() []work {
 func (l *lab) growing(p *peer, name string, units int, dir string,
 	images map[string]string) contender {
 	return contender{
-		name: name, group: p.group, units: units,
+		name: name, group: p.group, units: units, own: true,
 		before: func(ctx context.Context, _ int) error { return l.fresh(ctx, p, images) },
 		commands: func() ([]*exec.Cmd, error) {
 			return []*exec.Cmd{p.command(p.build(dir, appImage))}, nil

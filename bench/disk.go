@@ -21,8 +21,12 @@ type disk struct {
 	undo []func() error
 }
 
-func newDisk(ctx context.Context, o options) (d *disk, err error) {
-	kind := o.fs
+// fsKinds are the kinds of file systems. With none, the directory of the options is used as it is.
+var fsKinds = []string{"ext4", "tmpfs", "none"}
+
+// newDisk makes a file system of one of fsKinds, or of a kind that the user may mount if kind is
+// empty.
+func newDisk(ctx context.Context, o options, kind string) (d *disk, err error) {
 	if kind == "" {
 		kind = "none"
 		if os.Getuid() == 0 {
@@ -54,7 +58,7 @@ func newDisk(ctx context.Context, o options) (d *disk, err error) {
 	case "ext4":
 		return d, d.ext4(ctx, filepath.Join(top, "ext4.img"), o.size)
 	}
-	return d, fmt.Errorf("-fs %s: not one of ext4, tmpfs, none", kind)
+	panic("unreachable")
 }
 
 // ext4 makes a file system with a journal in a file of the requested size, or a smaller one that

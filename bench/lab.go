@@ -26,10 +26,12 @@ type lab struct {
 	made    map[string]string // fixtures: their directories by name
 	pool    []byte            // contents of small files
 	served  *registry
+	tracing string // a directory to make in tracefs, "" if tracefs cannot be mounted
 	log     io.Writer
 }
 
-func newLab(ctx context.Context, o options) (l *lab, err error) {
+// newLab makes a lab on a file system of the kind fs.
+func newLab(ctx context.Context, o options, fs string) (l *lab, err error) {
 	l = &lab{options: o, sizes: full, made: map[string]string{}, log: os.Stderr}
 	if o.quick {
 		l.sizes = quick
@@ -39,11 +41,16 @@ func newLab(ctx context.Context, o options) (l *lab, err error) {
 			err = errors.Join(err, l.close())
 		}
 	}()
-	if l.disk, err = newDisk(ctx, o); err != nil {
+	if l.disk, err = newDisk(ctx, o, fs); err != nil {
 		return l, err
 	}
 	if l.run, err = os.MkdirTemp("", "lb-bench-"); err != nil {
 		return l, err
+	}
+	if at := filepath.Join(l.run, "tracing"); os.Mkdir(at, 0o755) == nil &&
+		command(ctx, "mount", "-t", "tracefs", "tracefs", at) == nil {
+		// When l.run is removed, everything below it is unmounted.
+		l.tracing = filepath.Join(at, "instances", groupTop())
 	}
 	l.group = newGroup("other")
 	for name := range strings.SplitSeq(o.peers, ",") {
@@ -71,6 +78,9 @@ func (l *lab) close() error {
 		errs = append(errs, l.group.close())
 	}
 	sweepGroups()
+	if l.tracing != "" {
+		os.Remove(l.tracing) // exists if an account was interrupted
+	}
 	if l.run != "" {
 		errs = append(errs, remove(l.run))
 	}
@@ -101,6 +111,8 @@ type contender struct {
 	commands func() ([]*exec.Cmd, error)              // measured, one after the other
 	// checks the result; not measured
 	after func(ctx context.Context, s *sample, out string) error
+	// the commands are layerbuild's: the report shows where their time goes
+	own bool
 }
 
 // A sample holds the measured values of one run.
@@ -113,8 +125,12 @@ type sample struct {
 // A result holds all runs of a work.
 type result struct {
 	work
+	fs   string // the file system, if there are several
 	note string // reason for missing figures
 	rows []row
+
+	account    *account // of the last contender whose commands are layerbuild's
+	accountErr string   // why there is no account
 }
 
 type row struct {
@@ -174,7 +190,27 @@ func (l *lab) measure(ctx context.Context, w work) (result, error) {
 				s.cpu.Seconds(), float64(s.memory)/1e6)
 		}
 	}
+	if err := l.addAccount(ctx, contenders, &result, runs); err != nil {
+		return result, err
+	}
 	return result, l.clean()
+}
+
+// addAccount adds the account of the last contender whose commands are layerbuild's. It returns an
+// error only if it was interrupted.
+func (l *lab) addAccount(ctx context.Context, contenders []contender, r *result, run int) error {
+	for i, c := range slices.Backward(contenders) {
+		if !c.own || r.rows[i].failure != "" {
+			continue
+		}
+		var err error
+		if r.account, err = l.account(ctx, c, run); err != nil {
+			r.accountErr = c.name + ": " + err.Error()
+			fmt.Fprintf(l.log, "  no account of %s: %v\n", c.name, err)
+		}
+		return ctx.Err()
+	}
+	return nil
 }
 
 // clean empties the stores and removes the files of the last work.
@@ -278,7 +314,7 @@ func (l *lab) each(f func(p *peer) contender) []contender {
 	var all []contender
 	for _, p := range l.peers {
 		c := f(p)
-		c.name, c.group = p.name, p.group
+		c.name, c.group, c.own = p.name, p.group, p.name == layerbuild
 		all = append(all, c)
 	}
 	return all

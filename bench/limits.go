@@ -88,7 +88,7 @@ func seal(ctx context.Context, l *lab) ([]contender, error) {
 		{name: "gzip -6", group: l.group, commands: line("sh", "-c", `exec gzip -6 -c "$1" >"$2"`,
 			"sh", plain, blob), after: size},
 		{name: sealZstd, group: l.group, commands: line(self, "seal", "zstd", dir, blob),
-			after: size},
+			after: size, own: true},
 		{name: "zstd -3", group: l.group, commands: line("zstd", "-q", "-f", "-3", plain,
 			"-o", blob), after: size},
 	}, nil
@@ -130,7 +130,7 @@ func unpack(ctx context.Context, l *lab) ([]contender, error) {
 	size := sizeOf(blob)
 	return []contender{
 		{name: layerbuild, group: l.group, units: l.sizes.entries, before: empty, after: size,
-			commands: func() ([]*exec.Cmd, error) {
+			own: true, commands: func() ([]*exec.Cmd, error) {
 				return []*exec.Cmd{exec.Command(self, "unpack", blob, to)}, nil
 			}},
 		{name: tarXzf, group: l.group, units: l.sizes.entries, before: empty, after: size,
@@ -161,7 +161,7 @@ func memories(_ context.Context, l *lab) ([]contender, error) {
 // children are functions that run in a process of their own, so that they can be measured like
 // commands.
 var children = map[string]func(ctx context.Context, args []string) error{
-	"seal": sealChild, "stdlib": stdlibChild, "unpack": unpackChild,
+	"seal": sealChild, "stdlib": stdlibChild, "unpack": unpackChild, "account": accountChild,
 }
 
 // child runs one of children without measuring it.

@@ -17,7 +17,7 @@ func (l *lab) machine(ctx context.Context) []string {
 		fmt.Sprintf("CPU: %s, %d cores", processor(), runtime.NumCPU()),
 		"Memory: " + totalMemory(),
 		"Kernel: " + strings.TrimSpace(readFile("/proc/sys/kernel/osrelease")) + "; " + system(),
-		"State and contexts: " + l.disk.what,
+		statesAre + l.disk.what,
 		"CPU is measured by " + l.group.how(),
 	}
 	for _, p := range l.peers {

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -50,7 +51,7 @@ func main() {
 	flag.BoolVar(&o.list, "list", false, "list the cases and do nothing")
 	flag.StringVar(&o.fs, "fs", "",
 		"where state and contexts are: `ext4` on a loop device, tmpfs, or none for $BENCH_DIR as "+
-			"it is (default ext4 for root)")
+			"it is (default ext4 for root); each of a list is measured")
 	flag.StringVar(&o.size, "size", "40G", "largest size of that file system")
 	flag.BoolVar(&o.keep, "keep", false,
 		"keep the results of cases that are not measured now in the file of -o")
@@ -109,12 +110,12 @@ func run(ctx context.Context, o options) (err error) {
 	if _, err := os.Stat(o.layerbuild); err != nil {
 		return fmt.Errorf("the program to measure: %w", err)
 	}
-	l, err := newLab(ctx, o)
-	if err != nil {
-		return err
+	for fs := range strings.SplitSeq(o.fs, ",") {
+		if !slices.Contains(fsKinds, fs) && o.fs != "" {
+			return fmt.Errorf("-fs %s: not one of %s", fs, strings.Join(fsKinds, ", "))
+		}
 	}
-	defer func() { err = errors.Join(err, l.close()) }()
-	r := &report{machine: l.machine(ctx), measured: l.measured(), quick: o.quick}
+	r := &report{quick: o.quick}
 	if o.keep {
 		_, text, _, err := cut(o.output)
 		if err != nil {
@@ -122,10 +123,33 @@ func run(ctx context.Context, o options) (err error) {
 		}
 		r.kept = readKept(text)
 	}
+	for fs := range strings.SplitSeq(o.fs, ",") {
+		if err := measureOn(ctx, o, fs, chosen, r); err != nil {
+			return err
+		}
+	}
+	if o.output == "" || o.output == "-" {
+		fmt.Print(r.markdown())
+	}
+	return nil
+}
+
+// measureOn measures the works on a file system and adds their results to a report.
+func measureOn(ctx context.Context, o options, fs string, chosen []work, r *report) (err error) {
+	l, err := newLab(ctx, o, fs)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+	r.add(l.machine(ctx))
+	r.measured = l.measured()
 	for _, w := range chosen {
 		result, err := l.measure(ctx, w)
 		if err != nil {
 			return err
+		}
+		if strings.Contains(o.fs, ",") {
+			result.fs = fs
 		}
 		r.results = append(r.results, result)
 		if o.output != "" && o.output != "-" {
@@ -133,9 +157,6 @@ func run(ctx context.Context, o options) (err error) {
 				return err
 			}
 		}
-	}
-	if o.output == "" || o.output == "-" {
-		fmt.Print(r.markdown())
 	}
 	return nil
 }

@@ -196,34 +196,75 @@ func readKept(text string) kept {
 	return k
 }
 
+// statesAre begins the fact about the file system.
+const statesAre = "State and contexts: "
+
 const measuredMark = "Measured: layerbuild "
+
+// add sets the facts about the machine. If there are facts, it adds only the file system.
+func (r *report) add(facts []string) {
+	if r.machine == nil {
+		r.machine = facts
+		return
+	}
+	for _, fact := range facts {
+		if strings.HasPrefix(fact, statesAre) && !slices.Contains(r.machine, fact) {
+			at := slices.IndexFunc(r.machine, func(f string) bool {
+				return strings.HasPrefix(f, statesAre)
+			})
+			r.machine = slices.Insert(r.machine, at+1, fact)
+		}
+	}
+}
 
 // section returns the section of a work, "" if it was never measured.
 func (r *report) section(title string) string {
-	for i := range r.results {
-		if r.results[i].title == title {
-			var b strings.Builder
-			r.results[i].markdown(&b)
-			if r.measured != "" {
-				b.WriteString("\n" + measuredMark + r.measured + "\n")
-			}
-			return b.String()
+	var b strings.Builder
+	for _, result := range r.of(title) {
+		if b.Len() == 0 {
+			fmt.Fprintf(&b, "\n### %s\n%s\n", title, result.what)
+		}
+		if result.fs != "" {
+			fmt.Fprintf(&b, "\nOn %s:\n", result.fs)
+		}
+		result.markdown(&b)
+	}
+	if b.Len() == 0 {
+		return r.kept.sections[title]
+	}
+	if r.measured != "" {
+		b.WriteString("\n" + measuredMark + r.measured + "\n")
+	}
+	return b.String()
+}
+
+// of returns the results of a work, one for each file system.
+func (r *report) of(title string) []result {
+	var all []result
+	for _, result := range r.results {
+		if result.title == title {
+			all = append(all, result)
 		}
 	}
-	return r.kept.sections[title]
+	return all
 }
 
 // works returns the works of which the report has results.
 func (r *report) works() []work {
 	if len(r.kept.sections) == 0 {
 		var all []work
-		for _, result := range r.results {
-			all = append(all, result.work)
+		for i, result := range r.results {
+			if !slices.ContainsFunc(r.results[:i], result.same) {
+				all = append(all, result.work)
+			}
 		}
 		return all
 	}
 	return slices.DeleteFunc(allWork(), func(w work) bool { return r.section(w.title) == "" })
 }
+
+// same reports whether two results are of the same work.
+func (r result) same(other result) bool { return r.title == other.title }
 
 func (r *report) markdown() string {
 	var b strings.Builder
@@ -254,22 +295,24 @@ func (r *report) markdown() string {
 func (r *report) goals(b *strings.Builder) {
 	b.WriteString("\n## Goals\n| work | goal | measured | reached |\n|---|---|---|---|\n")
 	for _, w := range r.works() {
-		i := slices.IndexFunc(r.results, func(result result) bool {
-			return result.title == w.title
-		})
-		if i < 0 {
+		all := r.of(w.title)
+		if len(all) == 0 {
 			b.WriteString(r.kept.goals[w.title])
-			continue
 		}
-		for _, g := range w.goals {
-			want, got, reached := g.judge(r.results[i])
-			fmt.Fprintf(b, "| %s | %s | %s | %s |\n", w.title, want, got, reached)
+		for _, result := range all {
+			for _, g := range w.goals {
+				want, got, reached := g.judge(result)
+				if result.fs != "" {
+					want += ", on " + result.fs
+				}
+				fmt.Fprintf(b, "| %s | %s | %s | %s |\n", w.title, want, got, reached)
+			}
 		}
 	}
 }
 
 func (r *result) markdown(b *strings.Builder) {
-	fmt.Fprintf(b, "\n### %s\n%s\n\n", r.title, r.what)
+	b.WriteString("\n")
 	if r.note != "" {
 		fmt.Fprintf(b, "Left out: %s\n", line(r.note))
 		return
@@ -297,6 +340,11 @@ func (r *result) markdown(b *strings.Builder) {
 			continue
 		}
 		cells(b, r.cells(i, sizes, units))
+	}
+	if r.account != nil {
+		r.account.markdown(b)
+	} else if r.accountErr != "" {
+		fmt.Fprintf(b, "\nOne more run failed: %s\n", line(r.accountErr))
 	}
 }
 
