@@ -89,7 +89,7 @@ func rootless(t testing.TB) bool {
 
 func openState(t testing.TB, dir, driver string) *state {
 	t.Helper()
-	s, err := store.Open(t.Context(), filepath.Join(dir, "oci"))
+	s, err := store.Open(t.Context(), filepath.Join(dir, "oci"), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

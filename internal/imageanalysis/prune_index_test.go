@@ -104,7 +104,7 @@ func (s imageStore) attestation(of ocispec.Descriptor) ocispec.Descriptor {
 func newImageStore(t *testing.T) (imageStore, *state.State, *image.Resolver) {
 	t.Helper()
 	dir := t.TempDir()
-	st, err := store.Open(t.Context(), filepath.Join(dir, "oci"))
+	st, err := store.Open(t.Context(), filepath.Join(dir, "oci"), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func (s sender) Stream(ctx context.Context, name string, spec export.Spec,
 // written returns a layer that was watched while it was written to a store.
 func written(t *testing.T) (*store.Growing, ocispec.Descriptor) {
 	t.Helper()
-	s, err := store.Open(t.Context(), t.TempDir())
+	s, err := store.Open(t.Context(), t.TempDir(), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -81,15 +81,14 @@ func (s *State) open(ctx context.Context, o Options) (err error) {
 	if s.ledger, err = ledger.Open(cacheDir); err != nil {
 		return err
 	}
-	if s.Store, err = store.Open(ctx, filepath.Join(s.Root, storeName)); err != nil {
+	if s.Store, err = store.Open(ctx, filepath.Join(s.Root, storeName), store.Options{Warn: o.Warn,
+		Lease: s.leaseBlob, Owner: s.leases.id, Stamps: stamps{s}}); err != nil {
 		return err
 	}
-	s.Store.Lease, s.Store.Owner, s.Store.Warn = s.leaseBlob, s.leases.id, o.Warn
 	if s.Cache, err = cache.Open(cacheDir, s.ledger); err != nil {
 		return err
 	}
 	s.Cache.Lease, s.Cache.Owner = s.leaseRecord, s.leases.id
-	s.Store.Stamps = stamps{s}
 	s.Snapshots, err = snapshot.Open(ctx, filepath.Join(s.Root, snapshotsName),
 		snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger,
 			Lease: s.leaseSnapshot})

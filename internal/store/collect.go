@@ -150,7 +150,7 @@ type CollectOptions struct {
 	// about to refer to them. Zero keeps none of them, which is correct if Live has all leased
 	// blobs.
 	Grace time.Duration
-	// Owners are the owners whose temporary files are kept. It must contain Store.Owner if other
+	// Owners are the owners whose temporary files are kept. It must contain Options.Owner if other
 	// goroutines may use this store meanwhile.
 	Owners map[string]bool
 	// DryRun only counts.

@@ -85,11 +85,11 @@ func TestIndexDamaged(t *testing.T) {
 					}
 				}
 				var warned []string
-				s, err := Open(t.Context(), s.dir)
+				s, err := Open(t.Context(), s.dir, Options{})
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.Warn = func(m string) { warned = append(warned, m) }
+				s.o.Warn = func(m string) { warned = append(warned, m) }
 				checkNames(t, s, images, test.want)
 				if want := map[bool]int{true: 1}[test.index]; len(warned) != want {
 					t.Errorf("warnings: %q, want %d", warned, want)
@@ -104,7 +104,7 @@ func TestIndexDamaged(t *testing.T) {
 				if c, err := s.Collect(t.Context(), CollectOptions{}); err != nil || c.Blobs != 3 {
 					t.Errorf("Collect = %+v, %v", c, err)
 				}
-				again, err := Open(t.Context(), s.dir)
+				again, err := Open(t.Context(), s.dir, Options{})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -174,11 +174,11 @@ func TestIndexOfOthers(t *testing.T) {
 			"library/"+name+":")); err != nil {
 			t.Fatal(err)
 		}
-		s, err := Open(t.Context(), s.dir)
+		s, err := Open(t.Context(), s.dir, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Warn = func(m string) { t.Error(m) }
+		s.o.Warn = func(m string) { t.Error(m) }
 		if _, err := s.Resolve(t.Context(), name); err != nil {
 			t.Error(err)
 		}
@@ -189,7 +189,7 @@ func TestIndexOfOthers(t *testing.T) {
 // reported as lost.
 func TestNewLayoutIsNotLost(t *testing.T) {
 	s := openTest(t)
-	s.Warn = func(m string) { t.Error(m) }
+	s.o.Warn = func(m string) { t.Error(m) }
 	if list, err := s.Names(t.Context()); err != nil || len(list) > 0 {
 		t.Errorf("Names = %v, %v", list, err)
 	}

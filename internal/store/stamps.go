@@ -47,10 +47,10 @@ func (w *written) get(d digest.Digest) string {
 
 // stamp returns the stamp of a blob's file, or "" if the store has no stamps for it.
 func (s *Store) stamp(f *os.File, size int64) (stamp string, settled bool) {
-	if s.Stamps == nil || size < minStamped {
+	if s.o.Stamps == nil || size < minStamped {
 		return "", false
 	}
-	return s.Stamps.Stamp(f)
+	return s.o.Stamps.Stamp(f)
 }
 
 // Unchanged returns the blob's file if its content is known to have the digest: this process has
@@ -60,13 +60,13 @@ func (r *blobReader) Unchanged() (*os.File, bool) {
 	if r.stamp == "" || r.left != r.want.Size {
 		return nil, false
 	}
-	now, _ := r.store.Stamps.Stamp(r.file)
+	now, _ := r.store.o.Stamps.Stamp(r.file)
 	if now != r.stamp {
 		return nil, false
 	}
 	if !r.known {
 		r.known = r.store.written.get(r.want.Digest) == now ||
-			r.store.Stamps.Load(r.want.Digest) == now
+			r.store.o.Stamps.Load(r.want.Digest) == now
 	}
 	return r.file, r.known
 }
@@ -76,7 +76,7 @@ func (r *blobReader) verified() {
 	if r.stamp == "" || !r.settled {
 		return
 	}
-	if now, _ := r.store.Stamps.Stamp(r.file); now == r.stamp {
-		r.store.Stamps.Save(r.want.Digest, now)
+	if now, _ := r.store.o.Stamps.Stamp(r.file); now == r.stamp {
+		r.store.o.Stamps.Save(r.want.Digest, now)
 	}
 }

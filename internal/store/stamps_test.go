@@ -35,11 +35,11 @@ func (s *fakeStamps) Save(d digest.Digest, stamp string) { s.saved[d] = stamp }
 // later is another process's store of the same layout.
 func later(t *testing.T, s *Store) *Store {
 	t.Helper()
-	other, err := Open(t.Context(), s.Dir())
+	other, err := Open(t.Context(), s.Dir(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	other.Stamps = s.Stamps
+	other.o.Stamps = s.o.Stamps
 	return other
 }
 
@@ -80,7 +80,7 @@ func readThrough(t *testing.T, s *Store, d ocispec.Descriptor) error {
 func TestUnchanged(t *testing.T) {
 	s := openTest(t)
 	stamps := &fakeStamps{settled: true, saved: map[digest.Digest]string{}}
-	s.Stamps = stamps
+	s.o.Stamps = stamps
 	content := bytes.Repeat([]byte("x"), minStamped)
 	d := put(t, s, "", content)
 	if !unchanged(t, s, d) {
@@ -179,7 +179,7 @@ func TestUnchangedNot(t *testing.T) {
 	if unchanged(t, s, d) {
 		t.Error("offered without stamps")
 	}
-	s.Stamps = &fakeStamps{settled: true, saved: map[digest.Digest]string{}}
+	s.o.Stamps = &fakeStamps{settled: true, saved: map[digest.Digest]string{}}
 	small := put(t, s, "", make([]byte, minStamped-1))
 	if unchanged(t, s, small) {
 		t.Error("a small blob is offered")

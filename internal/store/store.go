@@ -75,30 +75,32 @@ func Retry(do func() error) error {
 // Store is an OCI image layout. It is safe for concurrent use, also by several processes.
 type Store struct {
 	dir   string
+	o     Options
 	cache *indexCache
 
 	// Repair is called for a blob that cannot be read, to store it again; nil: there is no repair.
-	// It must be set before the store is used.
+	// It must be set before the store is used. Open cannot have it as an option: it fetches blobs
+	// with a resolver, which needs the open store.
 	Repair func(ctx context.Context, d ocispec.Descriptor, why *BlobError) error
-	// Warn is called with a message about damage; may be nil. It must be set before the store is
-	// used.
-	Warn func(message string)
 
+	written *written
+}
+
+// Options are the options of a store. The zero value is a store that no other process collects.
+type Options struct {
+	// Warn is called with a message about damage; may be nil.
+	Warn func(message string)
 	// Lease is called with a blob before the blob is looked up or gets its name: from then on no
 	// collector may remove it. If image is set, no collector may remove any blob to which it
 	// refers, either. Lease may wait for a collector, which locks index.json, so it is not called
 	// while index.json is locked. It waits until the context ends. If it returns an error, the blob
-	// is not used. If Lease is nil, no collector may run while the store is open. It must be set
-	// before the store is used.
+	// is not used. If Lease is nil, no collector may run while the store is open.
 	Lease func(ctx context.Context, d digest.Digest, image bool) error
 	// Owner is a part of the names of this process's temporary files, which identifies them for
-	// collectors; may be "". It must be set before the store is used.
+	// collectors; may be "".
 	Owner string
-	// Stamps keeps the stamps of verified blobs; nil: every reader verifies the blob. It must be
-	// set before the store is used.
+	// Stamps keeps the stamps of verified blobs; nil: every reader verifies the blob.
 	Stamps Stamps
-
-	written *written
 }
 
 // WithoutRepair returns the same store without Repair, for a caller that must not change it.
@@ -109,22 +111,22 @@ func (s *Store) WithoutRepair() *Store {
 }
 
 func (s *Store) lease(ctx context.Context, d digest.Digest, image bool) error {
-	if s.Lease == nil {
+	if s.o.Lease == nil {
 		return nil
 	}
-	return s.Lease(ctx, d, image)
+	return s.o.Lease(ctx, d, image)
 }
 
 func (s *Store) warn(format string, args ...any) {
-	if s.Warn != nil {
-		s.Warn(fmt.Sprintf(format, args...))
+	if s.o.Warn != nil {
+		s.o.Warn(fmt.Sprintf(format, args...))
 	}
 }
 
 // Open opens the layout in dir. It makes the layout and the parents of dir if they do not exist,
 // and may then wait for the lock of index.json until ctx ends.
-func Open(ctx context.Context, dir string) (*Store, error) {
-	s := &Store{dir: dir, cache: &indexCache{}, written: &written{}}
+func Open(ctx context.Context, dir string, o Options) (*Store, error) {
+	s := &Store{dir: dir, o: o, cache: &indexCache{}, written: &written{}}
 	// For an existing layout two calls of lstat(2) are enough, because index.json is made last.
 	_, err := os.Lstat(s.index())
 	_, err2 := os.Lstat(filepath.Join(dir, ocispec.ImageLayoutFile))
@@ -288,7 +290,7 @@ func (s *Store) ingest(ctx context.Context, mediaType string, write func(io.Writ
 }
 
 // tempPrefix begins the names of temporary files of this process.
-func (s *Store) tempPrefix() string { return atomicfile.OwnedPrefix(tempPrefix, s.Owner) }
+func (s *Store) tempPrefix() string { return atomicfile.OwnedPrefix(tempPrefix, s.o.Owner) }
 
 // createTemp makes a temporary file on the store's file system. A layout of another tool has no
 // directory for it yet.
@@ -326,7 +328,7 @@ func (s *Store) adopt(ctx context.Context, f *os.File, d ocispec.Descriptor) err
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
 	}
 	var same *os.File // f, open for its stamp: the renaming changes it
-	if s.Stamps != nil && d.Size >= minStamped {
+	if s.o.Stamps != nil && d.Size >= minStamped {
 		if same, _ = os.Open(f.Name()); same != nil {
 			defer same.Close()
 		}
@@ -336,7 +338,7 @@ func (s *Store) adopt(ctx context.Context, f *os.File, d ocispec.Descriptor) err
 		return fmt.Errorf("store blob %s: %w", d.Digest, err)
 	}
 	if same != nil {
-		if stamp, _ := s.Stamps.Stamp(same); stamp != "" {
+		if stamp, _ := s.o.Stamps.Stamp(same); stamp != "" {
 			s.written.set(d.Digest, stamp)
 		}
 	}

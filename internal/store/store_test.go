@@ -27,7 +27,7 @@ import (
 
 func openTest(t testing.TB) *Store {
 	t.Helper()
-	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "oci"))
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "oci"), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,7 +429,7 @@ func TestCanceled(t *testing.T) {
 			if err := os.RemoveAll(s.index()); err != nil { // a layout that is not complete
 				return err
 			}
-			_, err := Open(ctx, s.dir)
+			_, err := Open(ctx, s.dir, Options{})
 			return err
 		}, "one"},
 		{"Tag", func(ctx context.Context, s *Store, image ocispec.Descriptor) error {
@@ -498,7 +498,7 @@ func TestLeaseFails(t *testing.T) {
 	s := openTest(t)
 	image := putImage(t, s, "one")
 	failed := errors.New("not leased")
-	s.Lease = func(context.Context, digest.Digest, bool) error { return failed }
+	s.o.Lease = func(context.Context, digest.Digest, bool) error { return failed }
 	ctx := t.Context()
 	write := func(w io.Writer) error {
 		_, err := io.WriteString(w, "new")
@@ -516,7 +516,7 @@ func TestLeaseFails(t *testing.T) {
 			t.Errorf("%s = %v, want the error of Lease", what, err)
 		}
 	}
-	s.Lease = nil
+	s.o.Lease = nil
 	if ok, err := s.Exists(ctx, ocispec.Descriptor{Digest: digest.FromString("new"),
 		Size: 3}); err != nil || ok {
 		t.Errorf("the blob that was not leased is there: %v, %v", ok, err)
@@ -529,7 +529,7 @@ func TestLeaseFails(t *testing.T) {
 // TestConcurrent stores and names the same and different images in goroutines of several processes.
 func TestConcurrent(t *testing.T) {
 	dir := workertest.Run(t, 3, func(dir, worker string) error {
-		s, err := Open(t.Context(), filepath.Join(dir, "oci"))
+		s, err := Open(t.Context(), filepath.Join(dir, "oci"), Options{})
 		if err != nil {
 			return err
 		}
@@ -559,7 +559,7 @@ func TestConcurrent(t *testing.T) {
 		}
 		return nil
 	})
-	s, err := Open(t.Context(), filepath.Join(dir, "oci"))
+	s, err := Open(t.Context(), filepath.Join(dir, "oci"), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -576,7 +576,7 @@ func TestConcurrent(t *testing.T) {
 // as left over.
 func TestKilledInTheMiddle(t *testing.T) {
 	if dir := os.Getenv("STORE_VICTIM"); dir != "" {
-		s, err := Open(t.Context(), dir)
+		s, err := Open(t.Context(), dir, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -669,7 +669,7 @@ func TestOpenForeignLayout(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := Open(t.Context(), dir)
+	s, err := Open(t.Context(), dir, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -777,7 +777,7 @@ func BenchmarkResolve(b *testing.B) {
 // TestDescriptorIsWrong checks that a descriptor with a wrong size, which may come from anywhere,
 // does not remove a good blob.
 func TestDescriptorIsWrong(t *testing.T) {
-	s, err := Open(t.Context(), t.TempDir())
+	s, err := Open(t.Context(), t.TempDir(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
