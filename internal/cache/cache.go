@@ -38,21 +38,25 @@ var kinds = [...]Kind{Steps, Chains, Seals, Remote}
 type Cache struct {
 	dir    string
 	ledger *ledger.Ledger
+	o      Options
+}
 
+// Options are the options of a cache. The zero value is a cache that no other process collects.
+type Options struct {
 	// Lease is called before a record is written, with the record's file and the snapshot that the
 	// record names ("" for none): from then on no collector may remove them. It waits for a running
 	// collector until the context ends. If it returns an error, the record is not written. It may
-	// be nil. It is set before the cache is used.
+	// be nil.
 	Lease func(ctx context.Context, file, snapshot string) error
 	// Owner identifies this process in the names of its temporary files, for DropTemporary. It may
-	// be "". It is set before the cache is used.
+	// be "".
 	Owner string
 }
 
 // Open opens the cache in dir, and makes dir if it does not exist. The ledger determines which
 // records are trusted.
-func Open(dir string, l *ledger.Ledger) (*Cache, error) {
-	c := &Cache{dir: dir, ledger: l}
+func Open(dir string, l *ledger.Ledger, o Options) (*Cache, error) {
+	c := &Cache{dir: dir, ledger: l, o: o}
 	if err := os.MkdirAll(c.tmp(), 0o755); err != nil {
 		return nil, fmt.Errorf("open the cache: %w", err)
 	}
@@ -67,7 +71,7 @@ const tempPrefix = "new-"
 // Temp returns the options for writing a file in the cache's directory, so that DropTemporary finds
 // the temporary files of killed processes.
 func (c *Cache) Temp() atomicfile.Own {
-	return atomicfile.Own{Dir: c.tmp(), Prefix: atomicfile.OwnedPrefix(tempPrefix, c.Owner)}
+	return atomicfile.Own{Dir: c.tmp(), Prefix: atomicfile.OwnedPrefix(tempPrefix, c.o.Owner)}
 }
 
 // Get returns the record of a step, and reports whether there is a trusted one.
@@ -188,8 +192,8 @@ func (c *Cache) put(ctx context.Context, e Entry) error {
 		return fmt.Errorf("write a cache record: %d bytes are too many", len(data))
 	}
 	path := c.path(e.Kind, e.Key)
-	if c.Lease != nil {
-		if err := c.Lease(ctx, path, e.Snapshot); err != nil {
+	if c.o.Lease != nil {
+		if err := c.o.Lease(ctx, path, e.Snapshot); err != nil {
 			return fmt.Errorf("write a cache record: %w", err)
 		}
 	}

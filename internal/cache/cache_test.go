@@ -21,7 +21,7 @@ import (
 
 func openTest(t testing.TB, dir, boot string) *Cache {
 	t.Helper()
-	c, err := Open(dir, ledger.OpenBoot(dir, boot))
+	c, err := Open(dir, ledger.OpenBoot(dir, boot), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -308,7 +308,7 @@ func TestFiles(t *testing.T) {
 
 func TestConcurrent(t *testing.T) {
 	workertest.Run(t, 2, func(dir, _ string) error {
-		c, err := Open(dir, ledger.OpenBoot(dir, "boot"))
+		c, err := Open(dir, ledger.OpenBoot(dir, "boot"), Options{})
 		if err != nil {
 			return err
 		}
@@ -355,7 +355,7 @@ func FuzzDecode(f *testing.F) {
 func TestLeaseFails(t *testing.T) {
 	c := openTest(t, t.TempDir(), "boot")
 	failed := errors.New("not leased")
-	c.Lease = func(context.Context, string, string) error { return failed }
+	c.o.Lease = func(context.Context, string, string) error { return failed }
 	if err := c.Put(t.Context(), "key", Record{Snapshot: "s"}); !errors.Is(err, failed) {
 		t.Errorf("Put = %v, want the error of Lease", err)
 	}

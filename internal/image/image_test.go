@@ -97,7 +97,7 @@ func openState(t testing.TB, dir, driver string) *state {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := cache.Open(filepath.Join(dir, "cache"), syncs)
+	c, err := cache.Open(filepath.Join(dir, "cache"), syncs, cache.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,10 +85,10 @@ func (s *State) open(ctx context.Context, o Options) (err error) {
 		Lease: s.leaseBlob, Owner: s.leases.id, Stamps: stamps{s}}); err != nil {
 		return err
 	}
-	if s.Cache, err = cache.Open(cacheDir, s.ledger); err != nil {
+	if s.Cache, err = cache.Open(cacheDir, s.ledger, cache.Options{Lease: s.leaseRecord,
+		Owner: s.leases.id}); err != nil {
 		return err
 	}
-	s.Cache.Lease, s.Cache.Owner = s.leaseRecord, s.leases.id
 	s.Snapshots, err = snapshot.Open(ctx, filepath.Join(s.Root, snapshotsName),
 		snapshot.Options{Driver: o.Driver, UserNS: s.NS.Rootless, Ledger: s.ledger,
 			Lease: s.leaseSnapshot})
