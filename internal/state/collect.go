@@ -61,7 +61,7 @@ type collection struct {
 	stores    []*snapshot.Store
 	snapshots map[string][]*unit // by ID: one for each store that has it, or a lazy one
 	useless   []cache.Entry      // records that no build can use
-	rubbish   *TempDir           // directory for renamed files
+	trash     *TempDir           // directory for renamed files
 	later     []func() error     // remove what has been renamed
 	seals     []cache.Entry      // records of layers
 
@@ -80,8 +80,8 @@ func (s *State) collect(ctx context.Context, o PruneOptions,
 	c := &collection{s: s, store: s.Store.WithoutRepair(), o: o, usage: s.readUsage(),
 		named: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{},
 		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{},
-		stores:  s.snapshotStores(),
-		rubbish: NewTempDir(s.Root)}
+		stores: s.snapshotStores(),
+		trash:  NewTempDir(s.Root)}
 	err = c.run(ctx, &done)
 	// Everything has been renamed: other processes need not wait until the files are removed.
 	err = errors.Join(err, release())
@@ -563,9 +563,9 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 			return err
 		}
 	}
-	c.later = append(c.later, c.rubbish.Close)
+	c.later = append(c.later, c.trash.Close)
 	for _, dir := range mounts {
-		if err := c.discard(dir); err != nil {
+		if err := c.moveToTrash(dir); err != nil {
 			return err
 		}
 	}
@@ -588,11 +588,11 @@ func (c *collection) removeCache(ctx context.Context, records []cache.Entry, ima
 	return err
 }
 
-// discard renames a directory, so that it is removed later, or removes it now if it cannot be
+// moveToTrash renames a directory, so that it is removed later, or removes it now if it cannot be
 // renamed, as on a full disk.
-func (c *collection) discard(dir string) error {
-	if rubbish, err := c.rubbish.Path(); err == nil &&
-		os.Rename(dir, filepath.Join(rubbish, filepath.Base(dir))) == nil {
+func (c *collection) moveToTrash(dir string) error {
+	if trash, err := c.trash.Path(); err == nil &&
+		os.Rename(dir, filepath.Join(trash, filepath.Base(dir))) == nil {
 		return nil
 	}
 	return os.RemoveAll(dir)

@@ -229,7 +229,8 @@ func (s *Store) CollectLater(ctx context.Context,
 				return nil
 			}
 			if !o.DryRun {
-				if err := s.discard(path, &trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				err := s.moveToTrash(path, &trash)
+				if err != nil && !errors.Is(err, fs.ErrNotExist) {
 					return err
 				}
 			}
@@ -254,9 +255,9 @@ func (s *Store) CollectLater(ctx context.Context,
 	return c, trash, nil
 }
 
-// discard renames a file so that it is a temporary file of this process, and appends it to trash.
-// It removes a file that cannot be renamed, as on a full disk.
-func (s *Store) discard(path string, trash *Trash) error {
+// moveToTrash renames a file so that it is a temporary file of this process, and appends it to
+// trash. It removes a file that cannot be renamed, as on a full disk.
+func (s *Store) moveToTrash(path string, trash *Trash) error {
 	to := filepath.Join(s.tmp(), s.tempPrefix()+rand.Text())
 	err := os.Rename(path, to)
 	if err == nil {
