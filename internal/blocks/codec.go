@@ -28,7 +28,8 @@ type codec interface {
 	// block's compressed form depends.
 	limits() limits
 	dict() int
-	// room limits the number of large blocks of all streams together, but for one of each stream.
+	// room limits the number of large blocks of all streams together. One block of each stream does
+	// not count.
 	room() chan struct{}
 	// begin and end return what precedes the first block and follows the last one. The stream has
 	// the given size and CRC-32, which is 0 unless checked returns true.

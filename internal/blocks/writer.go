@@ -19,7 +19,8 @@ type Options struct {
 
 // Earlier finds compressed blocks of earlier streams. It is safe for concurrent use.
 type Earlier interface {
-	// Keys returns what computes the keys of blocks; nil: there are none.
+	// Keys returns the Keys with which the keys of earlier blocks were computed; nil: there are no
+	// earlier blocks.
 	Keys() *Keys
 	// Find returns the compressed form of the block with a key, and reports whether there is one.
 	Find(Key) (Piece, bool)
@@ -37,7 +38,7 @@ type Writer struct {
 	o     Options
 
 	filling *block
-	room    chan struct{} // has an element if a large block is not in the codec's room
+	room    chan struct{} // has an element while one large block does not count in codec.room
 	begun   bool          // the codec's beginning was written
 	size    int64
 	crc     uint32
@@ -105,8 +106,8 @@ func (b *block) reset(dict []byte) {
 	b.out = b.out[:0]
 }
 
-// newBlock returns an empty large block. It waits until there may be one more: until a block of
-// this stream, or of another one, has been written.
+// newBlock returns an empty large block. If there are as many as the limits allow, it waits until a
+// block of this stream, or of another one, has been written.
 func (w *Writer) newBlock(dict []byte) *block {
 	room := w.room
 	select {
@@ -205,7 +206,7 @@ func (w *Writer) pass(b *block) {
 }
 
 // write writes the compressed blocks in order. It receives all blocks, even after an error, so that
-// no one waits for it in vain.
+// pass never blocks for good.
 func (w *Writer) write() {
 	defer close(w.written)
 	for b := range w.order {

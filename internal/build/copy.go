@@ -24,7 +24,7 @@ type copyAction struct {
 
 	copy   *parser.Copy
 	key    cache.Key     // key of the file system to which the files are copied
-	owners bool          // owners of the source's files have a meaning in the image
+	owners bool          // without --chown, files keep the owners of the source
 	from   *inputs.Files // nil before contentKey
 	local  []string      // patterns in from
 	remote []string      // addresses

@@ -30,12 +30,12 @@ func (s *Solver) endsImage(ctx context.Context, st *parser.Stage, n int) bool {
 
 // layerCopy returns the action of a job whose layer is written from the files that it copies, or
 // nil for other jobs.
-func layerCopy(j *job, d demand) *copyAction {
+func layerCopy(j *job, req request) *copyAction {
 	c, ok := j.action.(*copyAction)
 	if !ok || j.link || !c.copiesDirectory() {
 		return nil
 	}
-	if d.last || d.early && c.isLarge() {
+	if req.layerOnly || req.withLayer && c.isLarge() {
 		return c
 	}
 	return nil
@@ -55,16 +55,16 @@ func (c *copyAction) isLarge() bool {
 }
 
 // copyToLayer makes the destination of a job in active, and writes the layer of snapshot id from
-// the source's files if they are all that the job changes. With d.last it returns true when the
-// layer has been written and recorded, so that the job is done. Otherwise the caller must copy the
-// files to active: the layer is being written, or cannot be written in this way.
+// the source's files if they are all that the job changes. With req.layerOnly it returns true when
+// the layer has been written and recorded, so that the job is done. Otherwise the caller must copy
+// the files to active: the layer is being written, or cannot be written in this way.
 func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAction,
-	id snapshot.ID, active *snapshot.Active, out output, d demand) (stepResult, bool, error) {
+	id snapshot.ID, active *snapshot.Active, out output, req request) (stepResult, bool, error) {
 	dir, res, err := c.directory(ctx, active, out)
 	if err != nil || dir == nil {
 		return stepResult{}, false, err
 	}
-	if !d.last {
+	if !req.layerOnly {
 		e.layers.Directories.BeginDirectory(id, active.Changes(), dir)
 		return stepResult{}, false, nil
 	}

@@ -63,10 +63,11 @@ type Engine struct {
 	ran       *Ran
 	epoch     *int64 // see Config
 	sink      event.Sink
-	// keeps equal steps of different stages from running at the same time
+	// runs has the results of the steps that were run. Of equal steps of different stages one runs,
+	// and the others wait for its result.
 	runs memo.Map[string, stepResult]
-	// A step that changes nothing has a layer but no snapshot: the next step runs on the snapshot
-	// before it. Each snapshot would be one more directory that overlay has to open for all later
+	// pool has the prepared snapshots of steps that changed nothing, for other steps on the same
+	// parents. Committed, each would be one more directory that overlay has to open for all later
 	// steps.
 	pool snapshot.Pool
 }
@@ -144,23 +145,23 @@ type LayerImages interface {
 		o image.UnpackOptions) error
 }
 
-// demand describes which results of a step the build needs.
-type demand struct {
-	cache bool // an earlier result may be used
-	early bool // the layer is needed, and may be written while the files are copied
-	last  bool // only the layer is needed
+// request describes how the result of a step may be made.
+type request struct {
+	useCache  bool // an earlier result may be used
+	withLayer bool // the layer is needed too, and may be written while files are copied
+	layerOnly bool // only the layer is needed
 }
 
 // perform makes the result of a job that results.find did not find. If the content key of the job
 // was not known, perform computes it and first looks for a result under it. cached reports whether
 // the result was found, or was made by an equal step.
 func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
-	d demand) (res stepResult, cached bool, err error) {
+	req request) (res stepResult, cached bool, err error) {
 	if job.key == "" {
 		if err := job.load(ctx); err != nil {
 			return stepResult{}, false, err
 		}
-		if res, ok, err := e.results.find(ctx, cur, job, l, d.cache); ok || err != nil {
+		if res, ok, err := e.results.find(ctx, cur, job, l, req.useCache); ok || err != nil {
 			if ok && err == nil {
 				err = e.results.renew(ctx, job, res)
 			}
@@ -171,7 +172,7 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
 	run := string(job.key) + " on " + string(cur.top)
 	res, err = e.runs.Try(ctx, run, func() (stepResult, error) {
 		mine = true
-		return e.make(ctx, cur, job, output{l}, d)
+		return e.make(ctx, cur, job, output{l}, req)
 	})
 	if err != nil {
 		return stepResult{}, false, err
@@ -187,14 +188,14 @@ func (e *Engine) onNothing(ctx context.Context, j *job) (snapshot.ID, error) {
 		return res.snapshot, nil
 	}
 	res, err := e.runs.Try(ctx, string(j.key),
-		func() (stepResult, error) { return e.make(ctx, rootfs{}, j, silent(), demand{}) })
+		func() (stepResult, error) { return e.make(ctx, rootfs{}, j, silent(), request{}) })
 	return res.snapshot, err
 }
 
 // make runs a job on a new snapshot over cur, commits the snapshot and adds the result. If only the
 // layer of a COPY is needed, it tries to write the layer without a snapshot.
 func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
-	d demand) (stepResult, error) {
+	req request) (stepResult, error) {
 	e.ran.noteChanged()
 	id, parent, run := snapshot.NewID(), cur.top, j.action.run
 	switch {
@@ -212,8 +213,8 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	if err != nil {
 		return stepResult{}, err
 	}
-	if c := layerCopy(j, d); c != nil {
-		if res, ok, err := e.copyToLayer(ctx, cur, j, c, id, active, out, d); ok || err != nil {
+	if c := layerCopy(j, req); c != nil {
+		if res, ok, err := e.copyToLayer(ctx, cur, j, c, id, active, out, req); ok || err != nil {
 			return res, errors.Join(err, active.Discard())
 		}
 	}

@@ -72,7 +72,7 @@ func (n *NoCache) has(st *parser.Stage) bool {
 	})
 }
 
-// Wants describes what becomes of the results of a plan.
+// Wants describes for what the results of a plan are used.
 type Wants struct {
 	// Image is set if the target becomes an image, Files if its files are exported.
 	Image, Files bool
@@ -201,7 +201,7 @@ func (s *Solver) seal(st *parser.Stage, l *layers.Layer) {
 	}
 }
 
-// stage builds a stage, once a build.
+// stage builds a stage, once in a build.
 func (s *Solver) stage(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	return s.stages.Do(ctx, st, func() (rootfs, error) {
 		cur, err := s.base(ctx, st)
@@ -359,22 +359,22 @@ func (s *Solver) line(ctx context.Context, st *parser.Stage, step parser.Step, n
 		sink: s.sink, file: s.o.File}
 }
 
-// action finds or makes the result of a step. last is set if only the layer is needed.
+// action finds or makes the result of a step. layerOnly is set if only the layer is needed.
 func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
-	l *line, last bool) (stepResult, error) {
+	l *line, layerOnly bool) (stepResult, error) {
 	l.start()
 	job, err := s.preparer.job(ctx, st.Platform, cur.key, step.Action, s.nameOf)
 	if err != nil {
 		return stepResult{}, l.done(false, err)
 	}
 	defer job.action.close() // ignore the error: its files are read-only or temporary
-	d := demand{cache: !s.o.NoCache.has(st), last: last,
-		early: s.direct && slices.Contains(s.sealed, st)}
-	if res, ok, err := s.results.find(ctx, cur, job, l, d.cache); ok || err != nil {
+	req := request{useCache: !s.o.NoCache.has(st), layerOnly: layerOnly,
+		withLayer: s.direct && slices.Contains(s.sealed, st)}
+	if res, ok, err := s.results.find(ctx, cur, job, l, req.useCache); ok || err != nil {
 		return res, l.done(ok, err)
 	}
 	for attempts := 1; ; attempts++ {
-		res, cached, err := s.engine.perform(ctx, cur, job, l, d)
+		res, cached, err := s.engine.perform(ctx, cur, job, l, req)
 		if !startsAgain(err, attempts) {
 			return res, l.done(cached, err)
 		}

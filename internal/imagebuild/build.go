@@ -94,7 +94,7 @@ func newBuilder(st *state.State, images *image.Resolver, o Options,
 	if o.Sink == nil {
 		o.Sink = event.Discard
 	}
-	b.opts.Sink = b.repairs.marking(o.Sink)
+	b.opts.Sink = b.repairs.markDone(o.Sink)
 	b.secrets = &secret.Store{Secrets: o.Secrets, Agents: o.SSH,
 		Warn: func(message string) { warn(b.opts.Sink, message) }}
 	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return st.Path(state.Mounts) },
@@ -110,7 +110,7 @@ func (b *builder) close(ctx context.Context) error {
 	return errors.Join(b.blocks.Close(), b.tempdir.Close())
 }
 
-// build is the whole build, from the context to the outputs.
+// build performs the whole build, from the context to the outputs.
 func (b *builder) build(ctx context.Context, res *Result) (err error) {
 	b.state.SyncEarlier(ctx) // the sync may last longer than a build that has nothing to do
 	lazy := &layers.Lazy{}

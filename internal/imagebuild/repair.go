@@ -15,8 +15,8 @@ const maxRepairs = 100
 
 // repairs holds the damaged blobs for which a build has started again.
 type repairs struct {
-	mu  sync.Mutex
-	met map[digest.Digest]bool // nil: the build does not repair now
+	mu    sync.Mutex
+	blobs map[digest.Digest]bool // nil: the build does not start again now
 }
 
 // repairable returns the blob of an error after which the build starts again, or nil if the error
@@ -25,20 +25,21 @@ func (r *repairs) repairable(err error) *store.BlobError {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var bad *store.BlobError
-	if r.met == nil || !errors.As(err, &bad) || r.met[bad.Digest] || len(r.met) == maxRepairs {
+	if r.blobs == nil || !errors.As(err, &bad) || r.blobs[bad.Digest] ||
+		len(r.blobs) == maxRepairs {
 		return nil
 	}
 	return bad
 }
 
-// begin begins to repair, and end ends it.
+// begin lets the build start again because of damaged blobs, until end is called.
 func (r *repairs) begin() { r.set(map[digest.Digest]bool{}) }
 func (r *repairs) end()   { r.set(nil) }
 
-func (r *repairs) set(met map[digest.Digest]bool) {
+func (r *repairs) set(blobs map[digest.Digest]bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.met = met
+	r.blobs = blobs
 }
 
 // again reports whether the build starts again after err, and then warns about the blob.
@@ -48,15 +49,16 @@ func (r *repairs) again(err error, sink event.Sink) bool {
 		return false
 	}
 	r.mu.Lock()
-	r.met[bad.Digest] = true
+	r.blobs[bad.Digest] = true
 	r.mu.Unlock()
 	warn(sink, fmt.Sprintf("%v; the build makes the blob, and results that depend on it, again",
 		bad))
 	return true
 }
 
-// marking returns a sink that sets Done.Repair for failed work that the build repairs.
-func (r *repairs) marking(sink event.Sink) event.Sink {
+// markDone returns a sink that sets Done.Repair for work that failed because of a blob that the
+// build makes again.
+func (r *repairs) markDone(sink event.Sink) event.Sink {
 	return func(e event.Event) {
 		if done, ok := e.(event.Done); ok && done.Err != nil {
 			done.Repair = r.repairable(done.Err) != nil

@@ -1,6 +1,6 @@
-// Package inputs turns what a build takes files from into file trees: base images, images of COPY
-// --from and of mounts, and build contexts. It also checks a plan before the build: all images that
-// the plan names are resolved.
+// Package inputs turns the inputs of a build into file trees: base images, images of COPY --from
+// and of mounts, and build contexts. It also checks a plan before the build, and resolves all
+// images that the plan names.
 //
 // Each image is resolved and unpacked once in a build, and each context and snapshot is opened
 // once, when it is first used.

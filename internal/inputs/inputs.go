@@ -72,7 +72,7 @@ type Inputs struct {
 	o        Options
 	open     *open
 	resolved memo.Map[imageKey, *image.Image]
-	first    memo.Map[string, *image.Image] // by name: for the platform that was asked for first
+	first    memo.Map[string, *image.Image] // by name, for the platform that was resolved first
 	unpacked memo.Map[imageKey, Unpacked]
 	trees    memo.Map[snapshot.ID, *source.Tree]
 
@@ -100,7 +100,7 @@ func keyOf(in parser.ImageInput) imageKey {
 func New(o Options) *Inputs { return &Inputs{o: o, open: &open{}} }
 
 // Again returns inputs for a build that starts again. They have the contexts of in, and none of its
-// images and snapshots, which may have been damaged. lazy takes the place of Options.Lazy. Close of
+// images and snapshots, which may have been damaged. lazy takes the place of Options.Lazy. Closing
 // one closes the other.
 func (in *Inputs) Again(lazy *layers.Lazy) *Inputs {
 	o := in.o
@@ -127,9 +127,8 @@ func (in *Inputs) closeLater(c io.Closer) {
 	in.open.closers = append(in.open.closers, c)
 }
 
-// Resolve finds an image, once. All platforms of a name are those of one index: between two
-// requests a registry's tag may move, and an earlier build may remember another index for one of
-// them.
+// Resolve finds an image, once. It takes all platforms of a name from one index: between two
+// requests a registry's tag may move, and the cache may have another index for one of them.
 func (in *Inputs) Resolve(ctx context.Context, img parser.ImageInput) (*image.Image, error) {
 	return in.resolved.Do(ctx, keyOf(img), func() (*image.Image, error) {
 		mine := false
@@ -166,8 +165,8 @@ type Unpacked struct {
 	Top   snapshot.ID
 }
 
-// Unpack makes snapshots of an image's layers, once. name is its line in the progress; "" gives it
-// one of its own.
+// Unpack makes snapshots of an image's layers, once. name is the name of its line in the progress;
+// "" is a name made from the image's.
 func (in *Inputs) Unpack(ctx context.Context, img parser.ImageInput,
 	name string) (Unpacked, error) {
 	return in.unpacked.Do(ctx, keyOf(img), func() (Unpacked, error) {
@@ -178,8 +177,9 @@ func (in *Inputs) Unpack(ctx context.Context, img parser.ImageInput,
 	})
 }
 
-// UnpackLater is like Unpack, but makes snapshots that do not exist when Options.Lazy needs the
-// uppermost one. The line in the progress appears then; Unneeded gives one to the other images.
+// UnpackLater is like Unpack, but makes snapshots that do not exist only when Options.Lazy needs
+// the uppermost one. Only then the image gets its line in the progress. Unneeded gives a line to
+// the images that no step needed.
 func (in *Inputs) UnpackLater(ctx context.Context, img parser.ImageInput,
 	name string) (Unpacked, error) {
 	got, err := in.Resolve(ctx, img)
@@ -214,8 +214,8 @@ type later struct {
 	name string
 }
 
-// Postponed reports whether there are images that UnpackLater has left for later, perhaps needed
-// since.
+// Postponed reports whether UnpackLater has postponed unpacking an image. The image may have been
+// unpacked since.
 func (in *Inputs) Postponed() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -245,7 +245,7 @@ func (in *Inputs) hasLine(img parser.ImageInput) bool {
 	return in.begun[keyOf(img)]
 }
 
-// begin begins the line of an image in the progress.
+// begin starts the line of an image in the progress.
 func (in *Inputs) begin(img parser.ImageInput, name string) event.ID {
 	key := keyOf(img)
 	in.mu.Lock()
@@ -272,7 +272,8 @@ func (in *Inputs) unpack(ctx context.Context, ref parser.ImageInput,
 	return Unpacked{img, top}, cached, err
 }
 
-// ContextImage returns the image that a named context is, and reports whether it is one.
+// ContextImage returns the image to which a named context refers, and reports whether it refers to
+// one.
 func (in *Inputs) ContextImage(c parser.ContextInput) (parser.ImageInput, bool) {
 	value := in.o.Contexts[c.Name]
 	if ref, ok := strings.CutPrefix(value, image.SchemeName); ok {

@@ -18,7 +18,7 @@ type Use struct {
 	Image parser.ImageInput
 	Lines parser.Range // of the step
 
-	input parser.Input // Image, or the named context that is Image
+	input parser.Input // Image, or the named context that refers to it
 }
 
 // Error is returned for an image that a step takes files from and that is not found.
@@ -100,8 +100,8 @@ func above(uses []Use, err error) []Use {
 	})
 }
 
-// imageOf returns the image that an input is, by its name or as a named context, and reports
-// whether it is one.
+// imageOf returns the image of an input, which names it or a context that refers to it. It reports
+// whether there is one.
 func (in *Inputs) imageOf(input parser.Input) (parser.ImageInput, bool) {
 	switch input := input.(type) {
 	case parser.ImageInput:

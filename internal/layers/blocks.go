@@ -76,7 +76,7 @@ func (b *Blocks) read() {
 	}
 }
 
-// Keys returns what computes the keys of blocks; nil if the state has no secret.
+// Keys returns the Keys with the secret of the state; nil if it cannot be read.
 func (b *Blocks) Keys() *blocks.Keys {
 	b.load()
 	return b.keys

@@ -136,8 +136,8 @@ const (
 	formatEpoch   = " epoch "
 )
 
-// ParseFormat parses the text of a Format, and reports whether it is one. The text of another
-// version of the compressed form is none: layers of it cannot be made.
+// ParseFormat parses the text of a Format, and reports whether it is one. It returns false for the
+// text of another version of the compressed form, in which this program cannot write layers.
 func ParseFormat(s string) (Format, bool) {
 	head, epoch, hasEpoch := strings.Cut(s, formatEpoch)
 	head, version, ok := strings.Cut(head, formatEncoder)

@@ -41,8 +41,8 @@ type SealerOptions struct {
 type Sealer struct {
 	o      SealerOptions
 	format string
-	// ctx is the whole build's: layers are sealed on when the stage that they are of is done. It is
-	// kept here because the goroutines outlive the call that starts them.
+	// ctx is the whole build's. A layer may still be sealed after its stage is done. ctx is kept
+	// here because the goroutines outlive the call that starts them.
 	ctx   context.Context
 	slots chan struct{} // one for each layer that is being written
 	wg    sync.WaitGroup

@@ -30,7 +30,7 @@ func (s *State) ReadKept(kind KeptKind, d digest.Digest) ([]byte, error) {
 	return body, nil
 }
 
-// Kept returns the blobs that data of a kind are about, those that were written last first.
+// Kept returns the blobs for which Keep has written data of a kind, the last written ones first.
 func (s *State) Kept(kind KeptKind) []digest.Digest {
 	entries, err := os.ReadDir(s.cachePath(string(kind)))
 	if err != nil {
