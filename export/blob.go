@@ -15,8 +15,8 @@ type fileReader interface {
 	Unchanged() (*os.File, bool)
 }
 
-// copyPiece is the number of bytes that the kernel copies before the export reports progress and
-// looks whether it was cancelled.
+// copyPiece is the number of bytes that the kernel copies before copyFile reports progress and
+// checks whether ctx has ended.
 const copyPiece = 64 << 20
 
 // copyBlob writes a blob of size bytes to w, through buf if the program must read it. The kernel

@@ -46,15 +46,15 @@ func newLoader(env Env, spec Spec) (*loader, error) {
 		load: func(ctx context.Context, r io.Reader, j *job) error {
 			cmd := subprocess.Command(ctx, argv[0], argv[1:]...)
 			cmd.Stdin = r
-			said := &logger{job: j, stream: 2}
+			stderr := &logger{job: j, stream: 2}
 			cmd.Stdout = &logger{job: j, stream: 1}
-			cmd.Stderr = said
+			cmd.Stderr = stderr
 			if err := subprocess.Run(ctx, cmd); err != nil {
 				if ctx.Err() != nil {
 					return err
 				}
-				if said.last != "" {
-					err = fmt.Errorf("%w: %s", err, said.last)
+				if stderr.last != "" {
+					err = fmt.Errorf("%w: %s", err, stderr.last)
 				}
 				return fmt.Errorf("%s load: %w", argv[0], err)
 			}

@@ -276,16 +276,16 @@ func (l *leftOut) warn(j *job) {
 	if len(l.order) == 0 {
 		return
 	}
-	var said []string
+	var parts []string
 	for i, what := range l.order {
 		if i == maxLeftOut {
-			said = append(said, fmt.Sprintf("%d more kinds", len(l.order)-i))
+			parts = append(parts, fmt.Sprintf("%d more kinds", len(l.order)-i))
 			break
 		}
-		said = append(said, fmt.Sprintf("%s %d times (first %s)", what,
+		parts = append(parts, fmt.Sprintf("%s %d times (first %s)", what,
 			l.counts[what], l.first[what]))
 	}
 	j.sink(event.Warning{ID: j.id, Time: time.Now(),
 		Message: "some files or attributes of the image could not be created and were left out: " +
-			strings.Join(said, "; ")})
+			strings.Join(parts, "; ")})
 }

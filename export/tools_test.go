@@ -266,7 +266,7 @@ func TestPodman(t *testing.T) {
 		podman("rmi", "-a", "-f")
 	}
 	podman("load", "-i", "docker.tar")
-	var said []string
+	var messages []string
 	for _, runtime := range []string{"crun", "runc"} {
 		path, err := exec.LookPath(runtime)
 		if err != nil {
@@ -285,9 +285,10 @@ func TestPodman(t *testing.T) {
 			!strings.Contains(string(out), "Operation not permitted") {
 			t.Errorf("podman run with %s: %v\n%s", runtime, err, out)
 		}
-		said = append(said, lastLine(string(out)))
+		messages = append(messages, lastLine(string(out)))
 	}
-	t.Skipf("podman loads our archives, but cannot run anything here: %s", strings.Join(said, "; "))
+	t.Skipf("podman loads our archives, but cannot run anything here: %s",
+		strings.Join(messages, "; "))
 }
 
 // dockerd (Debian's is 20.10, which does not support OCI archives) loads our archives and runs the

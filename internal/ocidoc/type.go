@@ -12,14 +12,14 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// TypeOf returns the media type of a manifest or an index. said are the types in the
+// TypeOf returns the media type of a manifest or an index. given are the types in the
 // Content-Type of the answer and in the descriptor of an index; empty ones are ignored.
 //
 // An error is returned for a document that can be read both as a manifest and as an index, or
-// whose content contradicts its own type or those of said. Two programs could read two different
+// whose content contradicts its own type or those of given. Two programs could read two different
 // images from such a document, with one digest (CVE-2021-41190). A general type such as
 // application/json is not a contradiction: file servers that act as registries send it.
-func TypeOf(data []byte, said ...string) (string, error) {
+func TypeOf(data []byte, given ...string) (string, error) {
 	if !bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("{")) {
 		return "", errors.New("not a manifest: not a JSON object")
 	}
@@ -28,7 +28,7 @@ func TypeOf(data []byte, said ...string) (string, error) {
 		return "", fmt.Errorf("not a manifest: %w", err)
 	}
 	own := top.MediaType
-	if string(top.SchemaVersion) == "1" || slices.ContainsFunc(said, func(t string) bool {
+	if string(top.SchemaVersion) == "1" || slices.ContainsFunc(given, func(t string) bool {
 		return strings.HasPrefix(t, "application/vnd.docker.distribution.manifest.v1+")
 	}) {
 		return "", errors.New("it has the format of Docker before 1.10 (schema 1), which is not " +
@@ -39,7 +39,7 @@ func TypeOf(data []byte, said ...string) (string, error) {
 		return "", errBoth
 	}
 	t := ""
-	for _, name := range append([]string{own}, said...) {
+	for _, name := range append([]string{own}, given...) {
 		switch {
 		case !definite(name):
 		case t == "":
@@ -63,7 +63,7 @@ func TypeOf(data []byte, said ...string) (string, error) {
 	case hasConfig && hasLayers:
 		return ocispec.MediaTypeImageManifest, nil
 	}
-	return "", fmt.Errorf("it is not an image but %.300q", strings.Join(said, " "))
+	return "", fmt.Errorf("it is not an image but %.300q", strings.Join(given, " "))
 }
 
 // topLevel contains the keys that identify the kind of a document.

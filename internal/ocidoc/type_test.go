@@ -19,7 +19,7 @@ func TestTypeOf(t *testing.T) {
 	const bare = `{"schemaVersion":2,"config":{},"layers":[]}`
 	tests := []struct {
 		name, data string
-		said       []string
+		given      []string
 		want, err  string
 	}{
 		{"manifest", manifestJSON, nil, ocispec.MediaTypeImageManifest, ""},
@@ -60,7 +60,7 @@ func TestTypeOf(t *testing.T) {
 		{"deep", strings.Repeat("[", 1<<20), nil, "", "not a manifest"},
 	}
 	for _, tt := range tests {
-		got, err := TypeOf([]byte(tt.data), tt.said...)
+		got, err := TypeOf([]byte(tt.data), tt.given...)
 		if got != tt.want || tt.err == "" && err != nil ||
 			tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
 			t.Errorf("%s: TypeOf = %q, %v, want %q, %q", tt.name, got, err, tt.want, tt.err)
@@ -76,8 +76,8 @@ func FuzzTypeOf(f *testing.F) {
 		f.Add([]byte(data), "")
 		f.Add([]byte(data), DockerManifest)
 	}
-	f.Fuzz(func(t *testing.T, data []byte, said string) {
-		got, err := TypeOf(data, said)
+	f.Fuzz(func(t *testing.T, data []byte, given string) {
+		got, err := TypeOf(data, given)
 		if err != nil {
 			return
 		}
