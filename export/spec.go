@@ -427,7 +427,7 @@ func parseAnnotation(a attr) (Annotation, bool, error) {
 func parseBool(a attr) (bool, error) {
 	b, err := strconv.ParseBool(strings.TrimSpace(a.value))
 	if err != nil {
-		return false, fmt.Errorf("%s is %q: true or false is required", a.key, a.value)
+		return false, fmt.Errorf("%s is %q: true or false is expected", a.key, a.value)
 	}
 	return b, nil
 }
