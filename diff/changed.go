@@ -129,11 +129,11 @@ func sameSparse(a, b int, size int64) (bool, error) {
 	buf := compared.Get().(*[2][128 << 10]byte)
 	defer compared.Put(buf)
 	for at := int64(0); ; {
-		data, err := nextData(a, at, size)
+		data, _, err := dirfd.NextData(a, at, size)
 		if err != nil {
 			return false, err
 		}
-		other, err := nextData(b, at, size)
+		other, _, err := dirfd.NextData(b, at, size)
 		if err != nil {
 			return false, err
 		}
@@ -157,21 +157,6 @@ func sameSparse(a, b int, size int64) (bool, error) {
 		}
 		at += int64(n[0])
 	}
-}
-
-// nextData returns the offset of a file's next data at or after at, or size if there are none. File
-// systems without holes have data everywhere.
-func nextData(fd int, at, size int64) (int64, error) {
-	next, err := unix.Seek(fd, at, unix.SEEK_DATA)
-	switch err {
-	case nil:
-		return next, nil
-	case unix.ENXIO:
-		return size, nil
-	case unix.EINVAL, unix.EOPNOTSUPP:
-		return at, nil
-	}
-	return 0, err
 }
 
 func readFull(fd int, p []byte) (int, error) {

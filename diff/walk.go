@@ -744,33 +744,21 @@ func (w *walker) copy(fd int, n int64) error {
 // sparse is like copy for a file with holes, which it does not read. It writes them as zeros, since
 // every reader supports those.
 func (w *walker) sparse(fd int, size int64) error {
-	at := int64(0)
-	for at < size {
-		data, err := unix.Seek(fd, at, unix.SEEK_DATA)
-		if err == unix.ENXIO { // no more data
-			data = size
-		} else if err != nil { // a file system without holes
-			return w.copy(fd, size-at)
-		}
-		data = min(data, size)
-		if err := w.out.zeros(data - at); err != nil {
-			return err
-		}
-		if at = data; at == size {
-			return nil
-		}
-		hole, err := unix.Seek(fd, at, unix.SEEK_HOLE)
+	for at := int64(0); at < size; {
+		data, end, err := dirfd.NextData(fd, at, size)
 		if err != nil {
 			return err
 		}
-		if _, err := unix.Seek(fd, at, io.SeekStart); err != nil {
+		if err := w.out.zeros(data - at); err != nil {
 			return err
 		}
-		hole = min(hole, size)
-		if err := w.copy(fd, hole-at); err != nil {
+		if _, err := unix.Seek(fd, data, io.SeekStart); err != nil {
 			return err
 		}
-		at = hole
+		if err := w.copy(fd, end-data); err != nil {
+			return err
+		}
+		at = end
 	}
 	return nil
 }

@@ -10,8 +10,8 @@
 // There is no database. A snapshot's directory appears by rename, so that a reader sees all of it
 // or nothing, and several processes can use one root without other communication.
 //
-// It imports atomicfile, dirfd, lock, mount, safepath, smallfile and state/ledger. It makes system
-// calls and mounts, and writes only below the root that is passed to Open.
+// It imports atomicfile, dirfd, filedata, lock, mount, safepath, smallfile and state/ledger. It
+// makes system calls and mounts, and writes only below the root that is passed to Open.
 //
 // To test it, run go test ./snapshot as root, or as a user who may make user namespaces. Package
 // snapshottest is the conformance suite, which runs for every driver that works on the machine.

@@ -3,14 +3,13 @@ package snapshot
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"slices"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/dirfd"
+	"github.com/layerbuild/layerbuild/internal/filedata"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
 
@@ -44,6 +43,7 @@ func copyTree(ctx context.Context, from, to string) error {
 	}
 	defer unix.Close(dst)
 	c := &copier{root: dst, dev: st.Dev, links: make(map[uint64]string)}
+	c.data.Ended = func() error { return context.Cause(ctx) }
 	if err := c.dir(ctx, src, dst, ""); err != nil {
 		return fmt.Errorf("copy %s: %w", from, err)
 	}
@@ -56,23 +56,7 @@ type copier struct {
 	root  int               // the copy's root
 	dev   uint64            // the file system that is copied; others are not entered
 	links map[uint64]string // by inode: the first name that was copied
-	// Features that the file systems are known to support or not.
-	reflink, ranged ability
-}
-
-type ability int
-
-const (
-	untried ability = iota
-	works
-	fails
-)
-
-// failed records a failure. If the operation has worked before, the failure concerns only one file.
-func (a *ability) failed() {
-	if *a == untried {
-		*a = fails
-	}
+	data  filedata.Copier
 }
 
 // entry is an entry of a source directory, read before anything is copied.
@@ -96,7 +80,7 @@ func (c *copier) dir(ctx context.Context, src, dst int, path string) error {
 		if e.st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			err = c.subdir(ctx, src, dst, e, path)
 		} else {
-			err = c.other(ctx, src, dst, e, path)
+			err = c.other(src, dst, e, path)
 		}
 		if err != nil {
 			return err
@@ -156,7 +140,7 @@ func (c *copier) subdir(ctx context.Context, src, dst int, e *entry, path string
 }
 
 // other copies a file that is not a directory.
-func (c *copier) other(ctx context.Context, src, dst int, e *entry, path string) error {
+func (c *copier) other(src, dst int, e *entry, path string) error {
 	path += e.name
 	if e.st.Nlink > 1 {
 		linked, err := c.link(dst, e, path)
@@ -165,7 +149,7 @@ func (c *copier) other(ctx context.Context, src, dst int, e *entry, path string)
 		}
 	}
 	if e.st.Mode&unix.S_IFMT == unix.S_IFREG {
-		if err := c.file(ctx, src, dst, e); err != nil {
+		if err := c.file(src, dst, e); err != nil {
 			return fmt.Errorf("%q: %w", path, err)
 		}
 		return nil
@@ -220,7 +204,7 @@ func (c *copier) special(src, dst int, e *entry) error {
 		unix.UtimesNanoAt(dst, e.name, times, unix.AT_SYMLINK_NOFOLLOW))
 }
 
-func (c *copier) file(ctx context.Context, src, dst int, e *entry) error {
+func (c *copier) file(src, dst int, e *entry) error {
 	in, err := unix.Openat(src, e.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC|unix.O_NOATIME,
 		0)
 	if err == unix.EPERM { // only the owner may use O_NOATIME
@@ -236,118 +220,8 @@ func (c *copier) file(ctx context.Context, src, dst int, e *entry) error {
 		return os.NewSyscallError("create", err)
 	}
 	defer unix.Close(out)
-	if err := c.content(ctx, in, out, &e.st); err != nil {
+	if err := c.data.Copy(in, out, e.st.Size, e.st.Blocks); err != nil {
 		return err
 	}
 	return copyAttributes(in, out, &e.st)
-}
-
-// content shares the blocks if the file system supports it, and otherwise copies the data between
-// holes.
-func (c *copier) content(ctx context.Context, in, out int, st *unix.Stat_t) error {
-	if st.Size == 0 {
-		return nil
-	}
-	if c.reflink != fails {
-		if err := unix.IoctlFileClone(out, in); err == nil {
-			c.reflink = works
-			return nil
-		}
-		c.reflink.failed()
-	}
-	if st.Blocks*512 >= st.Size {
-		return c.copyRange(ctx, in, out, 0, st.Size)
-	}
-	return c.sparse(ctx, in, out, st.Size)
-}
-
-func (c *copier) sparse(ctx context.Context, in, out int, size int64) error {
-	for at := int64(0); at < size; {
-		data, err := unix.Seek(in, at, unix.SEEK_DATA)
-		if err == unix.ENXIO { // only a hole remains
-			break
-		}
-		if err != nil {
-			return os.NewSyscallError("lseek", err)
-		}
-		end, err := unix.Seek(in, data, unix.SEEK_HOLE)
-		if err != nil {
-			return os.NewSyscallError("lseek", err)
-		}
-		if err := c.copyRange(ctx, in, out, data, end-data); err != nil {
-			return err
-		}
-		at = end
-	}
-	return os.NewSyscallError("ftruncate", unix.Ftruncate(out, size))
-}
-
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, 256<<10); return &b }}
-
-// copyRange copies n bytes at the same offset.
-func (c *copier) copyRange(ctx context.Context, in, out int, at, n int64) error {
-	for n > 0 && c.ranged != fails {
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		from, to := at, at
-		done, err := unix.CopyFileRange(in, &from, out, &to, int(min(n, 64<<20)), 0)
-		if err == unix.EINTR {
-			continue
-		}
-		// The errors differ between file systems and kernels. The rest is copied by read and write,
-		// which return the actual error.
-		if err != nil {
-			c.ranged.failed()
-			break
-		}
-		if done == 0 {
-			return nil // the file was truncated
-		}
-		c.ranged = works
-		at, n = at+int64(done), n-int64(done)
-	}
-	if n == 0 {
-		return nil
-	}
-	buf := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(buf)
-	r := io.NewSectionReader(fdAt(in), at, n)
-	w := io.NewOffsetWriter(fdAt(out), at)
-	_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r}, *buf)
-	return err
-}
-
-// fdAt reads and writes a descriptor at given offsets.
-type fdAt int
-
-func (f fdAt) ReadAt(p []byte, off int64) (int, error) {
-	for n := 0; ; {
-		m, err := unix.Pread(int(f), p[n:], off+int64(n))
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return n, os.NewSyscallError("pread", err)
-		case m == 0:
-			return n, io.EOF
-		}
-		if n += m; n == len(p) {
-			return n, nil
-		}
-	}
-}
-
-func (f fdAt) WriteAt(p []byte, off int64) (int, error) {
-	for n := 0; n < len(p); {
-		m, err := unix.Pwrite(int(f), p[n:], off+int64(n))
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return n, os.NewSyscallError("pwrite", err)
-		}
-		n += m
-	}
-	return len(p), nil
 }

@@ -115,19 +115,6 @@ func TestCopyTree(t *testing.T) {
 func TestCopyTreeReflink(t *testing.T) {
 	dir := mounttest.LoopMount(t, 512<<20, "mkfs.btrfs", "-q")
 	testCopyTree(t, dir)
-	c := copier{}
-	check(t, os.WriteFile(dir+"/one", []byte(strings.Repeat("x", 1<<20)), 0o644))
-	in, err := os.Open(dir + "/one")
-	check(t, err)
-	defer in.Close()
-	out, err := os.Create(dir + "/two")
-	check(t, err)
-	defer out.Close()
-	check(t, c.content(t.Context(), int(in.Fd()), int(out.Fd()),
-		&unix.Stat_t{Size: 1 << 20, Blocks: 1 << 11}))
-	if c.reflink != works || c.ranged != untried {
-		t.Error("it was copied and not shared")
-	}
 }
 
 func testCopyTree(t *testing.T, dir string) {
@@ -189,26 +176,6 @@ func TestCopyTreeHoles(t *testing.T) {
 		if st.Blocks*512 > 1<<20 {
 			t.Errorf("%s: %d blocks", name, st.Blocks)
 		}
-	}
-}
-
-// TestCopyTreeByHand copies without FICLONE and copy_file_range.
-func TestCopyTreeByHand(t *testing.T) {
-	dir := t.TempDir()
-	content := strings.Repeat("0123456789", 100_001)
-	check(t, os.WriteFile(dir+"/from", []byte(content), 0o644))
-	in, err := os.Open(dir + "/from")
-	check(t, err)
-	defer in.Close()
-	out, err := os.Create(dir + "/to")
-	check(t, err)
-	defer out.Close()
-	c := copier{}
-	c.reflink, c.ranged = fails, fails
-	check(t, c.content(t.Context(), int(in.Fd()), int(out.Fd()),
-		&unix.Stat_t{Size: int64(len(content)), Blocks: 1 << 20}))
-	if got, err := os.ReadFile(dir + "/to"); string(got) != content {
-		t.Errorf("%d bytes, %v, want the same %d", len(got), err, len(content))
 	}
 }
 

@@ -12,9 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/dirfd"
+	"github.com/layerbuild/layerbuild/internal/filedata"
 	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
+
+// smallFile is the size below which a file is only read and written.
+const smallFile = 128 << 10
 
 // copier copies files into a root directory. It does not resolve a path for each file: it keeps a
 // stack of open directories, and every call uses a directory's descriptor and one name.
@@ -26,7 +30,7 @@ type copier struct {
 	chmod  *modeChange
 	result Result
 	ended  func() error // the reason to stop, or nil
-	data   dataCopier
+	data   filedata.Copier
 
 	aclLost bool // warnACL has warned
 
@@ -88,7 +92,7 @@ func (c *copier) run() error {
 		c.frozen = int(c.copy.Frozen.Fd())
 	}
 	for _, s := range c.copy.Sources {
-		c.data = dataCopier{ended: c.ended}
+		c.data = filedata.Copier{Small: smallFile, Ended: c.ended}
 		src := int(s.Dir.Fd())
 		for k := range s.Items {
 			if err := c.item(src, &s.Items[k]); err != nil {

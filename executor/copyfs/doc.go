@@ -7,9 +7,9 @@
 // single id. If a Copy only copies a directory into an empty one, [Copy.Directory] describes the
 // change, so that a layer can be written from the source's files.
 //
-// It imports dirfd, fileentry and safepath. It makes system calls, reads the open directories that
-// a Copy has, and writes below the root. It starts no process and makes no mount: package executor
-// calls it in a mount namespace in which the image is the root.
+// It imports dirfd, filedata, fileentry and safepath. It makes system calls, reads the open
+// directories that a Copy has, and writes below the root. It starts no process and makes no mount:
+// package executor calls it in a mount namespace in which the image is the root.
 //
 // To test it, run go test ./executor/copyfs as any user. As root it also sets owners.
 package copyfs

@@ -127,7 +127,7 @@ func (c *copier) regular(f *leaf, e *fileentry.Entry, st *unix.Stat_t) error {
 	}
 	defer unix.Close(out)
 	// it has become a directory or a fifo
-	if err := c.data.copy(in, out, st); err == unix.EISDIR || err == unix.EAGAIN {
+	if err := c.data.Copy(in, out, st.Size, st.Blocks); err == unix.EISDIR || err == unix.EAGAIN {
 		return &ChangedError{Path: c.sourceOf(f)}
 	} else if err != nil {
 		return err
@@ -359,97 +359,4 @@ func (c *copier) warnACL() {
 				"namespace does not have")
 	}
 	c.aclLost = true
-}
-
-// dataCopier copies file contents with the cheapest method that the two file systems support. It
-// records which methods have failed.
-type dataCopier struct {
-	noClone, noRange bool
-	buf              []byte
-	ended            func() error // the reason to stop, or nil
-}
-
-// largeFile is the size from which reflinks and copy_file_range(2) are tried. Below it one read and
-// one write are cheaper.
-const largeFile = 128 << 10
-
-func (d *dataCopier) copy(in, out int, st *unix.Stat_t) error {
-	if st.Size == 0 {
-		return nil
-	}
-	if st.Size >= largeFile && !d.noClone {
-		if err := unix.IoctlFileClone(out, in); err == nil {
-			return nil
-		}
-		d.noClone = true
-	}
-	if st.Size >= largeFile && st.Blocks*512 < st.Size {
-		return d.sparse(in, out, st.Size)
-	}
-	return d.segment(in, out, st.Size)
-}
-
-// segment copies n bytes between the two files' offsets, or fewer if the input ends first.
-func (d *dataCopier) segment(in, out int, n int64) error {
-	for n >= largeFile && !d.noRange {
-		if err := d.ended(); err != nil {
-			return err
-		}
-		m, err := unix.CopyFileRange(in, nil, out, nil, int(min(n, 64<<20)), 0)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || m == 0 {
-			d.noRange = true // not supported between these file systems
-			break
-		}
-		n -= int64(m)
-	}
-	if d.buf == nil {
-		d.buf = make([]byte, 256<<10)
-	}
-	for n > 0 {
-		if err := d.ended(); err != nil {
-			return err
-		}
-		m, err := dirfd.Read(in, d.buf[:min(n, int64(len(d.buf)))])
-		if err != nil {
-			return err
-		}
-		if m == 0 {
-			return nil
-		}
-		if err := dirfd.Write(out, d.buf[:m]); err != nil {
-			return err
-		}
-		n -= int64(m)
-	}
-	return nil
-}
-
-// sparse copies a file with holes.
-func (d *dataCopier) sparse(in, out int, size int64) error {
-	for at := int64(0); at < size; {
-		data, err := unix.Seek(in, at, unix.SEEK_DATA)
-		if err == unix.ENXIO {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		hole, err := unix.Seek(in, data, unix.SEEK_HOLE)
-		if err != nil {
-			return err
-		}
-		for _, fd := range []int{in, out} {
-			if _, err := unix.Seek(fd, data, unix.SEEK_SET); err != nil {
-				return err
-			}
-		}
-		if err := d.segment(in, out, hole-data); err != nil {
-			return err
-		}
-		at = hole
-	}
-	return unix.Ftruncate(out, size)
 }

@@ -47,7 +47,8 @@ var floors = []floor{
 		{"internal/units", ""},
 	}},
 	{"tools", []allowed{
-		{"executor/copyfs", "internal/dirfd internal/fileentry internal/safepath"},
+		{"internal/filedata", "internal/dirfd"},
+		{"executor/copyfs", "internal/dirfd internal/filedata internal/fileentry internal/safepath"},
 		{"internal/atomicfile", "internal/dirfd internal/hostfile"},
 		{"internal/layercheck", "internal/dirfd"},
 		{"internal/mount", "internal/dirfd internal/safepath"},
@@ -68,8 +69,8 @@ var floors = []floor{
 		{"executor", "executor/copyfs executor/rawproc internal/dirfd internal/fileentry " +
 			"internal/mount internal/platform internal/safepath internal/sorting"},
 		{"executor/archive", "executor/copyfs internal/unpack"},
-		{"snapshot", "internal/atomicfile internal/dirfd internal/lock internal/mount internal/safepath " +
-			"internal/smallfile internal/state/ledger"},
+		{"snapshot", "internal/atomicfile internal/dirfd internal/filedata internal/lock " +
+			"internal/mount internal/safepath internal/smallfile internal/state/ledger"},
 		{"diff", "internal/blocks internal/dirfd internal/fileentry internal/unpack"},
 		{"export", "internal/atomicfile internal/blocks internal/event internal/ocidoc " +
 			"internal/ocijson internal/platform internal/reference internal/sorting internal/stagedir " +

@@ -166,3 +166,24 @@ func Read(fd int, p []byte) (int, error) {
 		}
 	}
 }
+
+// NextData returns the next range of a file at or after at that is not a hole. Both ends are size
+// if there is no more data. A file system without holes has data everywhere. NextData changes the
+// offset of the file.
+func NextData(fd int, at, size int64) (data, end int64, err error) {
+	data, err = unix.Seek(fd, at, unix.SEEK_DATA)
+	switch err {
+	case nil:
+	case unix.ENXIO:
+		return size, size, nil
+	case unix.EINVAL, unix.EOPNOTSUPP:
+		return at, size, nil
+	default:
+		return 0, 0, err
+	}
+	if data >= size {
+		return size, size, nil
+	}
+	end, err = unix.Seek(fd, data, unix.SEEK_HOLE)
+	return data, min(end, size), err
+}
