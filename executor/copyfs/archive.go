@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 	"github.com/layerbuild/layerbuild/internal/fileentry"
 	"github.com/layerbuild/layerbuild/internal/safepath"
 )
@@ -93,7 +94,7 @@ func (d *archiveDest) finish() error {
 	if !d.existed {
 		return nil
 	}
-	return setTimes(d.fd, d.st.Mtim)
+	return dirfd.SetTime(d.fd, nil, d.st.Mtim.Sec, d.st.Mtim.Nsec)
 }
 
 func (d *archiveDest) close() {

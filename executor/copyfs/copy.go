@@ -541,7 +541,7 @@ func (c *copier) finishDir(f *frame) error {
 	case keepAll:
 		return nil
 	case setTime:
-		return setTimes(f.dst, f.st.Mtim)
+		return dirfd.SetTime(f.dst, nil, f.st.Mtim.Sec, f.st.Mtim.Nsec)
 	case setMode:
 		return unix.Fchmod(f.dst, f.st.Mode&0o7777)
 	}
@@ -567,7 +567,7 @@ func (c *copier) finishDir(f *frame) error {
 			return err
 		}
 	}
-	return setTimes(f.dst, f.st.Mtim)
+	return dirfd.SetTime(f.dst, nil, f.st.Mtim.Sec, f.st.Mtim.Nsec)
 }
 
 // mode returns the mode of the copy of a file.

@@ -2,7 +2,6 @@ package copyfs
 
 import (
 	"fmt"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -158,7 +157,7 @@ func (c *copier) regular(f *leaf, e *fileentry.Entry, st *unix.Stat_t) error {
 			return err
 		}
 	}
-	return setTimes(out, st.Mtim)
+	return dirfd.SetTime(out, nil, st.Mtim.Sec, st.Mtim.Nsec)
 }
 
 const (
@@ -308,18 +307,6 @@ func (c *copier) finishAt(f *leaf, st *unix.Stat_t) error {
 	}
 	return unix.UtimesNanoAt(up.dst, as, []unix.Timespec{{Nsec: unix.UTIME_OMIT}, st.Mtim},
 		unix.AT_SYMLINK_NOFOLLOW)
-}
-
-// setTimes sets the modification time of an open file.
-func setTimes(fd int, mtime unix.Timespec) error {
-	ts := [2]unix.Timespec{{Nsec: unix.UTIME_OMIT}, mtime}
-	// Without a path the call changes the file of the descriptor (utimensat(2)).
-	_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0,
-		uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
-	if errno != 0 {
-		return errno
-	}
-	return nil
 }
 
 // copyAttrs copies the extended attributes that a layer can have: file capabilities, access control

@@ -46,7 +46,7 @@ func (c *copier) inline(f *File) error {
 		return c.fail("", err)
 	}
 	if c.opts.Epoch != nil {
-		if err := setTimes(out, unix.NsecToTimespec(*c.opts.Epoch*1e9)); err != nil {
+		if err := dirfd.SetTime(out, nil, *c.opts.Epoch, 0); err != nil {
 			return c.fail("", err)
 		}
 	}
