@@ -135,7 +135,7 @@ func dropPoints(s *Spec) error {
 	if _, ok := s.Action.(*Process); !ok || !s.hasLowerMountPoints() {
 		return nil
 	}
-	for _, name := range []string{"etc", "proc", "dev", "sys"} {
+	for _, name := range pointNames {
 		var st unix.Stat_t
 		err := unix.Lstat(filepath.Join(s.Root[0].Upper, name), &st)
 		if err == unix.ENOENT {
