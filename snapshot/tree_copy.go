@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -105,7 +106,7 @@ func readEntries(dir int) ([]entry, error) {
 		}
 	}
 	// The order of inodes is nearly the order on the disk.
-	slices.SortFunc(entries, func(a, b entry) int { return int(int64(a.st.Ino) - int64(b.st.Ino)) })
+	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.st.Ino, b.st.Ino) })
 	return entries, nil
 }
 
