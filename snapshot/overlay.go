@@ -22,8 +22,8 @@ type overlay struct {
 	user bool
 	// an empty directory: an overlay needs at least one lower directory, and a view two
 	empty string
-	// steady is set to omit the option "volatile", which Linux has since 5.10
-	steady bool
+	// volatile is set for mounts with the option of that name, which Linux has since 5.10
+	volatile bool
 }
 
 const workName = "work"
@@ -87,7 +87,7 @@ func (o *overlay) options(writable bool) []string {
 	if o.user {
 		options = append(options, "userxattr")
 	}
-	if writable && !o.steady {
+	if writable && o.volatile {
 		options = append(options, "volatile")
 	}
 	return options

@@ -198,7 +198,7 @@ func remember(ctx context.Context, root, key string) {
 
 func newOverlay(root string, o Options) *overlay {
 	return &overlay{kind: mount.Overlay, user: o.UserNS, empty: filepath.Join(root, "empty"),
-		steady: needKernel(5, 10, "") != nil}
+		volatile: needKernel(5, 10, "") == nil}
 }
 
 func tryCopy(root string, _ Options) (driver, error) {
