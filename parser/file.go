@@ -19,8 +19,8 @@ type File struct {
 	ast      *bkparser.Node
 	escape   rune
 	warnings []bkparser.Warning
-	// blocks are the instructions of each stage without its FROM. Steps parses them again for each
-	// walk, because the expansion changes an instruction.
+	// blocks are the instructions of each stage without its FROM. Stage.Steps parses them again
+	// before it expands them, because the expansion changes an instruction.
 	blocks  [][]*bkparser.Node
 	targets []Target
 }

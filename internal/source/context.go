@@ -503,11 +503,11 @@ func openHostFile(name string) (*os.File, error) {
 }
 
 var (
-	errSocket = errors.New("it is a socket")
-	errFifo   = errors.New("it is a fifo")
-	errDevice = errors.New("it is a device")
-	errSilent = fmt.Errorf("it is a pipe, and no data was written to it for %v", pipeWait)
-	errLonely = errors.New("it is a fifo without a writer")
+	errSocket   = errors.New("it is a socket")
+	errFifo     = errors.New("it is a fifo")
+	errDevice   = errors.New("it is a device")
+	errSilent   = fmt.Errorf("it is a pipe, and no data was written to it for %v", pipeWait)
+	errNoWriter = errors.New("it is a fifo without a writer")
 )
 
 const (
@@ -594,7 +594,7 @@ func readPipe(ctx context.Context, f *os.File, limit int) ([]byte, error) {
 			return nil, errSilent
 		case err == io.EOF && all.Len() == 0:
 			if time.Since(start) > writerWait {
-				return nil, errLonely
+				return nil, errNoWriter
 			}
 			time.Sleep(10 * time.Millisecond)
 		case err == io.EOF:

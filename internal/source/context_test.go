@@ -168,7 +168,7 @@ func TestContextErrors(t *testing.T) {
 	}
 	if _, _, err := open(t, pipes, Options{NoIgnore: true,
 		Dockerfile: pipes + "/Dockerfile"}).ReadDockerfile(t.Context()); !errors.Is(err,
-		errLonely) {
+		errNoWriter) {
 		t.Errorf("a fifo that is named and that nobody writes to: %v", err)
 	}
 	written := pipes + "/Dockerfile"
