@@ -91,7 +91,7 @@ func TestScanErrors(t *testing.T) {
 	cancel()
 	if _, err := Scan(ctx, bytes.NewReader(plain)); err != nil &&
 		!errors.Is(err, context.Canceled) {
-		t.Errorf("cancelled: %v", err)
+		t.Errorf("canceled: %v", err)
 	}
 }
 

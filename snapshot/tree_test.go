@@ -214,7 +214,7 @@ func TestCopyTreeDeep(t *testing.T) {
 	}
 }
 
-func TestCopyTreeCancelled(t *testing.T) {
+func TestCopyTreeCanceled(t *testing.T) {
 	mounttest.Need(t)
 	dir := t.TempDir()
 	check(t, fstree.Make(dir+"/from", copyText))

@@ -121,7 +121,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestWithoutColor checks that the screen shows all information without colours, too.
+// TestWithoutColor checks that the screen shows all information without colors, too.
 func TestWithoutColor(t *testing.T) {
 	s, v := onVT(t, analyzetest.Sample(t), 120, 40, false)
 	press(t, s, "down down down down down down tab ctrl+space end")

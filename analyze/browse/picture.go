@@ -26,7 +26,7 @@ const (
 	deadText style = "1;35"
 )
 
-// withoutColor returns the style without its colour.
+// withoutColor returns the style without its color.
 func (s style) withoutColor() style {
 	switch s {
 	case added, changed, removed:
@@ -250,7 +250,7 @@ func (m *model) step(layer int32) string {
 	return name + ": " + ui.Visible(in.Text)
 }
 
-// The marks of changes; colours show the same.
+// The marks of changes; colors show the same.
 var marks = [...]struct {
 	sign  string
 	style style

@@ -30,7 +30,7 @@ type live struct {
 
 // frameLine is one line of a frame.
 type frameLine struct {
-	text string // with colours
+	text string // with colors
 	cols int    // its width in columns
 }
 
@@ -334,7 +334,7 @@ type painter struct {
 	now   time.Time
 }
 
-// palette holds the sequences that turn colours on and off; they are empty without colours.
+// palette holds the sequences that turn colors on and off; they are empty without colors.
 type palette struct{ done, failed, canceled, off string }
 
 var colors = palette{done: "\x1b[36m", failed: "\x1b[31m", canceled: "\x1b[33m", off: "\x1b[0m"}

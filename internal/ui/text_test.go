@@ -33,7 +33,7 @@ func TestLines(t *testing.T) {
 		{"tabs", "a\tb\n\tc", []string{"a       b", "        c"}},
 		{"tab after wide", "漢\tb", []string{"漢      b"}},
 		{"backspaces", "ab\b\bcd\n\b\be", []string{"cd", "e"}},
-		{"colours", "\x1b[31mred\x1b[0m \x1b[38;5;1mx", []string{"red x"}},
+		{"colors", "\x1b[31mred\x1b[0m \x1b[38;5;1mx", []string{"red x"}},
 		{"title", "\x1b]0;title\x07a\x1b]2;t\x1b\\b\x1b]0;x\u009cc", []string{"abc"}},
 		{"link", "\x1b]8;;http://x\x1b\\text\x1b]8;;\x1b\\", []string{"text"}},
 		{"unfinished title ends with the line", "a\x1b]0;ti\ntle", []string{"a", "tle"}},

@@ -17,7 +17,7 @@ var Modes = [...]string{"auto", "plain", "tty", "rawjson", "quiet"}
 
 // Options are the options of New. The zero value is suitable for a program that a person runs.
 type Options struct {
-	// NoColor turns colours off. They are also off if NO_COLOR is set and not empty, or if TERM
+	// NoColor turns colors off. They are also off if NO_COLOR is set and not empty, or if TERM
 	// is dumb.
 	NoColor bool
 	// Width and Height are the terminal's size; 0: the size that the terminal reports, or else
@@ -189,7 +189,7 @@ func (u *UI) Failed() (id event.ID, ok bool) {
 	return "", false
 }
 
-// Color reports whether text for out should have colours: out is a terminal, and the environment
+// Color reports whether text for out should have colors: out is a terminal, and the environment
 // (nil: os.Getenv) permits them.
 func Color(out io.Writer, getenv func(string) string) bool {
 	if getenv == nil {
@@ -198,7 +198,7 @@ func Color(out io.Writer, getenv func(string) string) bool {
 	return isTerminal(out) && !plainText(getenv)
 }
 
-// plainText reports whether the environment requests no colours (https://no-color.org).
+// plainText reports whether the environment requests no colors (https://no-color.org).
 func plainText(getenv func(string) string) bool {
 	return getenv("NO_COLOR") != "" || getenv("TERM") == "dumb"
 }

@@ -167,7 +167,7 @@ func TestLiveWithoutColor(t *testing.T) {
 			}
 			if found := regexp.MustCompile(`\x1b\[[0-9;]*m`).FindString(
 				v.Raw.String()); found != "" {
-				t.Errorf("with %s there are colours: %q", env, found)
+				t.Errorf("with %s there are colors: %q", env, found)
 			}
 		})
 	}
@@ -571,7 +571,7 @@ func TestNew(t *testing.T) {
 		t.Errorf("New(fancy) = %v, want an error with the modes", err)
 	}
 	if getenv := func(string) string { return "" }; Color(io.Discard, getenv) {
-		t.Error("there are colours where there is no terminal")
+		t.Error("there are colors where there is no terminal")
 	}
 	var out bytes.Buffer
 	u, err := New("auto", &out, Options{})
