@@ -715,7 +715,9 @@ func TestParseEpoch(t *testing.T) {
 		want int64
 		fail bool
 	}{{"", 0, false}, {"0", 0, false}, {" 1700000000\n", 1700000000, false},
-		{"yesterday", 0, true}, {"1.5", 0, true}} {
+		{"-62167219200", -62167219200, false}, {"253402300799", 253402300799, false},
+		{"-62167219201", 0, true}, {"253402300800", 0, true}, {"1700000000000", 0, true},
+		{"9223372036854775807", 0, true}, {"yesterday", 0, true}, {"1.5", 0, true}} {
 		got, err := ParseEpoch(c.in)
 		if (err != nil) != c.fail {
 			t.Errorf("ParseEpoch(%q): error %v", c.in, err)

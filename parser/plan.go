@@ -247,6 +247,10 @@ func ParseEpoch(s string) (*time.Time, error) {
 		return nil, fmt.Errorf("%s: %q is not a number of seconds", EpochArg, s)
 	}
 	t := time.Unix(n, 0).UTC()
+	if t.Year() < 0 || t.Year() > 9999 { // RFC 3339, in which documents of images have times
+		return nil, fmt.Errorf("%s: %s seconds since 1970 is not in the years 0 to 9999 (is it in "+
+			"milliseconds?)", EpochArg, s)
+	}
 	return &t, nil
 }
 

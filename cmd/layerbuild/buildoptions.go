@@ -52,7 +52,16 @@ func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 				continue // the variable is not set: the ARG keeps its default, as in docker
 			}
 		}
+		if err := imagebuild.CheckArg(name, value); err != nil {
+			return badValue("build-arg", name+"="+value, err)
+		}
 		o.Args[name] = value
+	}
+	// A value that begins with a letter may be the name of a context or stage: the plan decides.
+	if epoch := o.Args[parser.EpochArg]; !isLetter(epoch) && o.Source.Contexts[epoch] == "" {
+		if _, err := parser.ParseEpoch(epoch); err != nil {
+			return badValue("build-arg", parser.EpochArg+"="+epoch, err)
+		}
 	}
 	if rules, ok := o.Args[parser.LintArg]; ok {
 		if _, err := parser.ParseLintOptions(rules); err != nil {
@@ -61,6 +70,11 @@ func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 		}
 	}
 	return nil
+}
+
+// isLetter reports whether s begins with an ASCII letter.
+func isLetter(s string) bool {
+	return s != "" && ('a' <= s[0]|0x20 && s[0]|0x20 <= 'z')
 }
 
 // cache parses the places for importing and exporting step results.

@@ -1,23 +1,48 @@
 package imagebuild
 
 import (
+	"errors"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 )
 
 // These build arguments configure the builder and not the Dockerfile
-// (https://docs.docker.com/reference/dockerfile/#buildkit-built-in-build-args). A value that
-// strconv.ParseBool does not accept is false.
+// (https://docs.docker.com/reference/dockerfile/#buildkit-built-in-build-args).
+const (
+	keepGitDirArg    = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
+	inlineCacheArg   = "BUILDKIT_INLINE_CACHE"
+	multiPlatformArg = "BUILDKIT_MULTI_PLATFORM"
+	hostnameArg      = "BUILDKIT_SANDBOX_HOSTNAME"
+	cacheMountArg    = "BUILDKIT_CACHE_MOUNT_NS"
+)
+
+// CheckArg returns an error if name is a build argument that configures the builder, and value is
+// not one of its values. Other arguments have any value.
+func CheckArg(name, value string) error {
+	switch name {
+	case keepGitDirArg, inlineCacheArg, multiPlatformArg:
+		if _, err := strconv.ParseBool(value); err != nil && value != "" {
+			return errors.New("true or false is expected")
+		}
+	case hostnameArg:
+		// The kernel's limit (__NEW_UTS_LEN). The name is also written to a line of /etc/hosts.
+		if len(value) > 64 || strings.ContainsAny(value, " \t\r\n") {
+			return errors.New("a host name of at most 64 bytes, without spaces, is expected")
+		}
+	}
+	return nil
+}
 
 // keepGitDir reports whether contexts from git keep their .git directory.
-func (o *Options) keepGitDir() bool { return isSet(o.Args, "BUILDKIT_CONTEXT_KEEP_GIT_DIR") }
+func (o *Options) keepGitDir() bool { return isSet(o.Args, keepGitDirArg) }
 
 // withInlineCache returns the options with --cache-to type=inline, if an argument requests it.
 func (o Options) withInlineCache() Options {
-	if isSet(o.Args, "BUILDKIT_INLINE_CACHE") {
+	if isSet(o.Args, inlineCacheArg) {
 		o.Cache.To = append(slices.Clone(o.Cache.To), remotecache.Place{Type: "inline"})
 	}
 	return o
@@ -26,8 +51,8 @@ func (o Options) withInlineCache() Options {
 // run returns the options for the commands of RUN.
 func (o *Options) run() build.RunOptions {
 	r := o.Run
-	r.Hostname = o.Args["BUILDKIT_SANDBOX_HOSTNAME"]
-	r.CacheNamespace = o.Args["BUILDKIT_CACHE_MOUNT_NS"]
+	r.Hostname = o.Args[hostnameArg]
+	r.CacheNamespace = o.Args[cacheMountArg]
 	return r
 }
 

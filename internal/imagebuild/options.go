@@ -82,7 +82,7 @@ func (o *Options) outputs() outputs.Options {
 	return outputs.Options{
 		Names: o.Image.Names, Annotations: o.Image.Annotations, Specs: o.Outputs,
 		Platforms: o.Platforms,
-		Index:     isSet(o.Args, "BUILDKIT_MULTI_PLATFORM"), Epoch: o.Image.Epoch,
+		Index:     isSet(o.Args, multiPlatformArg), Epoch: o.Image.Epoch,
 	}
 }
 
