@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,7 +36,8 @@ func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
 		if err != nil {
 			return err
 		}
-		o.Run.Ulimits = append(o.Run.Ulimits, limit)
+		o.Run.Ulimits = setLast(o.Run.Ulimits, limit,
+			func(l executor.Ulimit) bool { return l.Name == limit.Name })
 	}
 	for _, a := range f.allow {
 		switch name, _, _ := strings.Cut(a, "="); name {
@@ -48,6 +50,12 @@ func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
 		}
 	}
 	return nil
+}
+
+// setLast adds a value of a repeated flag to the list. It replaces an earlier value for the same
+// name, as docker does.
+func setLast[T any](list []T, v T, same func(T) bool) []T {
+	return append(slices.DeleteFunc(list, same), v)
 }
 
 // parseHost parses HOST:IP or HOST=IP; IPv6 addresses may be in brackets.
@@ -73,6 +81,7 @@ func parseHost(s string) (executor.Host, error) {
 
 func parseUlimit(s string) (executor.Ulimit, error) {
 	name, value, ok := strings.Cut(s, "=")
+	name = strings.ToLower(name)
 	soft, hard, two := strings.Cut(value, ":")
 	if !two {
 		hard = soft

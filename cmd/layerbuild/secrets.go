@@ -16,11 +16,12 @@ import (
 // access parses the secrets and agents that the build may use.
 func (f *buildFlags) access(o *imagebuild.Options, e *env) error {
 	for _, s := range f.secrets {
-		secret, err := parseSecret(s, e.getenv)
+		given, err := parseSecret(s, e.getenv)
 		if err != nil {
 			return badValue("secret", s, err)
 		}
-		o.Secrets = append(o.Secrets, secret)
+		o.Secrets = setLast(o.Secrets, given,
+			func(s secret.Secret) bool { return s.ID == given.ID })
 	}
 	for _, s := range f.ssh {
 		id, socket, _ := strings.Cut(s, "=")
@@ -44,7 +45,8 @@ func (f *buildFlags) access(o *imagebuild.Options, e *env) error {
 					"use ssh-add",
 					socket))
 		}
-		o.SSH = append(o.SSH, secret.Agent{ID: id, Socket: socket})
+		o.SSH = setLast(o.SSH, secret.Agent{ID: id, Socket: socket},
+			func(a secret.Agent) bool { return a.ID == id })
 	}
 	return nil
 }
