@@ -24,8 +24,8 @@ import (
 
 // unit is a part of the state that is kept or removed as a whole.
 type unit struct {
-	used  time.Time
-	spare bool // never removed: it is in use by a running build or by the one that collects
+	used time.Time
+	keep bool // never removed: it is in use by a running build or by the one that collects
 
 	// The unit is a snapshot, which may be lazy, an image without a name, a cache mount, or only
 	// records.
@@ -60,7 +60,7 @@ type collection struct {
 	units     []*unit
 	stores    []*snapshot.Store
 	snapshots map[string][]*unit // by ID: one for each store that has it, or a lazy one
-	useless   []cache.Entry      // records that no build can use
+	unusable  []cache.Entry      // records that no build can use
 	trash     *TempDir           // directory for renamed files
 	later     []func() error     // remove what has been renamed
 	seals     []cache.Entry      // records of layers
@@ -108,12 +108,12 @@ func (c *collection) add(u *unit) *unit {
 	return c.use(u, u.used)
 }
 
-// use records when a unit was used, and sets spare.
+// use records when a unit was used, and sets keep.
 func (c *collection) use(u *unit, used time.Time) *unit {
 	if used.After(u.used) {
 		u.used = used
 	}
-	u.spare = u.spare || !c.o.Since.IsZero() && !u.used.Before(c.o.Since) ||
+	u.keep = u.keep || !c.o.Since.IsZero() && !u.used.Before(c.o.Since) ||
 		u.snapshot != "" && c.inUse.has(leasedSnapshot, string(u.snapshot)) ||
 		u.image != "" && c.inUse.hasBlob(u.image) ||
 		u.mount != "" && c.inUse.has(leasedMount, filepath.Base(u.mount))
@@ -145,7 +145,7 @@ func (c *collection) loadImages(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.add(&unit{spare: true, blobs: leased})
+	c.add(&unit{keep: true, blobs: leased})
 	unnamed := 0
 	for _, e := range entries {
 		blobs, err := c.leadsTo(ctx, e.Descriptor)
@@ -159,7 +159,7 @@ func (c *collection) loadImages(ctx context.Context) error {
 			continue
 		}
 		u := c.add(&unit{used: e.Tagged, image: e.Descriptor.Digest, blobs: blobs})
-		if unnamed++; !u.spare && (c.o.Since.IsZero() || unnamed > maxUnnamed) {
+		if unnamed++; !u.keep && (c.o.Since.IsZero() || unnamed > maxUnnamed) {
 			c.take(u)
 		}
 	}
@@ -252,7 +252,7 @@ func (c *collection) loadRecords(ctx context.Context) error {
 		case err != nil:
 			return err
 		case e.Kind == "" || !e.Trusted:
-			c.useless = append(c.useless, e)
+			c.unusable = append(c.unusable, e)
 		case e.Kind == cache.Seals:
 			c.seals = append(c.seals, e)
 		case e.Kind == cache.Remote:
@@ -265,7 +265,7 @@ func (c *collection) loadRecords(ctx context.Context) error {
 	}
 	for _, e := range all { // after the chains of all images are known
 		if !c.hold(ctx, e) {
-			c.useless = append(c.useless, e)
+			c.unusable = append(c.unusable, e)
 		}
 	}
 	for _, e := range c.seals {
@@ -399,13 +399,13 @@ func mountUsed(dir string) time.Time {
 func (c *collection) choose() int64 {
 	order := c.byUse()
 	for _, u := range slices.Backward(order) { // parents come before their children
-		if u.snapshot != "" && !u.spare && held(u) && !anchored(u) {
-			c.useless = append(c.useless, u.records...)
+		if u.snapshot != "" && !u.keep && held(u) && !reachable(u) {
+			c.unusable = append(c.unusable, u.records...)
 			u.records = nil
 		}
 	}
 	for _, u := range order { // children come before their parents
-		if u.snapshot != "" && !u.spare && !held(u) && u.children == 0 {
+		if u.snapshot != "" && !u.keep && !held(u) && u.children == 0 {
 			c.take(u)
 		}
 	}
@@ -424,18 +424,18 @@ func (c *collection) choose() int64 {
 	for _, u := range order {
 		old := c.o.Unused > 0 && time.Since(u.used) > c.o.Unused
 		full := c.o.Keep > 0 && c.total > c.o.Keep && c.frees(u)
-		if !u.removed && !u.spare && u.children == 0 && (c.o.All || old || full) {
+		if !u.removed && !u.keep && u.children == 0 && (c.o.All || old || full) {
 			c.take(u)
 		}
 	}
 	return c.total
 }
 
-// anchored reports whether a build can reach a snapshot that records name: from the empty file
+// reachable reports whether a build can reach a snapshot that records name: from the empty file
 // system, from an image, or from another snapshot that a build can reach. When a step is run again
 // its result replaces the earlier one, and snapshots made on the earlier one can no longer be
 // found.
-func anchored(u *unit) bool {
+func reachable(u *unit) bool {
 	up := u.parent
 	return up == nil || held(up) || digest.NewDigestFromEncoded(digest.SHA256,
 		string(up.snapshot)).Validate() == nil ||
@@ -467,7 +467,7 @@ func (c *collection) byUse() []*unit {
 	sorting.StableFunc(deepest, func(a, b *unit) int { return cmp.Compare(depth[b], depth[a]) })
 	for _, u := range deepest {
 		if up := u.parent; up != nil {
-			up.spare = up.spare || u.spare
+			up.keep = up.keep || u.keep
 			if u.used.After(up.used) {
 				up.used = u.used
 			}
@@ -493,7 +493,7 @@ func (c *collection) take(u *unit) {
 	}
 	if u.parent != nil {
 		if u.parent.children--; u.parent.children == 0 && u.parent.snapshot != "" &&
-			!u.parent.spare && !held(u.parent) {
+			!u.parent.keep && !held(u.parent) {
 			c.take(u.parent)
 		}
 	}
@@ -503,7 +503,7 @@ func (c *collection) take(u *unit) {
 // record refers to a partly removed unit.
 func (c *collection) remove(ctx context.Context, done *Pruned) error {
 	live := maps.Clone(c.named)
-	records := c.useless
+	records := c.unusable
 	var images []digest.Digest
 	snapshots := map[*snapshot.Store][]snapshot.ID{}
 	var mounts []string

@@ -55,9 +55,9 @@ type leases struct {
 	held map[string]bool // lines in the file
 	// leases cannot be written: the gate is held in shared mode until the end, so that no process
 	// collects
-	all     bool
-	passive bool  // this process collects, and its reads lease nothing
-	lost    error // all was set, and another process took the gate; nothing can be leased any more
+	all    bool
+	paused bool  // this process collects, and its reads lease nothing
+	lost   error // all was set, and another process took the gate; nothing can be leased any more
 }
 
 func runningDir(root string) string { return filepath.Join(root, runningName) }
@@ -139,7 +139,7 @@ func (l *leases) add(ctx context.Context, lines ...string) error {
 	if l.lost != nil {
 		return l.lost
 	}
-	if l.all || l.passive {
+	if l.all || l.paused {
 		return nil
 	}
 	lines = slices.DeleteFunc(lines, func(line string) bool { return l.held[line] })
@@ -296,26 +296,26 @@ func (l *leases) collecting(ctx context.Context,
 			return nil, fmt.Errorf("lock the state directory: %w", err)
 		}
 		if wait > 0 && time.Since(began) > wait {
-			return nil, errors.Join(errGateHeld, l.settle(ctx))
+			return nil, errors.Join(errGateHeld, l.releaseGate(ctx))
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errors.Join(context.Cause(ctx), l.settle(ctx))
+			return nil, errors.Join(context.Cause(ctx), l.releaseGate(ctx))
 		case <-time.After(pause):
 		}
 	}
-	l.passive = true
+	l.paused = true
 	return func() error {
-		l.turn <- struct{}{} // no one holds it for long: reads lease nothing until passive is false
+		l.turn <- struct{}{} // no one holds it for long: reads lease nothing until paused is false
 		defer l.leave()
-		l.passive = false
-		return l.settle(ctx)
+		l.paused = false
+		return l.releaseGate(ctx)
 	}, nil
 }
 
-// settle releases the gate, or takes it in shared mode if that replaces all leases. If ctx ends
-// while a collector of another process has the gate, the leases are lost.
-func (l *leases) settle(ctx context.Context) error {
+// releaseGate releases the gate, or takes it in shared mode if that replaces all leases. If ctx
+// ends while a collector of another process has the gate, the leases are lost.
+func (l *leases) releaseGate(ctx context.Context) error {
 	if !l.all {
 		return l.gate.Unlock()
 	}

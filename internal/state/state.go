@@ -21,17 +21,17 @@ import (
 // State is the data kept between builds: images, snapshots and cache, below one directory that
 // several processes share.
 type State struct {
-	Root      string
-	Store     *store.Store
-	Snapshots *snapshot.Store
-	Cache     *cache.Cache
-	NS        ns.Info
-	ledger    *ledger.Ledger
-	warn      func(message string) // may be nil
-	leases    *leases
-	owned     []io.Closer
-	behind    sync.WaitGroup // work that Close waits for
-	wrote     atomic.Bool    // NoteUnsynced was called
+	Root       string
+	Store      *store.Store
+	Snapshots  *snapshot.Store
+	Cache      *cache.Cache
+	NS         ns.Info
+	ledger     *ledger.Ledger
+	warn       func(message string) // may be nil
+	leases     *leases
+	owned      []io.Closer
+	background sync.WaitGroup // work that Close waits for
+	wrote      atomic.Bool    // NoteUnsynced was called
 }
 
 // Options are the options of Open.
@@ -107,7 +107,7 @@ func (s *State) Own(c io.Closer) { s.owned = append(s.owned, c) }
 // Close waits for background work, closes the things that the state owns in reverse order, and ends
 // the leases.
 func (s *State) Close() error {
-	s.behind.Wait()
+	s.background.Wait()
 	var errs []error
 	for _, c := range slices.Backward(s.owned) {
 		errs = append(errs, c.Close())

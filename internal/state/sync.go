@@ -68,7 +68,7 @@ func (s *State) SyncEarlier(ctx context.Context) {
 		return
 	}
 	// If it fails the note stays, and a later build tries again.
-	s.behind.Go(func() { _ = s.Sync(ctx) })
+	s.background.Go(func() { _ = s.Sync(ctx) })
 }
 
 // NoteUnsynced records that a later build has work to sync. It ignores errors, also that ctx has
