@@ -149,7 +149,7 @@ func (t *tarWriter) header(h *header) error {
 	octal(b[136:147], limited(h.sec, maxOct))
 	octal(b[329:336], int64(h.maj))
 	octal(b[337:344], int64(h.minor))
-	seal(b, h.kind)
+	finish(b, h.kind)
 	t.count++
 	if t.table != nil {
 		t.table(h.entry())
@@ -157,8 +157,8 @@ func (t *tarWriter) header(h *header) error {
 	return nil
 }
 
-// seal completes a header block: type, format, checksum.
-func seal(b []byte, kind byte) {
+// finish completes a header block: type, format, checksum.
+func finish(b []byte, kind byte) {
 	b[156] = kind
 	copy(b[257:], "ustar\x0000")
 	copy(b[148:156], "        ")
@@ -262,7 +262,7 @@ func (t *tarWriter) writePAX(h *header) error {
 	octal(b[136:147], 0)
 	octal(b[329:336], 0)
 	octal(b[337:344], 0)
-	seal(b, 'x')
+	finish(b, 'x')
 	if err := t.bytes(t.pax); err != nil {
 		return err
 	}

@@ -28,9 +28,9 @@ type Store struct {
 	// on no collector may remove it. It waits for a running collector until the context ends. nil:
 	// there is no collector.
 	Lease func(ctx context.Context, dir string) error
-	// Settle moves a directory that has the name of a file, or a file that has the name of a
+	// FixType moves a directory that has the name of a file, or a file that has the name of a
 	// directory, out of the way. nil: nothing is moved.
-	Settle func(path string, dir bool) error
+	FixType func(path string, dir bool) error
 
 	emptied memo.Map[string, struct{}] // by the cache's directory
 }
@@ -154,7 +154,7 @@ func (l *Locked) lock(ctx context.Context, base string, m Mount,
 				return "", err
 			}
 		}
-		if err := l.store.settle(dir); err != nil {
+		if err := l.store.makeDir(dir); err != nil {
 			return "", err
 		}
 		if l.store.Empty && sharing == parser.SharingShared {
@@ -186,14 +186,14 @@ func (l *Locked) lock(ctx context.Context, base string, m Mount,
 	}
 }
 
-// settle makes the directory of a cache if it is missing, and moves files of the wrong type in it
+// makeDir makes the directory of a cache if it is missing, and moves files of the wrong type in it
 // out of the way.
-func (s *Store) settle(dir string) error {
-	set := s.Settle
-	if set == nil {
-		set = func(string, bool) error { return nil }
+func (s *Store) makeDir(dir string) error {
+	fixType := s.FixType
+	if fixType == nil {
+		fixType = func(string, bool) error { return nil }
 	}
-	if err := set(dir, true); err != nil {
+	if err := fixType(dir, true); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -201,11 +201,11 @@ func (s *Store) settle(dir string) error {
 	}
 	var errs []error
 	for _, name := range []string{"lock", "id", "fill"} {
-		errs = append(errs, set(filepath.Join(dir, name), false))
+		errs = append(errs, fixType(filepath.Join(dir, name), false))
 	}
 	n, err := newestFiles(dir)
 	if n >= 0 {
-		err = set(filesOf(dir, n), true)
+		err = fixType(filesOf(dir, n), true)
 	}
 	return errors.Join(append(errs, err)...)
 }

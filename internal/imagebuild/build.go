@@ -98,7 +98,7 @@ func newBuilder(st *state.State, images *image.Resolver, o Options,
 	b.secrets = &secret.Store{Secrets: o.Secrets, Agents: o.SSH,
 		Warn: func(message string) { warn(b.opts.Sink, message) }}
 	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return st.Path(state.Mounts) },
-		Empty: o.Cache.No, Lease: st.LeaseMount, Settle: st.Settle}
+		Empty: o.Cache.No, Lease: st.LeaseMount, FixType: st.FixType}
 	return b, nil
 }
 

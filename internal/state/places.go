@@ -88,20 +88,20 @@ func (s *State) cachePath(name ...string) string {
 	return filepath.Join(append([]string{s.Root, cacheName}, name...)...)
 }
 
-// settle renames files and directories of the state that are of the wrong type. The caller makes
+// fixTypes renames files and directories of the state that are of the wrong type. The caller makes
 // new ones: no data are lost, because the right ones were missing.
-func (s *State) settle(names ...string) error {
+func (s *State) fixTypes(names ...string) error {
 	for _, name := range names {
-		if err := s.Settle(filepath.Join(s.Root, name), strings.HasSuffix(name, "/")); err != nil {
+		if err := s.FixType(filepath.Join(s.Root, name), strings.HasSuffix(name, "/")); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Settle renames the file at path if it should be a directory, or the directory if it should be a
+// FixType renames the file at path if it should be a directory, or the directory if it should be a
 // file. It warns if it has done so.
-func (s *State) Settle(path string, dir bool) error {
+func (s *State) FixType(path string, dir bool) error {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil { // missing, or making it fails as well
 		return nil

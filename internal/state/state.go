@@ -58,7 +58,7 @@ func Open(ctx context.Context, o Options) (_ *State, err error) {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	s := &State{Root: root, NS: info, warn: o.Warn}
-	if err := s.settle(places...); err != nil {
+	if err := s.fixTypes(places...); err != nil {
 		return nil, err
 	}
 	if s.leases, err = openLeases(ctx, root); err != nil {
