@@ -58,10 +58,10 @@ type frame struct {
 	now      unix.Stat_t // of dst when it was entered
 	// path of the first directory on the way to this one that was removed from the source; nil:
 	// none
-	gone *string
-	made bool // dst was made by this copy
-	acl  bool // new files in dst inherit an access control list
-	on   onLeave
+	missing *string
+	made    bool // dst was made by this copy
+	acl     bool // new files in dst inherit an access control list
+	on      onLeave
 }
 
 // onLeave determines the attributes that finishDir sets on a directory after copying its contents.
@@ -72,7 +72,7 @@ const (
 	// keep owner and mode and set the source's time (the directory whose contents are copied)
 	setTime
 	setMode // set the mode (a parent directory of --parents that existed)
-	setAllOfIt
+	setAll
 )
 
 // Run performs a Copy into the open directory root (O_PATH is enough), which is the root directory
@@ -146,7 +146,7 @@ func (c *copier) item(src int, it *Item) error {
 		}
 		defer unix.Close(dir)
 	}
-	e := it.itself()
+	e := it.entry()
 	from := name
 	if e.Frozen != 0 {
 		dir, from = c.frozen, frozenName(e)
@@ -169,8 +169,8 @@ func (c *copier) item(src int, it *Item) error {
 	return c.single(src, dir, from, it, &st)
 }
 
-// itself returns the entry for Path itself, or the zero Entry if the list has none.
-func (it *Item) itself() *fileentry.Entry {
+// entry returns the entry for Path itself, or the zero Entry if the list has none.
+func (it *Item) entry() *fileentry.Entry {
 	for i := range it.Entries {
 		if it.Entries[i].Path == "." || it.Entries[i].Path == "" {
 			return &it.Entries[i]
@@ -212,7 +212,7 @@ func (c *copier) single(src, dir int, name string, it *Item, st *unix.Stat_t) er
 	last := &stack[len(stack)-1]
 	c.top = stack[0].dst
 	f := leaf{up: last, src: dir, name: name, as: base, at: join(last.path, base), alone: true}
-	if err := c.leaf(&f, it.itself(), st); err != nil {
+	if err := c.leaf(&f, it.entry(), st); err != nil {
 		return err
 	}
 	return c.leaveAll(stack)
@@ -233,7 +233,7 @@ func (c *copier) tree(src, dir int, name string, it *Item) error {
 	}
 	top := &stack[len(stack)-1]
 	c.top = top.dst
-	c.dest, top.path = c.shown(top.path), ""
+	c.dest, top.path = c.destPath(top.path), ""
 	switch {
 	case c.copy.DestOnly:
 		if c.result.Dest, err = c.describe(top); err != nil {
@@ -263,11 +263,11 @@ func (c *copier) treeTarget(src, from int, it *Item) ([]frame, error) {
 			return stack, c.fail("", err)
 		}
 		f.src = from
-		f.on = setAllOfIt
+		f.on = setAll
 		if it.Contents {
 			f.on = setTime
 		}
-		if e := it.itself(); !it.Contents && e.Known() {
+		if e := it.entry(); !it.Contents && e.Known() {
 			if e.Mode != 0 && e.Mode != f.st.Mode {
 				return stack, &ChangedError{Path: c.source("")}
 			}
@@ -372,8 +372,8 @@ func (c *copier) entry(up *frame, name, at string,
 	switch {
 	case e.Frozen != 0:
 		src, from = c.frozen, frozenName(e)
-	case up.gone != nil:
-		return f, false, &ChangedError{Path: c.source(*up.gone), Below: true}
+	case up.missing != nil:
+		return f, false, &ChangedError{Path: c.source(*up.missing), Below: true}
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(src, from, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -410,19 +410,19 @@ func (c *copier) enter(up *frame, name string, e *fileentry.Entry) (frame, error
 	}
 	src, err := openDirAt(up.src, name)
 	if err != nil && frozen < 0 {
-		if up.gone != nil {
-			return frame{}, &ChangedError{Path: c.source(*up.gone), Below: true}
+		if up.missing != nil {
+			return frame{}, &ChangedError{Path: c.source(*up.missing), Below: true}
 		}
 		return frame{}, c.missing(e, at, err)
 	}
 	// If the directory has a private copy, the new files in it have private copies too. The
 	// directory itself may have been removed.
-	gone := up.gone
-	if err != nil && gone == nil {
-		gone = &at
+	missing := up.missing
+	if err != nil && missing == nil {
+		missing = &at
 	}
 	f, _, err := c.enterFD(up, src, frozen, name, e)
-	f.gone = gone
+	f.missing = missing
 	return f, err
 }
 
@@ -440,13 +440,13 @@ func openDirAt(dir int, name string) (int, error) {
 // ownership of both descriptors, also if it fails. e has the digested values.
 func (c *copier) enterFD(up *frame, src, frozen int, name string,
 	e *fileentry.Entry) (f frame, made bool, err error) {
-	f = frame{path: join(up.path, name), src: src, dst: -1, frozen: frozen, on: setAllOfIt}
+	f = frame{path: join(up.path, name), src: src, dst: -1, frozen: frozen, on: setAll}
 	defer func() {
 		if err != nil {
 			c.closeAll([]frame{f})
 		}
 	}()
-	if err := unix.Fstat(f.like(), &f.st); err != nil {
+	if err := unix.Fstat(f.attributesFrom(), &f.st); err != nil {
 		return f, false, c.fail(f.path, err)
 	}
 	if e.Known() && e.Frozen == 0 {
@@ -474,7 +474,7 @@ func (c *copier) openInto(up, f *frame, name string) error {
 	f.dst, err = unix.Openat(up.dst, name,
 		unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == unix.ENOTDIR || err == unix.ELOOP {
-		return fmt.Errorf("cannot copy to non-directory: %s", c.shown(f.path))
+		return fmt.Errorf("cannot copy to non-directory: %s", c.destPath(f.path))
 	}
 	if err != nil {
 		return c.fail(f.path, err)
@@ -488,16 +488,16 @@ func (c *copier) openInto(up, f *frame, name string) error {
 	return nil
 }
 
-// like returns the open directory whose mode, time and attributes are copied.
-func (f *frame) like() int {
+// attributesFrom returns the open directory whose mode, time and attributes are copied.
+func (f *frame) attributesFrom() int {
 	if f.frozen >= 0 {
 		return f.frozen
 	}
 	return f.src
 }
 
-// shown returns the destination path of a file, for messages.
-func (c *copier) shown(name string) string { return path.Join(c.dest, name) }
+// destPath returns the destination path of a file, for messages.
+func (c *copier) destPath(name string) string { return path.Join(c.dest, name) }
 
 // fail adds the file's source path to an error.
 func (c *copier) fail(name string, err error) error {
@@ -545,11 +545,11 @@ func (c *copier) finishDir(f *frame) error {
 	case setMode:
 		return unix.Fchmod(f.dst, f.st.Mode&0o7777)
 	}
-	if err := c.give(f.dst, f.path, &f.st, Owner{int(f.now.Uid), int(f.now.Gid)}); err != nil {
+	if err := c.chown(f.dst, f.path, &f.st, Owner{int(f.now.Uid), int(f.now.Gid)}); err != nil {
 		return err
 	}
 	from := &frame{acl: f.made && f.acl} // it inherited its access control list from its parent
-	attrs, err := c.attributes(from, f.like(), f.dst)
+	attrs, err := c.attributes(from, f.attributesFrom(), f.dst)
 	if err != nil {
 		return err
 	}
@@ -586,10 +586,11 @@ func (c *copier) wanted(st *unix.Stat_t) Owner {
 	return Owner{int(st.Uid), int(st.Gid)}
 }
 
-func (c *copier) give(fd int, name string, st *unix.Stat_t, now Owner) error {
+// chown gives a file that has the owner now the owner that the copy wants.
+func (c *copier) chown(fd int, name string, st *unix.Stat_t, now Owner) error {
 	want := c.wanted(st)
 	if want == now {
 		return nil
 	}
-	return c.ownerError(c.shown(name), want, unix.Fchown(fd, want.UID, want.GID))
+	return c.ownerError(c.destPath(name), want, unix.Fchown(fd, want.UID, want.GID))
 }

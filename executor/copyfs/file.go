@@ -83,7 +83,7 @@ func (c *copier) make(f *leaf, create func() error) error {
 		var st unix.Stat_t
 		if unix.Fstatat(f.up.dst, f.as, &st, unix.AT_SYMLINK_NOFOLLOW) == nil &&
 			st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			return &inTheWay{c.shown(f.at)}
+			return &inTheWay{c.destPath(f.at)}
 		}
 		return err
 	default:
@@ -132,7 +132,7 @@ func (c *copier) regular(f *leaf, e *fileentry.Entry, st *unix.Stat_t) error {
 		return err
 	}
 	// The owner comes first: chown(2) clears setuid bits and capabilities.
-	if err := c.give(out, f.at, st, created(f.up)); err != nil {
+	if err := c.chown(out, f.at, st, created(f.up)); err != nil {
 		return err
 	}
 	attrs, err := c.attributes(f.up, in, out)
@@ -261,7 +261,7 @@ func (c *copier) standIn(f *leaf, st *unix.Stat_t) error {
 		return fmt.Errorf("cannot make a device node in a user namespace, and cannot mark the "+
 			"file that would stand for it: %w", err)
 	}
-	c.standsIn(c.shown(f.at))
+	c.standsIn(c.destPath(f.at))
 	return unix.Fchmod(fd, mode)
 }
 
@@ -295,7 +295,7 @@ func (c *copier) finishAt(f *leaf, st *unix.Stat_t) error {
 	up, as := f.up, f.as
 	if want := c.wanted(st); want != created(up) {
 		err := unix.Fchownat(up.dst, as, want.UID, want.GID, unix.AT_SYMLINK_NOFOLLOW)
-		if err := c.ownerError(c.shown(f.at), want, err); err != nil {
+		if err := c.ownerError(c.destPath(f.at), want, err); err != nil {
 			return err
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFLNK && c.mode(st)&0o6000 != 0 {

@@ -34,7 +34,7 @@ func (c *copier) inline(f *File) error {
 	if err := dirfd.Write(out, f.Data); err != nil {
 		return c.fail("", err)
 	}
-	if err := c.give(out, base, &st, created(up)); err != nil {
+	if err := c.chown(out, base, &st, created(up)); err != nil {
 		return c.fail("", err)
 	}
 	if up.acl {
