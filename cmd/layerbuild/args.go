@@ -115,7 +115,7 @@ const platformUsage = "`OS/ARCH` platform to use of a multi-platform image\n" +
 // wanted is the platform of an image to find. The zero value is this machine's platform.
 type wanted struct {
 	platform ocispec.Platform
-	asked    bool // a flag gave the platform
+	explicit bool // a flag gave the platform
 }
 
 // platform parses the value of a --platform for one platform. If it is "", the environment's
@@ -140,7 +140,7 @@ func platform(e *env, s string) (wanted, error) {
 // FROM, it is not enough that the platform can run the image.
 func (w wanted) isFor(name string, img *image.Image) error {
 	p := w.platform
-	if !w.asked || registry.FormatPlatform(img.Platform) == registry.FormatPlatform(p) &&
+	if !w.explicit || registry.FormatPlatform(img.Platform) == registry.FormatPlatform(p) &&
 		(p.OSVersion == "" || p.OSVersion == img.Platform.OSVersion) {
 		return nil
 	}

@@ -233,7 +233,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rule
 	}
 	o.Upload = uploader{images, state.Store}
 	var res *imagebuild.Result
-	images.warnings.during(o.Sink, func() {
+	images.warnings.sendTo(o.Sink, func() {
 		res, err = imagebuild.Build(ctx, state, images.resolver, o)
 	})
 	if cerr := display.Close(); err == nil && cerr != nil {

@@ -53,8 +53,8 @@ func historyVerb() verb {
 		}}
 }
 
-// made is one line of `layerbuild history`.
-type made struct {
+// historyLine is one line of `layerbuild history`.
+type historyLine struct {
 	Created    *time.Time `json:"created,omitempty"`
 	CreatedBy  string     `json:"createdBy"`
 	Comment    string     `json:"comment,omitempty"`
@@ -66,10 +66,10 @@ type made struct {
 
 // historyOf returns the history with the layer of each entry, the oldest entry first. If their
 // numbers do not match, as in images of some other tools, the remaining layers have no instruction.
-func historyOf(img *image.Image) []made {
-	var list []made
+func historyOf(img *image.Image) []historyLine {
+	var list []historyLine
 	n := 0
-	layer := func(m *made) {
+	layer := func(m *historyLine) {
 		if n < len(img.Manifest.Layers) {
 			m.Size, m.Digest = img.Manifest.Layers[n].Size, img.Manifest.Layers[n].Digest.String()
 			if n < len(img.Config.RootFS.DiffIDs) {
@@ -79,7 +79,7 @@ func historyOf(img *image.Image) []made {
 		}
 	}
 	for _, h := range img.Config.History {
-		m := made{Created: h.Created, CreatedBy: h.CreatedBy, Comment: h.Comment,
+		m := historyLine{Created: h.Created, CreatedBy: h.CreatedBy, Comment: h.Comment,
 			EmptyLayer: h.EmptyLayer}
 		if !h.EmptyLayer {
 			layer(&m)
@@ -87,7 +87,7 @@ func historyOf(img *image.Image) []made {
 		list = append(list, m)
 	}
 	for n < len(img.Manifest.Layers) {
-		var m made
+		var m historyLine
 		layer(&m)
 		list = append(list, m)
 	}
@@ -95,7 +95,7 @@ func historyOf(img *image.Image) []made {
 }
 
 // printHistory prints the newest instruction first, as docker does.
-func printHistory(w io.Writer, list []made, whole bool) error {
+func printHistory(w io.Writer, list []historyLine, whole bool) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tw, "LAYER\tCREATED\tSIZE\tCREATED BY")
 	for _, m := range slices.Backward(list) {

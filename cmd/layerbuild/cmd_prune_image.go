@@ -100,7 +100,7 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 	want wanted, o imageanalysis.PruneOptions) (ocispec.Descriptor, error) {
 	var img *image.Image
 	var err error
-	if !want.asked {
+	if !want.explicit {
 		var ref string
 		if ref, err = im.ref(ctx, name); err == nil {
 			img, err = im.resolver.Resolve(ctx, ref, image.ResolveOptions{Any: true})
@@ -111,7 +111,7 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	if want.asked || !img.IsIndex() {
+	if want.explicit || !img.IsIndex() {
 		res, err := imageanalysis.Prune(ctx, state, im.resolver, img, o)
 		if err != nil {
 			return ocispec.Descriptor{}, err

@@ -46,7 +46,7 @@ func pullVerb() verb {
 					return nil, err
 				}
 				return func(ctx context.Context) error {
-					return f.shown(ctx, e, progress,
+					return f.withProgress(ctx, e, progress,
 						func(_ *state.State, im *images, sink event.Sink) error {
 							for _, name := range args {
 								if err := pull(ctx, e, im, name, want.platform, sink); err != nil {
@@ -101,7 +101,7 @@ func pushVerb() verb {
 					return nil, err
 				}
 				return func(ctx context.Context) error {
-					return f.shown(ctx, e, progress,
+					return f.withProgress(ctx, e, progress,
 						func(state *state.State, im *images, sink event.Sink) error {
 							return pushAll(ctx, e, state, im, args[0], args[1:], sink)
 						})
@@ -155,8 +155,8 @@ const progressUsage = "progress display"
 // newProgress returns the value for a flag --progress.
 func newProgress(value *string) choice { return newChoice(value, "auto", ui.Modes[:]...) }
 
-// shown calls a function with a display of its progress.
-func (f *stateFlags) shown(ctx context.Context, e *env, mode string,
+// withProgress calls a function with a display of its progress.
+func (f *stateFlags) withProgress(ctx context.Context, e *env, mode string,
 	do func(*state.State, *images, event.Sink) error) error {
 	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
 	if err != nil {

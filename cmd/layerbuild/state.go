@@ -150,8 +150,8 @@ func (w *warnings) warn(message string) {
 	fmt.Fprintln(w.stderr, "layerbuild: warning: "+message)
 }
 
-// during calls build, and meanwhile sends warnings to sink.
-func (w *warnings) during(sink event.Sink, build func()) {
+// sendTo sends warnings to sink while build runs.
+func (w *warnings) sendTo(sink event.Sink, build func()) {
 	w.sink.Store(&sink)
 	defer w.sink.Store(nil)
 	build()

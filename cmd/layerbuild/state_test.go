@@ -15,7 +15,7 @@ func TestWarnings(t *testing.T) {
 	w := &warnings{stderr: &stderr}
 	var shown []string
 	w.warn("one")
-	w.during(func(e event.Event) { shown = append(shown, e.(event.Warning).Message) },
+	w.sendTo(func(e event.Event) { shown = append(shown, e.(event.Warning).Message) },
 		func() { w.warn("two") })
 	w.warn("three")
 	if want := []string{"two"}; !slices.Equal(shown, want) {
