@@ -11,7 +11,7 @@ import (
 func TestTablesArePrintable(t *testing.T) {
 	const evil = "RUN \x1b]0;x\x07 \u202e \u009b1m \x7f"
 	var b bytes.Buffer
-	if err := printHistory(&b, []made{{CreatedBy: evil}}, true); err != nil {
+	if err := printHistory(&b, []historyLine{{CreatedBy: evil}}, true); err != nil {
 		t.Fatal(err)
 	}
 	if err := printImages(&b, []listed{{Name: evil, ID: "sha256:1", Platforms: []string{evil},
