@@ -59,8 +59,8 @@ func (s *State) Prune(ctx context.Context, o PruneOptions) (Pruned, error) {
 // Policy limits the size of the state after a build.
 type Policy struct {
 	// Limit is the largest size of the build cache in bytes: snapshots, cache mounts, and the blobs
-	// to which no image with a name refers. 0: the smaller of a tenth of the file system and 20 GB.
-	// NoLimit: any size.
+	// to which no image with a name refers. 0: the smaller of a tenth of the file system and
+	// defaultLimit. NoLimit: any size.
 	Limit int64
 }
 
