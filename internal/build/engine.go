@@ -106,7 +106,7 @@ type Records interface {
 	Get(k cache.Key) (cache.Record, bool)
 	Put(ctx context.Context, k cache.Key, r cache.Record) error
 	Touch(k cache.Key)
-	PutSealed(ctx context.Context, snapshot, format string, l cache.Layer) error
+	PutSealed(ctx context.Context, source, format string, l cache.Layer) error
 }
 
 // LazyLayers finds the layers of lazy snapshots. *state.State implements it.

@@ -27,7 +27,7 @@ type Kind string
 const (
 	Steps  Kind = "step"   // key → snapshot
 	Chains Kind = "chain"  // chain ID of a base image's layers → snapshot
-	Seals  Kind = "sealed" // snapshot and seal options → layer
+	Seals  Kind = "sealed" // source and options → layer; see Sealed
 	Remote Kind = "remote" // address → what the address referred to
 )
 
@@ -109,10 +109,12 @@ func (c *Cache) TouchChain(id digest.Digest) { c.touch(Chains, string(id)) }
 // DeleteChain removes the record of a chain ID.
 func (c *Cache) DeleteChain(id digest.Digest) error { return c.delete(Chains, string(id)) }
 
-// Sealed returns the layer that was made from a snapshot, and reports whether there is one. options
-// names everything else that determines the layer's bytes.
-func (c *Cache) Sealed(snapshot, options string) (Layer, bool) {
-	e, ok := c.get(Seals, sealKey(snapshot, options))
+// Sealed returns the layer that was made from a source, and reports whether there is one. The source
+// is a snapshot, the digest of a base image's blob, or "" for the layer without entries. options
+// names everything else that determines the layer's bytes. Package image also records under the
+// options "checked" that it has read a blob. Both are text: the keys of existing records have them.
+func (c *Cache) Sealed(source, options string) (Layer, bool) {
+	e, ok := c.get(Seals, sealKey(source, options))
 	if !ok {
 		return Layer{}, false
 	}
@@ -120,17 +122,17 @@ func (c *Cache) Sealed(snapshot, options string) (Layer, bool) {
 	return l, ok
 }
 
-// PutSealed records the layer that was made from a snapshot.
-func (c *Cache) PutSealed(ctx context.Context, snapshot, options string, l Layer) error {
-	e, err := l.entry(snapshot, options)
+// PutSealed records the layer that was made from a source, for Sealed.
+func (c *Cache) PutSealed(ctx context.Context, source, options string, l Layer) error {
+	e, err := l.entry(source, options)
 	if err != nil {
 		return err
 	}
 	return c.put(ctx, e)
 }
 
-// sealKey joins the name of a snapshot, which has no space, and the name of options.
-func sealKey(snapshot, options string) string { return snapshot + " " + options }
+// sealKey joins a source, which has no space, and options.
+func sealKey(source, options string) string { return source + " " + options }
 
 // Remote returns the object to which an address referred, and reports whether there is a record.
 // The address is a URL, a git repository with a reference, or an image name with a platform. Such a
@@ -221,7 +223,7 @@ func (c *Cache) delete(kind Kind, key string) error {
 type Entry struct {
 	Kind     Kind // "" for a file that cannot be read
 	Key      string
-	Snapshot string    // the snapshot that the record names; "" for none
+	Snapshot string    // the snapshot that the record names, or the source of Seals; "" for none
 	Created  time.Time // the time of the work; put sets it if it is zero
 	Used     time.Time // the time at which the record was written or last touched
 	Trusted  bool

@@ -17,8 +17,8 @@ type Record struct {
 	Created  time.Time // the time at which the step was run; Put sets it if it is zero
 	// ContentKey is the content key of the step; "" if it is the record's own key.
 	ContentKey Key
-	// Inputs names the snapshots of the stages from which the step took files; "" if there are
-	// none.
+	// Inputs names the snapshots of the stages from which the step took files, each followed by a
+	// space, as the records of existing states have them; "" if there are none.
 	Inputs string
 	// NoOp is set if the step changed nothing. Snapshot is then the snapshot on which it ran.
 	NoOp bool
@@ -98,20 +98,20 @@ func (e Entry) Step() (Record, bool) {
 	return r, e.Kind == Steps
 }
 
-// Layer is a layer that was made from a snapshot.
+// Layer is a layer that was made from a source (Cache.Sealed).
 type Layer struct {
 	Descriptor ocispec.Descriptor
 	DiffID     digest.Digest
 	Size       int64 // bytes before compression
 }
 
-// entry returns the record of a layer.
-func (l Layer) entry(snapshot, options string) (Entry, error) {
+// entry returns the record of a layer for Cache.Sealed.
+func (l Layer) entry(source, options string) (Entry, error) {
 	d, err := json.Marshal(l.Descriptor)
 	if err != nil {
 		return Entry{}, fmt.Errorf("record a layer: %w", err)
 	}
-	return Entry{Kind: Seals, Key: sealKey(snapshot, options), Snapshot: snapshot,
+	return Entry{Kind: Seals, Key: sealKey(source, options), Snapshot: source,
 		facts: map[string]string{
 			factDescriptor: string(d), factDiffID: string(l.DiffID),
 			factSize: strconv.FormatInt(l.Size, 10),

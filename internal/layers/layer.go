@@ -103,7 +103,7 @@ func (l *Layer) Wait(ctx context.Context) error {
 	return nil
 }
 
-// source returns the name of the layer's source: a snapshot, or "" for the layer without entries.
+// source returns the layer's source for the cache: a snapshot, or "" for the layer without entries.
 func (l *Layer) source() string {
 	if l.NoOp {
 		return ""

@@ -15,10 +15,10 @@ func (s *State) LazyLayer(ctx context.Context, rec cache.Record) (cache.Layer, b
 	return s.SealedLayer(ctx, rec.Snapshot, rec.Lazy.Sealed)
 }
 
-// SealedLayer returns the layer that a snapshot was sealed as, and reports whether there is one and
-// the store has its blob. format is the text of a layers.Format.
-func (s *State) SealedLayer(ctx context.Context, snapshot, format string) (cache.Layer, bool) {
-	l, ok := s.Cache.Sealed(snapshot, format)
+// SealedLayer returns the layer that was made from a source (cache.Sealed), and reports whether
+// there is one and the store has its blob. format is the text of a layers.Format.
+func (s *State) SealedLayer(ctx context.Context, source, format string) (cache.Layer, bool) {
+	l, ok := s.Cache.Sealed(source, format)
 	if !ok {
 		return l, false
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/smallfile"
 )
 
-// secretSize is the size of Secret's result.
+// secretSize is the size of Secret's result. Its type is that of the argument of blocks.NewKeys.
 const secretSize = 16
 
 // Secret returns random bytes that stay the same as long as the state exists. Their file is
