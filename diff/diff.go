@@ -57,8 +57,8 @@ var ErrExternal = errors.New("the layer cannot be written from the source's file
 
 // Options are the options for writing a layer. The zero value writes gzip.
 type Options struct {
-	// Epoch, if not nil, is the latest time an entry has (SOURCE_DATE_EPOCH).
-	Epoch *time.Time
+	// Epoch, if not nil, is the latest time of an entry (SOURCE_DATE_EPOCH), in seconds since 1970.
+	Epoch *int64
 	// Compression is "gzip" (also ""), "zstd" or Uncompressed.
 	Compression string
 	// Level is the compressor's level; 0 is the default level of this program.

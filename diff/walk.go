@@ -477,7 +477,7 @@ func (w *walker) parents() error {
 func (w *walker) time(st *dirfd.Stat) int64 {
 	sec := st.Mtime.Sec
 	if w.o.Epoch != nil {
-		sec = min(sec, w.o.Epoch.Unix())
+		sec = min(sec, *w.o.Epoch)
 	}
 	return sec
 }

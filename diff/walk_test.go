@@ -503,7 +503,7 @@ func TestWriteOptions(t *testing.T) {
 		"file etc/hosts 0644 root:root @6 b\nwhiteout gone\nfile .wh.q 0644\nfile new 0644 root:root @2000000000\ndir proc\nfile proc/x\ndir etc 0755 root:root @5")
 	var warned []string
 	var table []string
-	epoch := unixTime(1000)
+	epoch := int64(1000)
 	layer := write(t, Tree{Dir: upper, Lower: []string{lower}}, Options{
 		Epoch: &epoch, SkipPaths: []string{"etc/hosts", "gone", "proc"},
 		Warn: func(path, _ string) { warned = append(warned, path) },

@@ -51,9 +51,9 @@ type Plan struct {
 	Stages []*Stage
 	// Target is the stage to build.
 	Target *Stage
-	// Epoch is SOURCE_DATE_EPOCH from the build arguments or from a global ARG;
-	// nil when it is not set.
-	Epoch *time.Time
+	// Epoch is SOURCE_DATE_EPOCH from the build arguments or from a global ARG, in seconds since
+	// 1970; nil when it is not set.
+	Epoch *int64
 
 	file     *File
 	opts     PlanOptions
@@ -238,7 +238,7 @@ func globalArgs(e env, x expander, meta []instructions.ArgCommand,
 const EpochArg = "SOURCE_DATE_EPOCH"
 
 // ParseEpoch parses the value of SOURCE_DATE_EPOCH, in seconds since 1970. It returns nil for "".
-func ParseEpoch(s string) (*time.Time, error) {
+func ParseEpoch(s string) (*int64, error) {
 	if s = strings.TrimSpace(s); s == "" {
 		return nil, nil
 	}
@@ -246,12 +246,12 @@ func ParseEpoch(s string) (*time.Time, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %q is not a number of seconds", EpochArg, s)
 	}
-	t := time.Unix(n, 0).UTC()
-	if t.Year() < 0 || t.Year() > 9999 { // RFC 3339, in which documents of images have times
+	// RFC 3339, in which documents of images have times
+	if y := time.Unix(n, 0).UTC().Year(); y < 0 || y > 9999 {
 		return nil, fmt.Errorf("%s: %s seconds since 1970 is not in the years 0 to 9999 (is it in "+
 			"milliseconds?)", EpochArg, s)
 	}
-	return &t, nil
+	return &n, nil
 }
 
 // setEpoch parses SOURCE_DATE_EPOCH. Its value may also be the name of a context, whose own time is
@@ -265,7 +265,7 @@ func (p *Plan) setEpoch(stages []instructions.Stage) error {
 	if err == nil {
 		p.Epoch = epoch
 		if epoch != nil {
-			p.setArg(EpochArg, strconv.FormatInt(epoch.Unix(), 10))
+			p.setArg(EpochArg, strconv.FormatInt(*epoch, 10))
 		} else if ok {
 			p.setArg(EpochArg, "")
 		}

@@ -65,7 +65,7 @@ func manDate(e *env) (string, error) {
 			return "", err
 		}
 		if epoch != nil {
-			at = *epoch
+			at = time.Unix(*epoch, 0)
 		}
 	}
 	return at.UTC().Format(time.DateOnly), nil

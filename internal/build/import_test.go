@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
@@ -71,7 +70,7 @@ func TestImportThatLies(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "cache")
-			at := time.Unix(1_000_000_000, 0)
+			at := int64(1_000_000_000)
 			o := imagebuild.Options{Image: imagebuild.ImageOptions{Epoch: &at}}
 			first := newBench(t, "copy")
 			first.real()

@@ -39,8 +39,7 @@ func TestSecondBuild(t *testing.T) {
 		return o
 	}
 	at := func(s int64) imagebuild.Options {
-		t := time.Unix(s, 0)
-		return imagebuild.Options{Image: imagebuild.ImageOptions{Epoch: &t}}
+		return imagebuild.Options{Image: imagebuild.ImageOptions{Epoch: &s}}
 	}
 	for _, tt := range []struct {
 		name          string

@@ -61,7 +61,7 @@ func (b *builder) newAttempt(ctx context.Context, file string, w *outputs.Writer
 	}
 	sealer, directories := b.parts.NewSealer(ctx, layers.SealerOptions{
 		State: b.state, TempDir: b.tempdir, Lazy: lazy, Blocks: b.blocks,
-		Format: w.Recipe.Format(w.Options.Seconds()), Tables: b.opts.Analyze, Check: checker,
+		Format: w.Recipe.Format(w.Options.Epoch), Tables: b.opts.Analyze, Check: checker,
 		Warn: func(l *layers.Layer, path, problem string) {
 			b.opts.Sink(event.Warning{Message: path + ": " + problem, File: file,
 				Line: l.Lines.Start, Time: time.Now()})
@@ -91,7 +91,7 @@ func (b *builder) run(ctx context.Context, a attempt, file string, plans []plan,
 	}
 	e := build.New(build.Config{
 		Parts: b.parts.Engine, Layers: a.layers, State: b.state, Imports: imports, Ran: &b.ran,
-		Epoch: w.Options.Seconds(), Sink: b.opts.Sink,
+		Epoch: w.Options.Epoch, Sink: b.opts.Sink,
 	})
 	defer func() { err = errors.Join(err, e.Close()) }()
 	solvers := b.newSolvers(e, a, file, plans)

@@ -2,7 +2,6 @@ package imagebuild
 
 import (
 	"io"
-	"time"
 
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/build"
@@ -107,8 +106,8 @@ type ImageOptions struct {
 	// Annotations are added to manifests, indexes or descriptors.
 	Annotations []export.Annotation
 	// Epoch is the latest time of a file in a layer, and the creation time of new layers and
-	// history entries (SOURCE_DATE_EPOCH); nil keeps real times.
-	Epoch *time.Time
+	// history entries (SOURCE_DATE_EPOCH), in seconds since 1970; nil keeps real times.
+	Epoch *int64
 }
 
 // CacheOptions determine which earlier results are used, and where results are exported.

@@ -3,15 +3,14 @@ package layercheck
 import (
 	"fmt"
 	"maps"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Options restrict the comparison. The zero value compares everything that a layer can contain.
 type Options struct {
-	// Epoch, if not nil, is the latest time that an entry has (SOURCE_DATE_EPOCH).
-	Epoch *time.Time
+	// Epoch, if not nil, is the latest time of an entry (SOURCE_DATE_EPOCH), in seconds since 1970.
+	Epoch *int64
 	// SkipLinked skips files that have several names in one of the trees.
 	SkipLinked bool
 }
@@ -136,7 +135,7 @@ func (c *comparison) entry(path string, image, step *node) error {
 
 func (c *comparison) time(n *node) int64 {
 	if c.Epoch != nil {
-		return min(n.sec, c.Epoch.Unix())
+		return min(n.sec, *c.Epoch)
 	}
 	return n.sec
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/layercheck"
@@ -23,8 +22,8 @@ import (
 type Checker struct {
 	State *state.State
 	Lazy  *Lazy
-	// Epoch is the epoch with which layers are sealed; nil for none.
-	Epoch *time.Time
+	// Epoch is that of the layers' Format.
+	Epoch *int64
 }
 
 // maxDifferences is the number of a layer's differences that an error shows.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"time"
 
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/internal/dirfd"
@@ -16,7 +15,7 @@ import (
 // WriteFiles writes all files of a snapshot as a tar stream, and makes the snapshot first if it is
 // lazy. Times after epoch become epoch; nil: times are kept.
 func WriteFiles(ctx context.Context, w io.Writer, st *state.State, lazy *Lazy, id snapshot.ID,
-	epoch *time.Time) (err error) {
+	epoch *int64) (err error) {
 	if err := lazy.Materialize(ctx, id); err != nil {
 		return err
 	}

@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/internal/blocks"
@@ -179,12 +178,7 @@ func EpochOf(format string) *int64 {
 
 // options returns the options with which diff writes a layer of this format.
 func (f Format) options() diff.Options {
-	o := diff.Options{Compression: f.Compression, Level: f.Level}
-	if f.Epoch != nil {
-		t := time.Unix(*f.Epoch, 0).UTC()
-		o.Epoch = &t
-	}
-	return o
+	return diff.Options{Compression: f.Compression, Level: f.Level, Epoch: f.Epoch}
 }
 
 // tree returns the directories of a snapshot's changes for package diff.

@@ -163,7 +163,7 @@ func (w *Writer) layerAs(ctx context.Context, l *layers.Layer,
 	own := l.Base == nil || l.Text != ""
 	if own && !r.sameLayers(w.Recipe) || !own && r.Force &&
 		compressionOf(d.MediaType) != r.Compression {
-		if d, err = l.Recompress(ctx, w.State, d, r.Format(w.Options.Seconds())); err != nil {
+		if d, err = l.Recompress(ctx, w.State, d, r.Format(w.Options.Epoch)); err != nil {
 			return d, fmt.Errorf("compress layer %s: %w", l.Descriptor.Digest, err)
 		}
 	}
@@ -226,7 +226,7 @@ func (w *Writer) recompressRecords(ctx context.Context, r Recipe, doc remotecach
 	if r.sameLayers(w.Recipe) {
 		return nil
 	}
-	stored, format := w.Recipe.Format(w.Options.Seconds()).String(), r.Format(w.Options.Seconds())
+	stored, format := w.Recipe.Format(w.Options.Epoch).String(), r.Format(w.Options.Epoch)
 	for _, o := range doc.Records {
 		if o.Layer == nil || o.Layer.Sealed != stored {
 			continue

@@ -29,8 +29,9 @@ type Options struct {
 	Index bool
 	// InlineCache is set if the images contain cache records (--cache-to type=inline).
 	InlineCache bool
-	// Epoch is the creation time of new layers and history entries; nil: the real time.
-	Epoch *time.Time
+	// Epoch is the creation time of new layers and history entries, in seconds since 1970; nil: the
+	// real time.
+	Epoch *int64
 }
 
 // WantsImage reports whether an image is made, and not only its files exported.
@@ -47,19 +48,10 @@ func (o *Options) WantsFiles() bool {
 // makesIndex reports whether an index is made instead of a single manifest.
 func (o *Options) makesIndex() bool { return len(o.Platforms) > 1 || o.Index }
 
-// Seconds returns the epoch as seconds since 1970; nil: none.
-func (o *Options) Seconds() *int64 {
-	if o.Epoch == nil {
-		return nil
-	}
-	s := o.Epoch.Unix()
-	return &s
-}
-
 // now returns the creation time of new layers and history entries.
 func (o *Options) now() time.Time {
 	if o.Epoch != nil {
-		return o.Epoch.UTC()
+		return time.Unix(*o.Epoch, 0).UTC()
 	}
 	return time.Now().UTC()
 }

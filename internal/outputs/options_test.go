@@ -3,7 +3,6 @@ package outputs
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/event"
@@ -108,7 +107,7 @@ func TestCheck(t *testing.T) {
 // TestWarn checks which options get a warning that they have no effect.
 func TestWarn(t *testing.T) {
 	const image = "type=image,name=a"
-	epoch := time.Unix(1, 0)
+	epoch := int64(1)
 	for _, tt := range []struct {
 		name    string
 		outputs []string

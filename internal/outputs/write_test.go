@@ -201,7 +201,8 @@ func (b *bench) names() map[string]digest.Digest {
 // TestWriteRecipes writes the images of several outputs from the same layers.
 func TestWriteRecipes(t *testing.T) {
 	b := newBench(t)
-	o := Options{Names: []string{"app"}, Epoch: &at,
+	epoch := at.Unix()
+	o := Options{Names: []string{"app"}, Epoch: &epoch,
 		Annotations: []export.Annotation{{Target: "manifest", Key: "all", Value: "1"},
 			{Target: "manifest", Key: "both", Value: "build"}},
 		Specs: b.specs("type=oci,dest=a", "type=oci,dest=b,compression=zstd",
@@ -210,8 +211,7 @@ func TestWriteRecipes(t *testing.T) {
 			"type=oci,dest=e,annotation.both=output", "type=oci,dest=f,compression=uncompressed",
 			"type=oci,dest=g,compression=gzip", "type=tar,dest=h",
 			"type=oci,dest=i,prune-dead=true")}
-	seconds := at.Unix()
-	list := b.layers(o.StoreRecipe(), &seconds, "file dead 0644 1\nfile kept 0644 1\n",
+	list := b.layers(o.StoreRecipe(), &epoch, "file dead 0644 1\nfile kept 0644 1\n",
 		"file dead 0644 2\n")
 	w, exporters := b.writer(o)
 	img := built(amd64, list...)
@@ -479,23 +479,24 @@ func TestWriteIndex(t *testing.T) {
 // TestWriteTime writes images of a configuration with and without a creation time. All images of a
 // build have the same configuration.
 func TestWriteTime(t *testing.T) {
-	epoch := at.Add(-time.Hour).In(time.FixedZone("", 3600))
+	earlier := at.Add(-time.Hour)
+	epoch := earlier.Unix()
 	for _, tt := range []struct {
 		name    string
 		created *time.Time
-		epoch   *time.Time
+		epoch   *int64
 		want    time.Time // zero: the time of the build
 	}{
 		{"a time", &at, nil, at},
-		{"an epoch", &at, &epoch, epoch},
-		{"an epoch alone", nil, &epoch, epoch},
+		{"an epoch", &at, &epoch, earlier},
+		{"an epoch alone", nil, &epoch, earlier},
 		{"no time", nil, nil, time.Time{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t)
 			w, exporters := b.writer(Options{Epoch: tt.epoch, Specs: b.specs("type=oci,dest=a",
 				"type=oci,dest=b,compression=zstd")})
-			image := built(amd64, b.layers(w.Recipe, w.Options.Seconds(), "file a 0644 1\n")...)
+			image := built(amd64, b.layers(w.Recipe, w.Options.Epoch, "file a 0644 1\n")...)
 			image.Config.Created = tt.created
 			before := time.Now()
 			b.write(w, image)
@@ -544,7 +545,8 @@ func TestWriteChains(t *testing.T) {
 			}
 		}
 	}
-	w, _ := b.writer(Options{Epoch: &at})
+	epoch := at.Unix()
+	w, _ := b.writer(Options{Epoch: &epoch})
 	b.write(w, built(amd64, all...))
 	chains("", "", "", "", "", "")
 	w, _ = b.writer(Options{})
