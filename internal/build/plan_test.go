@@ -429,8 +429,8 @@ func TestRepair(t *testing.T) {
 			imagebuild.Options{Cache: imagebuild.CacheOptions{No: no}})
 		b.want(fmt.Sprintf("--no-cache=%v", no), ran, "write a 1", "write b 2")
 		if w := b.warnings(); !slices.ContainsFunc(w,
-			func(s string) bool { return strings.Contains(s, "made again") }) {
-			t.Errorf("warnings %q do not say that it is made again", w)
+			func(s string) bool { return strings.Contains(s, "the build makes the blob") }) {
+			t.Errorf("warnings %q do not say that the build makes it again", w)
 		}
 		for _, e := range b.events {
 			if d, ok := e.(event.Done); ok && d.Err != nil && !d.Repair &&

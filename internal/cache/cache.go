@@ -109,10 +109,11 @@ func (c *Cache) TouchChain(id digest.Digest) { c.touch(Chains, string(id)) }
 // DeleteChain removes the record of a chain ID.
 func (c *Cache) DeleteChain(id digest.Digest) error { return c.delete(Chains, string(id)) }
 
-// Sealed returns the layer that was made from a source, and reports whether there is one. The source
-// is a snapshot, the digest of a base image's blob, or "" for the layer without entries. options
-// names everything else that determines the layer's bytes. Package image also records under the
-// options "checked" that it has read a blob. Both are text: the keys of existing records have them.
+// Sealed returns the layer that was made from a source, and reports whether there is one. The
+// source is a snapshot, the digest of a base image's blob, or "" for the layer without entries.
+// options names everything else that determines the layer's bytes. Package image also records under
+// the options "checked" that it has read a blob. Both are text: the keys of existing records have
+// them.
 func (c *Cache) Sealed(source, options string) (Layer, bool) {
 	e, ok := c.get(Seals, sealKey(source, options))
 	if !ok {
