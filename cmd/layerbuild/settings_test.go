@@ -59,7 +59,7 @@ func TestVariables(t *testing.T) {
 // os.LookupEnv and functions named getenv, with a position of each.
 func variablesOfSource(t *testing.T) map[string]string {
 	t.Helper()
-	found := map[string]string{}
+	source := readings{constants: map[string]string{}, read: map[string]string{}}
 	root := filepath.Join("..", "..")
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
@@ -71,22 +71,36 @@ func variablesOfSource(t *testing.T) map[string]string {
 			name == "rounds" || strings.HasSuffix(name, "test")) {
 			return fs.SkipDir
 		}
-		return variablesOfPackage(path, found)
+		return source.add(path)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	found := map[string]string{}
+	for name, at := range source.read {
+		if constant, ok := source.constants[name]; ok {
+			name = constant
+		} else if strings.Contains(name, ".") {
+			continue // a variable
+		}
+		found[name] = at
+	}
 	return found
 }
 
-func variablesOfPackage(dir string, found map[string]string) error {
+// readings are the calls that read the environment, and the constants of all packages.
+type readings struct {
+	constants map[string]string // by PACKAGE.NAME
+	read      map[string]string // the argument, a literal's value or PACKAGE.NAME, with a position
+}
+
+// add adds the package in a directory.
+func (r readings) add(dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
 		return err
 	}
 	set := token.NewFileSet()
-	constants := map[string]string{}
-	var calls []*ast.CallExpr
 	for _, name := range files {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
@@ -100,36 +114,46 @@ func variablesOfPackage(dir string, found map[string]string) error {
 			case *ast.ValueSpec:
 				for i, value := range n.Values {
 					if s, ok := literal(value); ok {
-						constants[n.Names[i].Name] = s
+						r.constants[file.Name.Name+"."+n.Names[i].Name] = s
 					}
 				}
 			case *ast.CallExpr:
-				calls = append(calls, n)
+				if name := argument(n, file.Name.Name); name != "" {
+					r.read[name] = set.Position(n.Pos()).String()
+				}
 			}
 			return true
 		})
 	}
-	for _, call := range calls {
-		var function string
-		switch f := call.Fun.(type) {
-		case *ast.Ident:
-			function = f.Name
-		case *ast.SelectorExpr:
-			function = f.Sel.Name
-		}
-		if !slices.Contains([]string{"getenv", "Getenv", "LookupEnv"}, function) ||
-			len(call.Args) != 1 {
-			continue
-		}
-		name, ok := literal(call.Args[0])
-		if id, is := call.Args[0].(*ast.Ident); is {
-			name, ok = constants[id.Name], constants[id.Name] != ""
-		}
-		if ok {
-			found[name] = set.Position(call.Pos()).String()
+	return nil
+}
+
+// argument returns the argument of a call, in the package pkg, that reads the environment: the
+// value of a literal, or PACKAGE.NAME. For other calls it returns "".
+func argument(call *ast.CallExpr, pkg string) string {
+	var function string
+	switch f := call.Fun.(type) {
+	case *ast.Ident:
+		function = f.Name
+	case *ast.SelectorExpr:
+		function = f.Sel.Name
+	}
+	if !slices.Contains([]string{"getenv", "Getenv", "LookupEnv"}, function) ||
+		len(call.Args) != 1 {
+		return ""
+	}
+	switch arg := call.Args[0].(type) {
+	case *ast.BasicLit:
+		s, _ := literal(arg)
+		return s
+	case *ast.Ident:
+		return pkg + "." + arg.Name
+	case *ast.SelectorExpr:
+		if of, ok := arg.X.(*ast.Ident); ok {
+			return of.Name + "." + arg.Sel.Name
 		}
 	}
-	return nil
+	return ""
 }
 
 // literal returns the value of a string literal.
