@@ -69,9 +69,6 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAct
 		return stepResult{}, false, nil
 	}
 	l, ok, err := e.layers.Directories.SealDirectory(ctx, active.Changes(), dir)
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
 	if !ok || err != nil {
 		return stepResult{}, false, err
 	}

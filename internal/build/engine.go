@@ -111,8 +111,7 @@ type Records interface {
 
 // LazyLayers finds the layers of lazy snapshots. *state.State implements it.
 type LazyLayers interface {
-	// LazyLayer returns the layer from which the lazy snapshot of a record is unpacked. It reports
-	// whether the record is for a lazy snapshot and the store has the layer.
+	// LazyLayer returns the layer of a record for a lazy snapshot, if the store has it.
 	LazyLayer(ctx context.Context, rec cache.Record) (cache.Layer, bool)
 }
 
@@ -126,8 +125,7 @@ type Sealer interface {
 // DirectorySealer makes the layer of a COPY of a directory from the source files. *layers.Sealer
 // implements it.
 type DirectorySealer interface {
-	// SealDirectory returns false if the layer can only be sealed after the files were copied. The
-	// copy then returns the error of a file that cannot be read.
+	// SealDirectory returns false if the files must be copied before the layer is sealed.
 	SealDirectory(ctx context.Context, ch snapshot.Changes,
 		dir *copyfs.Directory) (l cache.Layer, ok bool, err error)
 	// BeginDirectory begins to make the layer of the snapshot id, which is committed later.

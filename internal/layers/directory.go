@@ -18,7 +18,11 @@ import (
 // files must be copied first: one has changed or cannot be read, or the layer depends on the copy.
 func (s *Sealer) SealDirectory(ctx context.Context, ch snapshot.Changes,
 	dir *copyfs.Directory) (l cache.Layer, ok bool, err error) {
-	return unlessExternal(s.sealDirectory(ctx, ch, dir, nil))
+	l, ok, err = unlessExternal(s.sealDirectory(ctx, ch, dir, nil))
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return l, ok, err
 }
 
 // unlessExternal returns false in place of diff.ErrExternal.
