@@ -110,6 +110,6 @@ func (l *loader) Export(ctx context.Context, img *Image, sink event.Sink) error 
 	})
 }
 
-// errReaderGone is returned when the engine stops reading. If the engine succeeds, it did not need
-// the rest.
+// errReaderGone ends a writer whose reader has stopped. It is not reported: the reader has an error
+// of its own, or did not need the rest.
 var errReaderGone = errors.New("the engine has stopped reading")

@@ -134,7 +134,7 @@ func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, er
 }
 
 // EnsureLayer copies the layer of an image that Artifact.Layer has returned into the store. It
-// returns an error if the layer is no tar or does not have the diffID: the descriptor and the
+// returns an error if the layer is not a tar or does not have the diffID: the descriptor and the
 // diffID may be wrong, since they do not come from an image. Each layer is read once for this; the
 // cache records that it was read.
 func (r *Resolver) EnsureLayer(ctx context.Context, img *Image, o UnpackOptions) error {

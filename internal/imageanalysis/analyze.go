@@ -188,9 +188,9 @@ type ending struct {
 // noBase is the value of --base for an image without a base.
 const noBase = "scratch"
 
-// registryPatience limits the time for finding, in a registry, a base that an annotation names: the
+// baseTimeout limits the time for finding, in a registry, a base that an annotation names: the
 // base is not important enough to wait longer.
-const registryPatience = 15 * time.Second
+const baseTimeout = 15 * time.Second
 
 // baseEnd finds the end of an image's base. The user's --base takes precedence over everything
 // recorded in the image.
@@ -244,7 +244,7 @@ func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec 
 // annotated finds the base that annotations name.
 func annotated(ctx context.Context, images *image.Resolver, img *image.Image, name,
 	d string) (*image.Image, error) {
-	ctx, cancel := context.WithTimeout(ctx, registryPatience)
+	ctx, cancel := context.WithTimeout(ctx, baseTimeout)
 	defer cancel()
 	ref := name
 	switch {

@@ -153,7 +153,7 @@ type lookupError struct{ *net.DNSError }
 func (e lookupError) Error() string { return e.Err }
 func (e lookupError) Unwrap() error { return e.DNSError }
 
-// retryable reports whether another attempt may not have this error of a connection.
+// retryable reports whether a request that ended with this error may succeed when it is sent again.
 func retryable(err error) bool {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false

@@ -56,7 +56,7 @@ func (p *Pusher) Stream(ctx context.Context, g Growing) error {
 	return err
 }
 
-// add adds the upload of a blob, unless there is one.
+// add records the upload of a blob, unless one is recorded. It reports whether it has recorded s.
 func (r *repository) add(s *stream) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
