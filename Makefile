@@ -5,12 +5,13 @@
 # make faults     hours of randomized tests, hostile input and fuzzing. LAYERBUILD_FAULTS_BUDGET=2h limits a run; the next one continues
 # make race       unit tests under the race detector (needs a C compiler)
 # make bench      measures layerbuild, buildah, dockerd and BuildKit, and writes docs/BENCHMARKS.md. BENCH has flags; see bin/bench -help
+# make bench-check  compares counts of instructions with those of the last release. CHECK has flags; see bin/bench check -help
 # make lint       gofmt, vet, and the rules for imports, comments, names and documentation (internal/arch)
 # make clean
 #
-# demo, test, faults and bench install missing Debian packages that they need, as root or through sudo.
+# demo, test, faults, bench and bench-check install missing Debian packages that they need, as root or through sudo.
 
-.PHONY: build demo test fuzz faults race bench lint rootfs clean
+.PHONY: build demo test fuzz faults race bench bench-check lint rootfs clean
 .DELETE_ON_ERROR:
 
 # scripts/go-command finds or downloads a Go toolchain. make runs it when a rule first uses GO.
@@ -57,6 +58,15 @@ bench:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
 	$(if $(filter-out 0,$(shell id -u)),sudo )env BENCH_DIR="$${BENCH_DIR:-/var/tmp}" \
 		BUILDKITD="$$BUILDKITD" BUILDCTL="$$BUILDCTL" bin/bench -o docs/BENCHMARKS.md $(BENCH)
+
+bench-check:
+	scripts/packages valgrind util-linux
+	mkdir -p bin/check
+	CGO_ENABLED=0 $(GO) build -trimpath -tags nethttpomithttp2 -o bin/check/layerbuild ./cmd/layerbuild
+	CGO_ENABLED=0 $(GO) test -c -trimpath -o bin/check/ ./diff ./internal/gunzip ./internal/source ./internal/unpack ./parser
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
+	$(if $(filter-out 0,$(shell id -u)),sudo )env BENCH_DIR="$${BENCH_DIR:-/var/tmp}" \
+		VALGRIND="$$VALGRIND" VALGRIND_LIB="$$VALGRIND_LIB" bin/bench check $(CHECK)
 
 lint:
 	GO=$(GO) scripts/lint
