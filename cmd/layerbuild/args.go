@@ -144,6 +144,10 @@ func (w wanted) isFor(name string, img *image.Image) error {
 		(p.OSVersion == "" || p.OSVersion == img.Platform.OSVersion) {
 		return nil
 	}
+	if img.Root.Digest != img.Descriptor.Digest { // this image was chosen among several
+		return fmt.Errorf("image %s has no image for %s; 'layerbuild images' lists its platforms",
+			name, parser.FormatPlatform(p))
+	}
 	return fmt.Errorf("image %s is for %s and not for %s", name,
 		parser.FormatPlatform(img.Platform), parser.FormatPlatform(p))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -80,6 +81,12 @@ func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 	list := make([]listed, 0, len(entries))
 	var errs []error
 	for _, entry := range entries {
+		named := func(e store.Entry) bool {
+			return e.Name != "" && e.Descriptor.Digest == entry.Descriptor.Digest
+		}
+		if entry.Name == "" && slices.ContainsFunc(entries, named) {
+			continue // a build without a name made the same image
+		}
 		l := listed{Name: entry.Name, Digest: entry.Descriptor.Digest.String(),
 			Created: entry.Tagged}
 		if use, err := state.Store.Usage(ctx, entry.Descriptor); err == nil {

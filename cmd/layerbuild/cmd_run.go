@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -209,13 +210,18 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 		p.Env = append(p.Env, "TERM="+cmp.Or(e.getenv("TERM"), "xterm"))
 	}
 	for _, v := range f.env {
-		name, _, ok := strings.Cut(v, "=")
-		if !ok {
-			v = name + "=" + e.getenv(name)
-		}
-		p.Env = append(slices.DeleteFunc(p.Env, func(have string) bool {
+		name, _, hasValue := strings.Cut(v, "=")
+		p.Env = slices.DeleteFunc(p.Env, func(have string) bool {
 			return strings.HasPrefix(have, name+"=")
-		}), v)
+		})
+		if !hasValue {
+			value, ok := os.LookupEnv(name)
+			if !ok {
+				continue // as in docker, the command does not get the image's value
+			}
+			v = name + "=" + value
+		}
+		p.Env = append(p.Env, v)
 	}
 	p.ExtraHosts = f.hosts
 	if f.interactive || f.tty {

@@ -291,6 +291,8 @@ func TestBadCommandLines(t *testing.T) {
 		{"build nosuch", `build context "nosuch": no such directory`},
 		{"./nosuch", `build context "./nosuch": no such directory`},
 		{"build socket", "neither a directory nor an archive"},
+		{"build context/Dockerfile", "neither a directory nor an archive"},
+		{"build -f /dev/null context", `--file "/dev/null": it is a device`},
 		{"build -f - -", "cannot both be standard input"},
 		{"build --no-chace context", "unknown flag --no-chace: did you mean --no-cache?"},
 		{"build --nonsense context", "unknown flag --nonsense"},

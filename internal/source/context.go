@@ -68,10 +68,14 @@ func Check(name string, o Options) error {
 	}
 	info, err := os.Stat(name)
 	if err == nil {
-		if _, ok := openPipe(name, info); !ok && !info.IsDir() && !info.Mode().IsRegular() {
-			return errors.New("it is neither a directory nor an archive")
+		_, pipe := openPipe(name, info)
+		switch {
+		case pipe || info.IsDir():
+			return nil
+		case info.Mode().IsRegular():
+			return checkArchive(name)
 		}
-		return nil
+		return errNoContext
 	}
 	_, gitErr := giturl.Parse(name)
 	switch {
@@ -101,6 +105,26 @@ func CheckDockerfile(context string, o Options) error {
 		return plain(err)
 	case info.IsDir():
 		return errors.New("a file is expected, not a directory")
+	case info.Mode()&fs.ModeDevice != 0:
+		return errDevice
+	}
+	return nil
+}
+
+// checkArchive returns an error if a regular file is no archive.
+func checkArchive(name string) error {
+	f, err := hostfile.Open(name, os.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return plain(err)
+	}
+	defer f.Close()
+	head := make([]byte, 1024)
+	n, err := io.ReadFull(f, head)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return plain(err)
+	}
+	if !isArchive(head[:n]) {
+		return errNoContext
 	}
 	return nil
 }
@@ -257,12 +281,11 @@ func (c *Context) archive(ctx context.Context, name string, info fs.FileInfo) er
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return errors.Join(err, fmt.Errorf("build context %q is neither a directory nor an archive",
-			name))
+		return errors.Join(err, fmt.Errorf("build context %q: %w", name, errNoContext))
 	}
 	in := bufio.NewReader(f)
 	if head, _ := in.Peek(1024); !isArchive(head) {
-		return fmt.Errorf("build context %q is neither a directory nor an archive", name)
+		return fmt.Errorf("build context %q: %w", name, errNoContext)
 	}
 	return c.unpackFrom(ctx, in, "build context "+name)
 }
@@ -503,6 +526,8 @@ func openHostFile(name string) (*os.File, error) {
 }
 
 var (
+	errNoContext = errors.New("it is neither a directory nor an archive")
+
 	errSocket   = errors.New("it is a socket")
 	errFifo     = errors.New("it is a fifo")
 	errDevice   = errors.New("it is a device")

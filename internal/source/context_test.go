@@ -131,7 +131,7 @@ func TestContextErrors(t *testing.T) {
 		dir + "/none":                "no such directory",
 		dir + "/bad":                 `read .dockerignore: pattern "[": syntax error in pattern`,
 		dir + "/bang":                `read .dockerignore: illegal exclusion pattern: "!"`,
-		dir + "/text":                dir + `/text" is neither a directory nor an archive`,
+		dir + "/text":                dir + `/text": it is neither a directory nor an archive`,
 		"https://u:secret@h.invalid": "u:xxxxx@h.invalid",
 		"-":                          "build context -: there is no standard input",
 	} {

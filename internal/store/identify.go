@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -88,8 +89,7 @@ func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id stri
 				add(d, d.Digest)
 			case doc.Config != nil && fits(doc.Config.Digest):
 				add(d, doc.Config.Digest)
-			case slices.ContainsFunc(doc.Layers,
-				func(l ocispec.Descriptor) bool { return fits(l.Digest) }):
+			case s.hasLayer(ctx, doc, fits):
 				if name != "" || layerOf == "" {
 					layerOf = cmp.Or(name, d.Digest.String())
 				}
@@ -109,6 +109,27 @@ func (s *Store) identify(ctx context.Context, list []ocispec.Descriptor, id stri
 			layerOf)
 	}
 	return ocispec.Descriptor{}, fmt.Errorf("image %s: %w", id, ErrNotFound)
+}
+
+// hasLayer reports whether one of the layers of a manifest has a digest that matches, or a matching
+// diffID, which 'layerbuild inspect' prints.
+func (s *Store) hasLayer(ctx context.Context, doc *ocidoc.Document,
+	fits func(digest.Digest) bool) bool {
+	if slices.ContainsFunc(doc.Layers,
+		func(l ocispec.Descriptor) bool { return fits(l.Digest) }) {
+		return true
+	}
+	if doc.Config == nil {
+		return false
+	}
+	var config struct {
+		RootFS struct {
+			DiffIDs []digest.Digest `json:"diff_ids"`
+		} `json:"rootfs"`
+	}
+	data, err := s.Read(ctx, *doc.Config)
+	return err == nil && json.Unmarshal(data, &config) == nil &&
+		slices.ContainsFunc(config.RootFS.DiffIDs, fits)
 }
 
 func ambiguous(id string, found []*candidate) error {

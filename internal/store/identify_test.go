@@ -78,7 +78,16 @@ func TestResolveID(t *testing.T) {
 		}
 	}
 	layer := manifestOf(t, s, a).Layers[0].Digest
-	for _, id := range []string{layer.String(), layer.Encoded()[:12]} {
+	diffID := digest.FromString("diffID")
+	c := putJSON(t, s, ocispec.MediaTypeImageConfig, ocispec.Image{
+		RootFS: ocispec.RootFS{DiffIDs: []digest.Digest{diffID}}})
+	gzipped := putJSON(t, s, ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		MediaType: ocispec.MediaTypeImageManifest, Config: c, Layers: []ocispec.Descriptor{
+			{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: layer, Size: 1}}})
+	if err := s.Tag(ctx, "docker.io/library/gzipped:latest", gzipped); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{layer.String(), layer.Encoded()[:12], diffID.String()} {
 		if _, err := s.ResolveID(ctx, id, nil); err == nil ||
 			!strings.Contains(err.Error(), "is a layer of docker.io/library/") {
 			t.Errorf("ResolveID of a layer: %v, want an error that says so", err)
