@@ -36,11 +36,15 @@ func TestSealCallsOut(t *testing.T) {
 	first := make(chan struct{}, 1)
 	first <- struct{}{}
 	s := NewSealer(t.Context(), SealerOptions{State: st, Sealed: func(d ocispec.Descriptor) {
-		sealed <- d
+		waits := false
 		select {
-		case <-first:
-			<-goOn
+		case <-first: // before another layer can be sealed
+			waits = true
 		default:
+		}
+		sealed <- d
+		if waits {
+			<-goOn
 		}
 	}})
 	for _, id := range []string{"a", "b"} {
