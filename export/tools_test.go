@@ -23,7 +23,8 @@ import (
 
 // These tests read our outputs with other tools. Each test is skipped if its tool is not installed.
 
-// tool returns a function that runs a program in dir and fails the test when the program fails.
+// tool returns a function that runs a program in dir and returns its standard output: podman 5
+// warns on standard error. It fails the test when the program fails.
 func tool(t *testing.T, dir, name string, always ...string) func(args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
@@ -33,9 +34,11 @@ func tool(t *testing.T, dir, name string, always ...string) func(args ...string)
 		t.Helper()
 		cmd := exec.Command(name, append(append([]string{}, always...), args...)...)
 		cmd.Dir = dir
-		out, err := cmd.CombinedOutput()
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
+			t.Fatalf("%s: %v\n%s%s", strings.Join(cmd.Args, " "), err, out, stderr.String())
 		}
 		return string(out)
 	}

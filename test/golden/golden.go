@@ -66,7 +66,7 @@ ADD archive.tar /
 FROM scratch
 COPY a dir /
 RUN --mount=from=busybox,source=/bin,target=/bin mkdir -p m/n && echo x > m/n/x && echo z > m/n/z && ln m/n/x m/hard && ln -s n m/soft && touch -d '2001-02-03 04:05:06' m/old
-RUN --mount=from=busybox,source=/bin,target=/bin rm a && rm -r sub && mkdir sub && echo new > sub/new && chmod 0700 m && echo more >> m/n/z && mkfifo pipe && rm m/old
+RUN --mount=from=busybox,source=/bin,target=/bin rm a && rm -r sub && mkdir sub && echo new > sub/new && chmod 0700 m && echo more >> m/n/z && mkfifo -m 0644 pipe && rm m/old
 `},
 	{Name: "stages", Owners: true, Dockerfile: `
 FROM busybox AS one

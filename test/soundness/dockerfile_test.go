@@ -166,7 +166,7 @@ func (w *world) shellCommand() string {
 		return fmt.Sprintf("touch -h -d @%d %s", pick(r, 800000000, 950000000, 1050000000), path())
 	case 12:
 		in := pick(r, "/w", "/w/d", "/w/d/e", "/d")
-		return fmt.Sprintf("[ -e %[1]s/%[2]s ] || mkfifo %[1]s/%[2]s", in, fifo)
+		return fmt.Sprintf("[ -e %[1]s/%[2]s ] || mkfifo -m 644 %[1]s/%[2]s", in, fifo)
 	case 13:
 		return "find /w /d -exec stat -c '%n %a %u:%g %F %N' {} + | sort >/census"
 	case 14:

@@ -17,7 +17,7 @@ import (
 )
 
 // mkfifo matches the only text of a command that may contain the name of a fifo.
-var mkfifo = regexp.MustCompile(`\[ -e [/a-z]+/fifo \] \|\| mkfifo [/a-z]+/fifo`)
+var mkfifo = regexp.MustCompile(`\[ -e [/a-z]+/fifo \] \|\| mkfifo -m 644 [/a-z]+/fifo`)
 
 // TestNoFifoIsOpened checks that fifos have names that no command opens: a round would wait for the
 // other end for ever.

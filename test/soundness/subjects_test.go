@@ -72,7 +72,7 @@ RUN mkdir -p /s/sub; cd /s; echo f >f; echo g >g; chown 1:1 g; echo h >sub/h; ln
 var sourceEdits = []string{"true", "echo F >f; touch -d @850000000 f", "chmod 600 f", "chown 2:2 g",
 	"ln -sfn ../f sub/l", "mv g e", "rm g", "mkdir x",
 	"touch -d @850000001 f", "rm k; cp -p f k", "chmod 700 sub", "rm sub/h; mkdir sub/h",
-	"rm sub/h; mkfifo sub/h", "touch -d @850000001 sub",
+	"rm sub/h; mkfifo -m 644 sub/h", "touch -d @850000001 sub",
 	// A device whose record in the digest differs only in the type from that of a hard link to the
 	// first file.
 	"rm k; mknod -m 644 k c 1 0; touch -d @850000000 k ."}
