@@ -143,6 +143,33 @@ func (r *Report) classify() {
 	}
 }
 
+// firstLayers returns a function that returns the layer which first had the content of a unit at
+// its path. A later layer has written it again if, for example, it changed the file's owner. list
+// are the units for which the function may be called.
+func (r *Report) firstLayers(list []int32) func(unit int32) int {
+	nodes := map[int32]bool{}
+	for _, i := range list {
+		nodes[r.Units[i].Node] = true
+	}
+	type place struct{ node, layer int32 }
+	replaced := map[place]*Unit{} // by the layer that replaced it
+	for i := range r.Units {
+		if u := &r.Units[i]; u.Dead() && nodes[u.Node] {
+			replaced[place{u.Node, u.Killer}] = u
+		}
+	}
+	return func(unit int32) int {
+		u := &r.Units[unit]
+		for {
+			before := replaced[place{u.Node, u.Layer}]
+			if before == nil || before.Layer >= u.Layer || before.Content != u.Content {
+				return int(u.Layer)
+			}
+			u = before
+		}
+	}
+}
+
 // maxNamed is the largest number of files that a remedy names individually.
 const maxNamed = 8
 
@@ -160,11 +187,21 @@ func (r *Report) debris() {
 			bit(x.Dead())-bit(y.Dead()), bit(x.Accepted)-bit(y.Accepted))
 	}
 	r.Debris = []Debris{}
+	first := r.firstLayers(list)
 	g := newGrouping(r.Tree)
 	for group := range groups(list, compare) {
 		u := &r.Units[group[0]]
 		d := Debris{Kind: u.Debris, Layer: int(u.Layer), Owner: r.Layers[u.Layer].Owner,
 			Dead: u.Dead(), Accepted: u.Accepted}
+		from := d // the debris where it was first
+		for n, i := range group {
+			if l := first(i); n == 0 && copies(r.Made(l)) {
+				from.Layer, from.Owner = l, r.Layers[l].Owner
+			} else if l != from.Layer {
+				from = d
+				break
+			}
+		}
 		var few []string // the files, if they are few
 		found := func(path string, bytes int64, files int) {
 			if few = nil; files <= maxNamed {
@@ -176,7 +213,8 @@ func (r *Report) debris() {
 				}
 			}
 			d.Path, d.Bytes, d.Files = path, bytes, files
-			d.Remedy = r.debrisRemedy(&d, few)
+			from.Path = path
+			d.Remedy = r.debrisRemedy(&from, few)
 			r.Debris = append(r.Debris, d)
 		}
 		for _, i := range group {
