@@ -15,6 +15,7 @@ import (
 
 // TestCommit moves trees to destinations of all kinds.
 func TestCommit(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o022)) // missing directories are made with the umask
 	for _, tt := range []struct {
 		name, before, dest, tree, keep, want string
 	}{

@@ -305,6 +305,8 @@ func Binary(t testing.TB) string {
 // Main runs a package's tests, removes the program that Binary has built, and calls after: func
 // TestMain(m *testing.M) { lab.Main(m) }.
 func Main(m *testing.M, after ...func()) {
+	// Tests compare modes, and a user of Debian 13 has the umask 002.
+	syscall.Umask(0o022)
 	if signal.Ignored(syscall.SIGHUP) { // nohup(1)
 		// A program inherits ignored signals, but not handled ones.
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)

@@ -36,6 +36,7 @@ const unprivileged = 12345
 // Main runs a package's tests in a new mount namespace, and a new user namespace when not root.
 // Call it from TestMain.
 func Main(m *testing.M) int {
+	unix.Umask(0o022) // tests compare modes, and a user of Debian 13 has the umask 002
 	if Current() != "" {
 		if err := enter(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
