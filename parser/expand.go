@@ -370,17 +370,21 @@ func (s *scanner) dollar(depth int) (int64, error) {
 		return 0, errLongPattern
 	}
 	value := s.value(name, extra)
+	written := int64(0) // of a variable that is not set, the size without the word
+	if _, ok := s.env.Get(name); !ok && s.lex.SkipUnsetEnv {
+		written = value
+	}
 	switch r {
 	case '+', '-', '?':
 		word, err := s.word('}', depth+1)
-		return max(value, word) + extra, err
+		return max(value, written+word) + extra, err
 	case '#', '%':
 		pattern, err := s.word('}', depth+1)
 		if err != nil {
 			return 0, err
 		}
 		// 3: invalid UTF-8 becomes U+FFFD
-		return max(3*value, pattern) + extra, s.pattern(value, pattern)
+		return max(3*value, written+pattern) + extra, s.pattern(value, pattern)
 	case '/':
 		return s.replacement(value, depth)
 	}
@@ -408,7 +412,7 @@ func (s *scanner) replacement(value int64, depth int) (int64, error) {
 		return 0, errLongValue
 	}
 	if size := value + (2*value+1)*text; size <= maxValue {
-		return size + pattern, nil
+		return size + pattern + 1, nil // 1: the second slash of a variable that is not set
 	}
 	return 0, errLongValue
 }

@@ -123,6 +123,8 @@ func FuzzExpand(f *testing.F) {
 		"${b#$c}", "${b%%*y}", "$1$@${b+${c+$d}}", "<<E $b", "`$b", "${b:?}",
 		"\xff$b", "${a/b", "${", "$", "é$bé", "${b//$x}/y}", "\"${b/'/\"/x}\"", "${b-\"}\"}",
 		"'\\'$b", "$bb", "${bb}", "${0}${12a}",
+		"${0/*/}", "${long_name#" + strings.Repeat("a", 50) + "}",
+		"${long_name:-" + strings.Repeat("a", 50) + "}",
 	} {
 		f.Add(word, "xx", "y/y", uint8(0))
 		f.Add(word, "", "\xff$b", uint8(7))
