@@ -121,7 +121,13 @@ func compareListings(t *testing.T, got, want string) {
 
 func whiteouts(t *testing.T, l *lab.Lab) {
 	l.Run("build", "-t", "whiteouts", "whiteouts")
-	want := "whiteout File2\nfile File1 0644 \"one\\nedited\\n\"\nfile File4 0644 \"four\\n\"\n"
+	info, err := os.Stat(filepath.Join(l.Dir, "whiteouts/File1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// git gives the files of a checkout the modes that the umask permits.
+	want := fmt.Sprintf("whiteout File2\nfile File1 %04o \"one\\nedited\\n\"\n"+
+		"file File4 0644 \"four\\n\"\n", info.Mode().Perm())
 	if got := l.Layer("whiteouts", -1); got != want {
 		t.Errorf("the RUN's layer holds\n%swant\n%s", got, want)
 	}
