@@ -17,11 +17,11 @@
 # scripts/go-command finds or downloads a Go toolchain. make runs it when a rule first uses GO.
 GO = $(eval GO := $(or $(shell scripts/go-command),$(error no Go toolchain; see above)))$(GO)
 ROOTFS = examples/debian-base/rootfs.tar.zst
-TEST_PACKAGES = attr binutils btrfs-progs busybox-static bzip2 ca-certificates curl docker-registry docker.io e2fsprogs erofs-utils \
-	fish fuse-overlayfs git groff-base libcap2-bin mandoc mmdebstrap openssh-client podman procps python3 skopeo squashfs-tools \
-	uidmap umoci util-linux xz-utils zsh zstd
-BENCH_PACKAGES = buildah busybox-static ca-certificates containerd docker-registry docker.io e2fsprogs git gzip mmdebstrap runc \
-	tar uidmap util-linux zstd
+TEST_PACKAGES = attr binutils btrfs-progs busybox-static bzip2 ca-certificates curl docker-cli:if-known docker-registry docker.io \
+	e2fsprogs erofs-utils fish fuse-overlayfs git groff-base libcap2-bin mandoc mmdebstrap openssh-client podman procps python3 \
+	skopeo squashfs-tools uidmap umoci util-linux util-linux-extra xz-utils zsh zstd
+BENCH_PACKAGES = buildah busybox-static ca-certificates containerd docker-cli:if-known docker-registry docker.io e2fsprogs \
+	git gzip mmdebstrap runc tar uidmap util-linux zstd
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -tags nethttpomithttp2 -ldflags=-s -o bin/layerbuild ./cmd/layerbuild
