@@ -388,6 +388,10 @@ func (s *scanner) dollar(depth int) (int64, error) {
 	case '/':
 		return s.replacement(value, depth)
 	}
+	if written > 0 { // a colon and any character
+		word, err := s.word('}', depth+1)
+		return written + word + extra, err
+	}
 	return value, nil // the lexer reports the error
 }
 
