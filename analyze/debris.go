@@ -195,8 +195,9 @@ func (r *Report) debris() {
 			Dead: u.Dead(), Accepted: u.Accepted}
 		from := d // the debris where it was first
 		for n, i := range group {
-			if l := first(i); n == 0 && copies(r.Made(l)) {
-				from.Layer, from.Owner = l, r.Layers[l].Owner
+			l := first(i)
+			if n == 0 && r.Layers[l].Owner == d.Owner && copies(r.Made(l)) {
+				from.Layer = l // not of the base image: only the RUN can be changed then
 			} else if l != from.Layer {
 				from = d
 				break
