@@ -578,6 +578,24 @@ func TestTotal(t *testing.T) {
 	}
 }
 
+func TestLastRun(t *testing.T) {
+	const src = "FROM busybox AS a\nENV A=1\nWORKDIR /x\nRUN x\nONBUILD COPY a b\nONBUILD RUN y\n" +
+		"COPY a b\nFROM a AS b\nADD a b\nONBUILD RUN z\nFROM busybox\nCOPY --from=b a b\n"
+	p := mustPlan(t, src, PlanOptions{})
+	var none, base dockerspec.DockerOCIImage
+	base.Config.OnBuild = []string{"ENV A=1", "COPY a b", " run x", "COPY c d"}
+	for i, want := range []int{2, 2, 0} {
+		if got := p.Stages[i].LastRun(none); got != want {
+			t.Errorf("LastRun of stage %d = %d, want %d", i, got, want)
+		}
+	}
+	for i, want := range map[int]int{0: 5, 2: 2} {
+		if got := p.Stages[i].LastRun(base); got != want {
+			t.Errorf("LastRun of stage %d on an image with triggers = %d, want %d", i, got, want)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.dockerfile")
 	if err != nil {

@@ -476,15 +476,46 @@ func (s *Stage) TotalOn(base dockerspec.DockerOCIImage) int {
 	return s.Total + withAction(base.Config.OnBuild)
 }
 
+// LastRun returns the number of the last step that runs a command, as TotalOn counts the steps,
+// from 1; 0 if there is none.
+func (s *Stage) LastRun(base dockerspec.DockerOCIImage) int {
+	n, last := 0, 0
+	count := func(word string) {
+		if hasAction(word) {
+			n++
+		}
+		if strings.EqualFold(word, "run") {
+			last = n
+		}
+	}
+	triggers := base.Config.OnBuild
+	if in, ok := s.Base.(StageInput); ok {
+		triggers = in.Stage.triggers
+	}
+	for _, t := range triggers {
+		count(instructionOf(t))
+	}
+	for _, c := range s.commands {
+		count(c.Name())
+	}
+	return last
+}
+
 // withAction returns the number of triggers whose steps have an action.
 func withAction(triggers []string) int {
 	n := 0
 	for _, t := range triggers {
-		if word, _, _ := strings.Cut(strings.TrimSpace(t), " "); hasAction(word) {
+		if hasAction(instructionOf(t)) {
 			n++
 		}
 	}
 	return n
+}
+
+// instructionOf returns the name of a trigger's instruction.
+func instructionOf(trigger string) string {
+	word, _, _ := strings.Cut(strings.TrimSpace(trigger), " ")
+	return word
 }
 
 // hasAction reports whether the steps of an instruction have an action. The others only change the
