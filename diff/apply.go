@@ -45,12 +45,29 @@ func Apply(ctx context.Context, r io.Reader, dir string, o ApplyOptions) (Applie
 // DiffID reads a layer, with any supported compression, to its end and returns the digest of its
 // tar. It returns an error if the layer is no tar, or one that readers interpret in different ways.
 func DiffID(ctx context.Context, r io.Reader) (digest.Digest, error) {
+	return readHeaders(ctx, r, func(*unpack.Reader, *unpack.Header) error { return nil })
+}
+
+// ReadEntries is like DiffID, and calls visit for each entry. It stops when visit returns an error.
+func ReadEntries(ctx context.Context, r io.Reader, visit func(Entry) error) (digest.Digest, error) {
+	return readHeaders(ctx, r, func(rd *unpack.Reader, h *unpack.Header) error {
+		return visit(entryOf(h, rd))
+	})
+}
+
+func readHeaders(ctx context.Context, r io.Reader,
+	visit func(*unpack.Reader, *unpack.Header) error) (digest.Digest, error) {
 	diffID, _, err := read(ctx, r, func(tar *unpack.Ahead) error {
 		rd := unpack.NewReader(tar)
 		for {
-			if _, err := rd.Next(); err == io.EOF {
+			h, err := rd.Next()
+			if err == io.EOF {
 				return nil
-			} else if err != nil {
+			}
+			if err == nil {
+				err = visit(rd, h)
+			}
+			if err != nil {
 				return fmt.Errorf("read layer: %w", err)
 			}
 		}
@@ -107,25 +124,30 @@ func Entries(r io.Reader) iter.Seq2[Entry, error] {
 				yield(Entry{}, fmt.Errorf("read layer: %w", err))
 				return
 			}
-			e := Entry{
-				Path: unpack.CleanName(h.Name), Type: h.Type, Mode: h.Mode,
-				UID: int(h.UID), GID: int(h.GID),
-				Size: h.Size, ModTime: time.Unix(h.Sec, h.Nsec), Link: string(h.Link),
-				Major: h.Major, Minor: h.Minor,
-				Content: rd,
-			}
-			if h.Type == unpack.TypeHardlink {
-				e.Link = unpack.CleanName(h.Link)
-			}
-			for _, x := range h.Xattrs {
-				if e.Xattrs == nil {
-					e.Xattrs = map[string]string{}
-				}
-				e.Xattrs[x.Name] = string(x.Value)
-			}
-			if !yield(e, nil) {
+			if !yield(entryOf(h, rd), nil) {
 				return
 			}
 		}
 	}
+}
+
+// entryOf returns the entry of a header, whose content rd reads.
+func entryOf(h *unpack.Header, rd io.Reader) Entry {
+	e := Entry{
+		Path: unpack.CleanName(h.Name), Type: h.Type, Mode: h.Mode,
+		UID: int(h.UID), GID: int(h.GID),
+		Size: h.Size, ModTime: time.Unix(h.Sec, h.Nsec), Link: string(h.Link),
+		Major: h.Major, Minor: h.Minor,
+		Content: rd,
+	}
+	if h.Type == unpack.TypeHardlink {
+		e.Link = unpack.CleanName(h.Link)
+	}
+	for _, x := range h.Xattrs {
+		if e.Xattrs == nil {
+			e.Xattrs = map[string]string{}
+		}
+		e.Xattrs[x.Name] = string(x.Value)
+	}
+	return e
 }
