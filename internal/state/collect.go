@@ -64,6 +64,7 @@ type collection struct {
 	trash     *TempDir           // directory for renamed files
 	later     []func() error     // remove what has been renamed
 	seals     []cache.Entry      // records of layers
+	lazies    map[string]bool    // lazy snapshots that records of steps name
 
 	counted bool  // total is set
 	total   int64 // size of the cache without the removed units
@@ -79,7 +80,7 @@ func (s *State) collect(ctx context.Context, o PruneOptions,
 	}
 	c := &collection{s: s, store: s.Store.WithoutRepair(), o: o, usage: s.readUsage(),
 		named: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{},
-		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{},
+		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{}, lazies: map[string]bool{},
 		stores: s.snapshotStores(),
 		trash:  NewTempDir(s.Root)}
 	err = c.run(ctx, &done)
@@ -261,6 +262,9 @@ func (c *collection) loadRecords(ctx context.Context) error {
 			}
 		default:
 			all = append(all, e)
+			if rec, ok := e.Step(); ok && rec.Lazy != nil {
+				c.lazies[e.Snapshot] = true
+			}
 		}
 	}
 	for _, e := range all { // after the chains of all images are known
@@ -319,12 +323,15 @@ func (c *collection) hold(ctx context.Context, e cache.Entry) bool {
 	return good
 }
 
-// lazy returns the unit of a snapshot that does not exist and is made when it is needed; nil if it
-// cannot be made.
+// lazy returns the unit of a step whose snapshot does not exist and is made when it is needed; nil
+// if it cannot be made.
 func (c *collection) lazy(ctx context.Context, e cache.Entry) *unit {
 	rec, ok := e.Step()
 	if !ok {
 		return nil
+	}
+	if rec.NoOp && c.canBeMade(e.Snapshot) {
+		return c.add(&unit{lazy: true})
 	}
 	l, ok := c.s.LazyLayer(ctx, rec)
 	if !ok {
@@ -337,13 +344,21 @@ func (c *collection) lazy(ctx context.Context, e cache.Entry) *unit {
 			_, err := in.Stat(ctx, parent)
 			return err == nil
 		})
-		if i < 0 {
+		switch {
+		case i >= 0:
+			c.on(u, c.stores[i], parent)
+		case !c.canBeMade(rec.Lazy.Parent):
 			return nil
 		}
-		c.on(u, c.stores[i], parent)
 	}
 	c.snapshots[e.Snapshot] = []*unit{u}
 	return c.add(u)
+}
+
+// canBeMade reports whether a snapshot that does not exist may be made by a build: that of a chain
+// of an image's layers, or a lazy one.
+func (c *collection) canBeMade(id string) bool {
+	return c.lazies[id] || digest.NewDigestFromEncoded(digest.SHA256, id).Validate() == nil
 }
 
 // seal handles the record of a layer. A build that collects keeps the blobs of the snapshots that

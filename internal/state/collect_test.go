@@ -278,6 +278,36 @@ func (m *maker) fill() {
 	m.check(m.Cache.Put(m.t.Context(), "gone", cache.Record{Snapshot: "gone"}))
 }
 
+// TestPruneLazy checks that a collection keeps the records of steps on an image that is not
+// unpacked, and removes those on a snapshot that is gone.
+func TestPruneLazy(t *testing.T) {
+	m := newMaker(t)
+	defer m.Close()
+	image := digest.FromString("layers").Encoded()
+	for _, step := range []struct{ id, on string }{
+		{"first", image}, {"second", "first"}, {"lost", "gone"},
+	} {
+		m.sealed(step.id, m.blob("l-"+step.id))
+		m.step(step.id, step.id, 1, &cache.Lazy{Parent: step.on, Sealed: "gzip 0"})
+	}
+	for _, on := range []string{image, "second", "gone"} {
+		m.check(m.Cache.Put(m.t.Context(), cache.Key("no-op on "+on),
+			cache.Record{Snapshot: on, NoOp: true}))
+	}
+	m.forget()
+	_, err := m.Prune(t.Context(), PruneOptions{})
+	m.check(err)
+	if got, want := m.left(), "l-first l-second"; got != want {
+		t.Errorf("there is %q, want %q", got, want)
+	}
+	for key, want := range map[string]bool{"first": true, "second": true, "lost": false,
+		"no-op on " + image: true, "no-op on second": true, "no-op on gone": false} {
+		if _, got := m.Cache.Get(cache.Key(key)); got != want {
+			t.Errorf("the record of %q is there: %t, want %t", key, got, want)
+		}
+	}
+}
+
 func TestPrune(t *testing.T) {
 	const all = "again base l-garbage l-lazy l-named l-new l-unnamed mount-new mount-old new old old2 on-superseded superseded"
 	tests := []struct {
