@@ -81,6 +81,7 @@ var floors = []floor{
 		{"analyze/html", "analyze internal/ui internal/units"},
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
 		{"internal/cachemount", "internal/lock internal/memo parser"},
+		{"internal/outline", "diff internal/dirfd"},
 		{"internal/source", "internal/subprocess internal/atomicfile internal/dirfd internal/fileentry " +
 			"internal/giturl internal/hostfile internal/pattern internal/safepath " +
 			"internal/unpack internal/volume"},
@@ -94,14 +95,14 @@ var floors = []floor{
 			"internal/volume snapshot"},
 		{"internal/image", "diff internal/cache internal/dirfd internal/event internal/hostfile " +
 			"internal/memo internal/mount internal/ns internal/ocidoc internal/ocijson " +
-			"internal/platform internal/reference internal/registry internal/store " +
-			"internal/unpack snapshot"},
+			"internal/outline internal/platform internal/reference internal/registry " +
+			"internal/store internal/unpack snapshot"},
 		{"internal/container", "executor internal/event internal/image internal/state snapshot"},
 		{"internal/imageanalysis", "analyze diff internal/image internal/ocidoc " +
 			"internal/ocijson internal/state parser"},
 		{"internal/layers", "diff executor/copyfs internal/blocks internal/cache internal/dirfd internal/image " +
 			"internal/imageanalysis internal/layercheck internal/memo internal/mount " +
-			"internal/state internal/store internal/unpack parser snapshot"},
+			"internal/outline internal/state internal/store internal/unpack parser snapshot"},
 		{"internal/inputs", "internal/cache internal/event internal/image internal/layers " +
 			"internal/memo internal/mount internal/secret internal/source parser " +
 			"snapshot"},
@@ -151,7 +152,7 @@ var floors = []floor{
 		{"test/golden", "internal/imagetest test/lab"},
 		{"test/differential", "diff internal/layercheck internal/mount internal/mount/mounttest " +
 			"internal/rounds snapshot"},
-		{"test/drivers", "internal/imagetest test/lab"},
+		{"test/drivers", "internal/imagetest internal/rounds test/lab"},
 		{"test/examples", "test/lab"},
 		{"test/faults", "internal/imagetest internal/rounds test/lab"},
 		{"test/live", "internal/rounds test/lab"},

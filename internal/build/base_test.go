@@ -127,7 +127,7 @@ func TestSealNeedsBase(t *testing.T) {
 	b.real()
 	b.change = func(p *imagebuild.Parts) {
 		p.NewSealer = func(ctx context.Context,
-			o layers.SealerOptions) (imagebuild.Sealer, build.DirectorySealer) {
+			o layers.SealerOptions) (imagebuild.Sealer, build.CopySealer) {
 			s := layers.NewSealer(ctx, o)
 			return &lateSealer{Sealer: s, ctx: ctx}, s
 		}

@@ -22,10 +22,18 @@ const (
 	earlyBytes = 4 << 20
 )
 
-// endsImage reports whether only the layer of step n of a stage is needed.
-func (s *Solver) endsImage(ctx context.Context, st *parser.Stage, n int) bool {
-	w := &s.o.Wants
-	return st == s.plan.Target && n == s.total(ctx, st)+1 && w.Image && !w.Files && s.direct
+// needed returns the request for step n of a stage, as far as it depends on what the results of the
+// step are needed for.
+func (s *Solver) needed(ctx context.Context, st *parser.Stage, n int) request {
+	if w := &s.o.Wants; st != s.plan.Target || !w.Image || w.Files || !s.direct {
+		return request{}
+	}
+	step := n - 1 // without FROM
+	base, err := s.o.Inputs.BaseConfig(ctx, st)
+	if err != nil { // it was resolved when the plan was made
+		return request{}
+	}
+	return request{layerOnly: step == st.TotalOn(base), onOutline: step > st.LastRun(base)}
 }
 
 // layerCopy returns the action of a job whose layer is written from the files that it copies, or
@@ -68,16 +76,28 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAct
 		e.layers.Directories.BeginDirectory(id, active.Changes(), dir)
 		return stepResult{}, false, nil
 	}
-	l, ok, err := e.layers.Directories.SealDirectory(ctx, active.Changes(), dir)
+	l, ok, err := e.sealDirectory(ctx, c, active, dir, res, out)
 	if !ok || err != nil {
 		return stepResult{}, false, err
 	}
-	if err := e.checkLayer(ctx, c, active, l); err != nil {
-		return stepResult{}, false, err
-	}
-	c.tell(res, out)
 	made, err := e.results.addLayer(ctx, j, id, cur.top, l)
 	return made, err == nil, err
+}
+
+// sealDirectory writes the layer of a job from the files of the directory dir, for which it has
+// made the destination in active, and sends the messages of the result res. It returns false if the
+// files must be copied first.
+func (e *Engine) sealDirectory(ctx context.Context, c *copyAction, active *snapshot.Active,
+	dir *copyfs.Directory, res executor.Result, out output) (cache.Layer, bool, error) {
+	l, ok, err := e.layers.Directories.SealDirectory(ctx, active.Changes(), dir)
+	if !ok || err != nil {
+		return cache.Layer{}, false, err
+	}
+	if err := e.checkLayer(ctx, c, active, l); err != nil {
+		return cache.Layer{}, false, err
+	}
+	c.tell(res, out)
+	return l, true, nil
 }
 
 // checkLayer compares the layer of a COPY with the layer that is sealed after copying. active has

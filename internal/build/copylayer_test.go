@@ -34,6 +34,12 @@ func (f *fakeDirectories) CancelDirectory(id snapshot.ID) {
 	f.cancelled = append(f.cancelled, id)
 }
 
+// copySealer joins the two parts of a build.CopySealer.
+type copySealer struct {
+	build.DirectorySealer
+	build.OutlineSealer
+}
+
 // newCopyBench returns a bench whose COPYs of the directory many are sealed by d.
 func newCopyBench(t *testing.T, d build.DirectorySealer) *bench {
 	t.Helper()
@@ -44,8 +50,9 @@ func newCopyBench(t *testing.T, d build.DirectorySealer) *bench {
 	}
 	b.change = func(p *imagebuild.Parts) {
 		p.NewSealer = func(ctx context.Context,
-			o layers.SealerOptions) (imagebuild.Sealer, build.DirectorySealer) {
-			return layers.NewSealer(ctx, o), d
+			o layers.SealerOptions) (imagebuild.Sealer, build.CopySealer) {
+			s := layers.NewSealer(ctx, o)
+			return s, copySealer{d, s}
 		}
 	}
 	return b

@@ -49,6 +49,7 @@ type RunFunc func(ctx context.Context, spec *executor.Spec, stdout,
 type Layers struct {
 	Sealer      Sealer
 	Directories DirectorySealer
+	Outlines    OutlineSealer
 	Lazy        *layers.Lazy
 	Checker     *layers.Checker // nil: layers are not checked
 }
@@ -148,6 +149,9 @@ type request struct {
 	useCache  bool // an earlier result may be used
 	withLayer bool // the layer is needed too, and may be written while files are copied
 	layerOnly bool // only the layer is needed
+	// onOutline is set if the step may run on the outline of its parent, because no later step
+	// needs the files.
+	onOutline bool
 }
 
 // perform makes the result of a job that results.find did not find. If the content key of the job
@@ -204,6 +208,11 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 			return e.runLinked(ctx, j, active, out)
 		}
 	}
+	if req.onOutline {
+		if res, ok, err := e.makeOnOutline(ctx, cur, j, id, out, req); ok || err != nil {
+			return res, err
+		}
+	}
 	if err := e.layers.Lazy.Materialize(ctx, cur.top); err != nil {
 		return stepResult{}, err
 	}
@@ -242,7 +251,7 @@ func (e *Engine) addNoOp(ctx context.Context, cur rootfs, j *job,
 	if err := e.layers.Checker.NoOp(ctx, active); err != nil {
 		return stepResult{}, errors.Join(err, active.Discard())
 	}
-	if err := e.pool.Put(cur.top, active); err != nil {
+	if err := e.pool.Put(active.Parent(), active); err != nil {
 		return stepResult{}, err
 	}
 	return e.results.add(ctx, j, cache.Record{Snapshot: string(cur.top), NoOp: true})

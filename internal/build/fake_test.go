@@ -224,6 +224,11 @@ func (*fakeImages) Unpack(context.Context, *image.Image,
 	return "", true, nil
 }
 
+func (*fakeImages) Outline(context.Context, *image.Image,
+	image.UnpackOptions) (snapshot.ID, error) {
+	return "", nil
+}
+
 func (f *fakeImages) UnpackAs(context.Context, *image.Image, snapshot.ID,
 	image.UnpackOptions) (bool, error) {
 	return true, nil
@@ -398,9 +403,9 @@ func (s fakeSealer) Seal(l *layers.Layer) {
 
 // sealerThat returns a function that makes a fakeSealer.
 func sealerThat(fail func(*layers.Layer) error) func(context.Context,
-	layers.SealerOptions) (imagebuild.Sealer, build.DirectorySealer) {
+	layers.SealerOptions) (imagebuild.Sealer, build.CopySealer) {
 	return func(ctx context.Context,
-		o layers.SealerOptions) (imagebuild.Sealer, build.DirectorySealer) {
+		o layers.SealerOptions) (imagebuild.Sealer, build.CopySealer) {
 		s := layers.NewSealer(ctx, o)
 		return fakeSealer{s, fail}, s
 	}

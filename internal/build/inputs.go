@@ -111,11 +111,11 @@ func (s *Solver) from(ctx context.Context, st *parser.Stage, in parser.ImageInpu
 
 // needsBase reports whether a step of a stage, or of a stage that is based on it, will probably
 // run, and so needs the files of the base image. If it is wrong, they are unpacked when they are
-// needed.
+// needed. Steps that can run on an outline do not need them.
 func (s *Solver) needsBase(ctx context.Context, st *parser.Stage) bool {
 	for _, other := range s.plan.Stages {
 		if slices.Contains(other.Lineage(), st) && s.total(ctx, other) > 0 &&
-			!s.predictor.hits(ctx, other) {
+			!s.needed(ctx, other, 2).onOutline && !s.predictor.hits(ctx, other) {
 			return true
 		}
 	}

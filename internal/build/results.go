@@ -151,7 +151,7 @@ func (r *results) recorded(ctx context.Context, j *job) (found, bool) {
 		f.on = info.Parent
 	} else if l, ok := r.lazyLayers.LazyLayer(ctx, rec); ok {
 		f.on, f.layer = snapshot.ID(rec.Lazy.Parent), &l
-	} else {
+	} else if !rec.NoOp || !r.lazy.Has(f.id) {
 		return found{}, false
 	}
 	if rec.NoOp {
@@ -241,7 +241,21 @@ func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
 		}
 		return after(ctx)
 	})
+	r.lazy.AddOutline(name, func(ctx context.Context) (snapshot.ID, error) {
+		below, err := r.lazy.Outline(ctx, on)
+		if below == "" || err != nil {
+			return "", err
+		}
+		top := outlineOf(name)
+		if _, err := r.snapshots.Stat(ctx, top); err == nil {
+			return top, nil
+		}
+		return top, r.images.UnpackOn(ctx, img, below, top, image.UnpackOptions{})
+	})
 }
+
+// outlineOf returns the name of the outline of a lazy snapshot.
+func outlineOf(id snapshot.ID) snapshot.ID { return id + ".outline" }
 
 // hasImports reports whether there are imported records.
 func (r *results) hasImports() bool { return !r.imports.Empty() }

@@ -305,7 +305,7 @@ func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 		return rootfs{}, err
 	}
 	line := s.line(ctx, st, step, n)
-	res, err := s.action(ctx, st, cur, step, line, s.endsImage(ctx, st, n))
+	res, err := s.action(ctx, st, cur, step, line, s.needed(ctx, st, n))
 	if err != nil {
 		return rootfs{}, err
 	}
@@ -359,17 +359,17 @@ func (s *Solver) line(ctx context.Context, st *parser.Stage, step parser.Step, n
 		sink: s.sink, file: s.o.File}
 }
 
-// action finds or makes the result of a step. layerOnly is set if only the layer is needed.
+// action finds or makes the result of a step.
 func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
-	l *line, layerOnly bool) (stepResult, error) {
+	l *line, req request) (stepResult, error) {
 	l.start()
 	job, err := s.preparer.job(ctx, st.Platform, cur.key, step.Action, s.nameOf)
 	if err != nil {
 		return stepResult{}, l.done(false, err)
 	}
 	defer job.action.close() // ignore the error: its files are read-only or temporary
-	req := request{useCache: !s.o.NoCache.has(st), layerOnly: layerOnly,
-		withLayer: s.direct && slices.Contains(s.sealed, st)}
+	req.useCache = !s.o.NoCache.has(st)
+	req.withLayer = s.direct && slices.Contains(s.sealed, st)
 	if res, ok, err := s.results.find(ctx, cur, job, l, req.useCache); ok || err != nil {
 		return res, l.done(ok, err)
 	}

@@ -134,13 +134,24 @@ func (u *unpacking) check(ctx context.Context, i int) error {
 	if ok && l.DiffID == diffID {
 		return u.fetch(ctx, u.img.Manifest.Layers[i:i+1])
 	}
+	return u.readLayer(ctx, i, func(body io.Reader) (digest.Digest, error) {
+		return diff.DiffID(ctx, body)
+	})
+}
+
+// readLayer copies a layer's blob into the store and calls read with its bytes, once or, if the
+// blob in the store is damaged, twice. read returns the digest of the layer's tar. The cache
+// records that the layer was read.
+func (u *unpacking) readLayer(ctx context.Context, i int,
+	read func(body io.Reader) (digest.Digest, error)) error {
+	d, diffID := u.img.Manifest.Layers[i], u.img.Config.RootFS.DiffIDs[i]
 	if err := u.acquire(ctx); err != nil {
 		return err
 	}
 	defer u.release()
 	err := refetching(func() (stored bool, err error) {
 		return u.read(ctx, d, func(body io.Reader) error {
-			got, err := diff.DiffID(ctx, body)
+			got, err := read(body)
 			if err == nil && got != diffID {
 				err = fmt.Errorf("its content has the digest %s, but its description has %s", got,
 					diffID)

@@ -58,8 +58,9 @@ func (b *builder) newAttempt(ctx context.Context, file string, w *outputs.Writer
 	var checker *layers.Checker
 	if b.opts.CheckLayers {
 		checker = &layers.Checker{State: b.state, Lazy: lazy, Epoch: w.Options.Epoch}
+		lazy.KeepOutlines = true // what is made for checks does not change what is checked
 	}
-	sealer, directories := b.parts.NewSealer(ctx, layers.SealerOptions{
+	sealer, copies := b.parts.NewSealer(ctx, layers.SealerOptions{
 		State: b.state, TempDir: b.tempdir, Lazy: lazy, Blocks: b.blocks,
 		Format: w.Recipe.Format(w.Options.Epoch), Tables: b.opts.Analyze, Check: checker,
 		Warn: func(l *layers.Layer, path, problem string) {
@@ -70,7 +71,7 @@ func (b *builder) newAttempt(ctx context.Context, file string, w *outputs.Writer
 		Sealed: func(d ocispec.Descriptor) { uploads.Add(ctx, d) },
 	})
 	return attempt{in: in, sealer: sealer, layers: build.Layers{Sealer: sealer,
-		Directories: directories, Lazy: lazy, Checker: checker}}
+		Directories: copies, Outlines: copies, Lazy: lazy, Checker: checker}}
 }
 
 // located adds the position of the instruction to an error about its layer.

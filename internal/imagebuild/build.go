@@ -24,7 +24,7 @@ type Parts struct {
 	Engine     build.Parts
 	BaseImages inputs.Images
 	Artifacts  remotecache.Artifacts
-	NewSealer  func(context.Context, layers.SealerOptions) (Sealer, build.DirectorySealer)
+	NewSealer  func(context.Context, layers.SealerOptions) (Sealer, build.CopySealer)
 }
 
 // Sealer makes the layers of a build. *layers.Sealer implements it.
@@ -41,7 +41,7 @@ func DefaultParts(state *state.State, images *image.Resolver) Parts {
 			Images: images},
 		BaseImages: images, Artifacts: images,
 		NewSealer: func(ctx context.Context,
-			o layers.SealerOptions) (Sealer, build.DirectorySealer) {
+			o layers.SealerOptions) (Sealer, build.CopySealer) {
 			s := layers.NewSealer(ctx, o)
 			return s, s
 		},

@@ -536,7 +536,7 @@ func TestWarnings(t *testing.T) {
 					(&sealers{fail: func(*layers.Layer) error { return nil }}).replace(p)
 					made := p.NewSealer
 					p.NewSealer = func(ctx context.Context,
-						o layers.SealerOptions) (Sealer, build.DirectorySealer) {
+						o layers.SealerOptions) (Sealer, build.CopySealer) {
 						l := &layers.Layer{Lines: parser.Range{Start: 2, End: 2}}
 						o.Warn(l, "sock", "a socket")
 						return made(ctx, o)

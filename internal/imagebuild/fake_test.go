@@ -268,6 +268,11 @@ func (*fakeImages) Unpack(context.Context, *image.Image,
 	return "", true, nil
 }
 
+func (*fakeImages) Outline(context.Context, *image.Image,
+	image.UnpackOptions) (snapshot.ID, error) {
+	return "", nil
+}
+
 func (*fakeImages) UnpackAs(context.Context, *image.Image, snapshot.ID,
 	image.UnpackOptions) (bool, error) {
 	return true, nil
@@ -313,7 +318,7 @@ type sealers struct {
 
 func (s *sealers) replace(p *Parts) {
 	p.NewSealer = func(ctx context.Context,
-		o layers.SealerOptions) (Sealer, build.DirectorySealer) {
+		o layers.SealerOptions) (Sealer, build.CopySealer) {
 		s.made++
 		n := s.made
 		s.log = append(s.log, fmt.Sprint("sealer ", n))

@@ -30,6 +30,7 @@ type Images interface {
 	Top(ctx context.Context, img *image.Image) (id snapshot.ID, ok bool, err error)
 	UnpackAs(ctx context.Context, img *image.Image, id snapshot.ID,
 		o image.UnpackOptions) (cached bool, err error)
+	Outline(ctx context.Context, img *image.Image, o image.UnpackOptions) (snapshot.ID, error)
 }
 
 // Viewer shows snapshots. *snapshot.Store implements it.
@@ -205,7 +206,24 @@ func (in *Inputs) UnpackLater(ctx context.Context, img parser.ImageInput,
 		_, err = in.o.Images.UnpackAs(ctx, got, top, image.UnpackOptions{})
 		return err
 	})
+	in.o.Lazy.AddOutline(top, func(ctx context.Context) (snapshot.ID, error) {
+		return in.outline(ctx, img, got, name)
+	})
 	return Unpacked{got, top}, nil
+}
+
+// outline makes the outline of an image, which gets its line in the progress. If that fails, the
+// image is unpacked, which reports the error.
+func (in *Inputs) outline(ctx context.Context, img parser.ImageInput, got *image.Image,
+	name string) (snapshot.ID, error) {
+	id := in.begin(img, name)
+	top, err := in.o.Images.Outline(ctx, got, image.UnpackOptions{ID: id, Sink: in.o.Sink})
+	note := "steps need only its directories"
+	if top == "" {
+		note = "steps need its files"
+	}
+	in.o.Sink(event.Done{ID: id, Note: note, Time: time.Now()})
+	return top, err
 }
 
 // later is an image that is unpacked when it is needed.

@@ -52,6 +52,11 @@ func (*movingTag) UnpackAs(context.Context, *image.Image, snapshot.ID,
 	return true, nil
 }
 
+func (*movingTag) Outline(context.Context, *image.Image,
+	image.UnpackOptions) (snapshot.ID, error) {
+	return "", nil
+}
+
 // TestResolveOneIndex checks that the images of all platforms come from the index that a name
 // referred to when it was resolved first.
 func TestResolveOneIndex(t *testing.T) {
@@ -195,6 +200,55 @@ func TestUnpackLater(t *testing.T) {
 	f.before = func(context.Context, string) error { return failing }
 	if err := lazy.Materialize(t.Context(), "snapshot"); !errors.Is(err, failing) {
 		t.Errorf("error %v, want %v", err, failing)
+	}
+}
+
+// TestOutline checks that an image that is unpacked later has an outline, with one line in the
+// progress, and that it can be unpacked afterwards.
+func TestOutline(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		outline snapshot.ID
+		note    string
+	}{
+		{"an outline", "outline", "steps need only its directories"},
+		{"none", "", "steps need its files"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := &fakeImages{images: map[string]func(*image.Image){"a": nil}, top: "snapshot",
+				absent: true, outline: tt.outline}
+			lazy := &layers.Lazy{}
+			started := 0
+			var notes []string
+			in := New(Options{Images: f, Lazy: lazy, Sink: func(e event.Event) {
+				switch e := e.(type) {
+				case event.Start:
+					started++
+				case event.Done:
+					notes = append(notes, e.Note)
+				}
+			}})
+			ref := parser.ImageInput{Ref: "a", Platform: linux}
+			got, err := in.UnpackLater(t.Context(), ref, "FROM a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if id, err := lazy.Outline(t.Context(), got.Top); id != tt.outline || err != nil {
+					t.Errorf("outline %q, %v; want %q", id, err, tt.outline)
+				}
+			}
+			in.Unneeded()
+			if want := []string{tt.note}; started != 1 || !slices.Equal(notes, want) {
+				t.Errorf("started %d times, notes %q, want %q", started, notes, want)
+			}
+			if err := lazy.Materialize(t.Context(), got.Top); err != nil {
+				t.Fatal(err)
+			}
+			if started != 2 || len(notes) != 2 {
+				t.Errorf("started %d times, notes %q, want two of each", started, notes)
+			}
+		})
 	}
 }
 

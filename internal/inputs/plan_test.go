@@ -28,6 +28,9 @@ type fakeImages struct {
 	top    snapshot.ID
 	absent bool
 
+	// outline is the outline of each image.
+	outline snapshot.ID
+
 	made []snapshot.ID // the snapshots that UnpackAs made sure of
 
 	mu    sync.Mutex
@@ -79,6 +82,11 @@ func (f *fakeImages) UnpackAs(ctx context.Context, img *image.Image, id snapshot
 	err := f.ask(ctx, "unpack "+img.Name+" "+img.Platform.Architecture)
 	f.made = append(f.made, id)
 	return err == nil, err
+}
+
+func (f *fakeImages) Outline(ctx context.Context, img *image.Image,
+	_ image.UnpackOptions) (snapshot.ID, error) {
+	return f.outline, f.ask(ctx, "outline "+img.Name+" "+img.Platform.Architecture)
 }
 
 // planOf returns the plan of a Dockerfile and the number of its stages.

@@ -8,33 +8,77 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// Lazy holds snapshots that are made when they are first needed. The zero value holds none. It is
-// safe for concurrent use.
+// Lazy holds snapshots that are made when they are first needed, and their outlines. The zero value
+// holds none. It is safe for concurrent use.
 type Lazy struct {
-	mu   sync.Mutex
-	make map[snapshot.ID]func(context.Context) error
-	made memo.Map[snapshot.ID, struct{}]
+	// KeepOutlines makes Outline return the outlines of snapshots that were made, for checks.
+	KeepOutlines bool
+
+	mu       sync.Mutex
+	lazy     map[snapshot.ID]*lazy
+	made     memo.Map[snapshot.ID, struct{}]
+	outlines memo.Map[snapshot.ID, snapshot.ID]
+}
+
+type lazy struct {
+	make    func(context.Context) error
+	outline func(context.Context) (snapshot.ID, error) // nil: there is none
+	begun   bool                                       // make was called
 }
 
 // Add adds a snapshot and the function that makes it.
 func (z *Lazy) Add(id snapshot.ID, make func(context.Context) error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	if z.make == nil {
-		z.make = map[snapshot.ID]func(context.Context) error{}
+	if z.lazy == nil {
+		z.lazy = map[snapshot.ID]*lazy{}
 	}
-	z.make[id] = make
+	z.lazy[id] = &lazy{make: make}
+}
+
+// AddOutline adds the function that makes the outline of an added snapshot: a snapshot on which a
+// COPY has the same layer (see package outline). The function returns "" if there is no outline.
+func (z *Lazy) AddOutline(id snapshot.ID, make func(context.Context) (snapshot.ID, error)) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.lazy[id].outline = make
+}
+
+// Has reports whether a snapshot was added.
+func (z *Lazy) Has(id snapshot.ID) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	return z.lazy[id] != nil
 }
 
 // Materialize makes an added snapshot, once. It does nothing for other snapshots, which exist
 // already.
 func (z *Lazy) Materialize(ctx context.Context, id snapshot.ID) error {
 	z.mu.Lock()
-	do := z.make[id]
+	l := z.lazy[id]
+	if l != nil {
+		l.begun = true
+	}
 	z.mu.Unlock()
-	if do == nil {
+	if l == nil {
 		return nil
 	}
-	_, err := z.made.Do(ctx, id, func() (struct{}, error) { return struct{}{}, do(ctx) })
+	_, err := z.made.Do(ctx, id, func() (struct{}, error) { return struct{}{}, l.make(ctx) })
 	return err
+}
+
+// Outline makes the outline of an added snapshot, once, and returns it. It returns "" if there is
+// none, and if the snapshot was made or is being made, so that it can be used itself (see
+// KeepOutlines).
+func (z *Lazy) Outline(ctx context.Context, id snapshot.ID) (snapshot.ID, error) {
+	z.mu.Lock()
+	var make func(context.Context) (snapshot.ID, error)
+	if l := z.lazy[id]; l != nil && (z.KeepOutlines || !l.begun) {
+		make = l.outline
+	}
+	z.mu.Unlock()
+	if make == nil {
+		return "", nil
+	}
+	return z.outlines.Do(ctx, id, func() (snapshot.ID, error) { return make(ctx) })
 }

@@ -32,6 +32,46 @@ func TestLazy(t *testing.T) {
 	}
 }
 
+func TestLazyOutline(t *testing.T) {
+	var z Lazy
+	made := 0
+	for _, id := range []snapshot.ID{"a", "b", "bad", "none"} {
+		z.Add(id, func(context.Context) error { return nil })
+	}
+	for _, id := range []snapshot.ID{"a", "b"} {
+		z.AddOutline(id, func(context.Context) (snapshot.ID, error) {
+			made++
+			return id + ".o", nil
+		})
+	}
+	z.AddOutline("bad", func(context.Context) (snapshot.ID, error) { return "", errors.New("no") })
+	if err := z.Materialize(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		// b was made, so that its outline is not needed.
+		for id, want := range map[snapshot.ID]snapshot.ID{"a": "a.o", "b": "", "none": "",
+			"there": ""} {
+			if got, err := z.Outline(t.Context(), id); got != want || err != nil {
+				t.Errorf("Outline(%q) = %q, %v; want %q", id, got, err, want)
+			}
+		}
+		if _, err := z.Outline(t.Context(), "bad"); err == nil {
+			t.Error("Outline returns no error of the function")
+		}
+	}
+	z.KeepOutlines = true
+	if got, err := z.Outline(t.Context(), "b"); got != "b.o" || err != nil {
+		t.Errorf("with KeepOutlines: %q, %v", got, err)
+	}
+	if made != 2 {
+		t.Errorf("%d outlines were made, want 2", made)
+	}
+	if !z.Has("a") || z.Has("there") {
+		t.Error("Has is wrong")
+	}
+}
+
 // TestLazyOnLazy makes a snapshot whose parent is lazy, too, from several goroutines.
 func TestLazyOnLazy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,0 +1,145 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// The last steps of an image, after its last RUN, can be performed without unpacking the base
+// image: they run on its outline (see package outline), and only their layers are kept. Their
+// records are lazy. A later build that needs the files unpacks the image and the layers.
+
+// CopySealer makes the layers of COPYs in other ways than Sealer. *layers.Sealer implements it.
+type CopySealer interface {
+	DirectorySealer
+	OutlineSealer
+}
+
+// OutlineSealer makes the layers of steps that run on outlines. *layers.Sealer implements it.
+type OutlineSealer interface {
+	// Outlined returns the files that the outline on lacks.
+	Outlined(ctx context.Context, on snapshot.ID) (*layers.Outlined, error)
+	// SealSnapshot makes the layer of a snapshot and does not record it. warn is called for an
+	// entry that no layer can hold.
+	SealSnapshot(ctx context.Context, id snapshot.ID,
+		warn func(path, problem string)) (cache.Layer, error)
+}
+
+// makeOnOutline is like make, on the outline of cur. It returns false if there is no outline and if
+// the step did not succeed on it. The step then runs on cur itself: the reason of an error may be
+// that the outline lacks a file.
+func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job, id snapshot.ID, out output,
+	req request) (res stepResult, ok bool, err error) {
+	on, err := e.layers.Lazy.Outline(ctx, cur.top)
+	if on == "" || err != nil {
+		return stepResult{}, false, context.Cause(ctx)
+	}
+	l, noOp, err := e.sealOnOutline(ctx, j, outlineOf(id), on, out, req)
+	if err != nil {
+		return stepResult{}, false, context.Cause(ctx) // nil if only this attempt has failed
+	}
+	if e.layers.Checker != nil {
+		if err := e.checkOnOutline(ctx, cur, j, l, noOp); err != nil {
+			return stepResult{}, false, fmt.Errorf("check a step on an outline: %w", err)
+		}
+	}
+	if noOp {
+		res, err = e.results.add(ctx, j, cache.Record{Snapshot: string(cur.top), NoOp: true})
+	} else {
+		res, err = e.results.addLayer(ctx, j, id, cur.top, l)
+	}
+	return res, err == nil, err
+}
+
+// sealOnOutline runs a job on the outline on, and returns its layer. noOp is set if the job has
+// changed nothing. If the files were copied, they are in the snapshot name.
+func (e *Engine) sealOnOutline(ctx context.Context, j *job, name, on snapshot.ID, out output,
+	req request) (l cache.Layer, noOp bool, err error) {
+	files, err := e.layers.Outlines.Outlined(ctx, on)
+	if err != nil {
+		return l, false, err
+	}
+	parent := on
+	if j.link {
+		parent = ""
+	}
+	active, err := e.snapshots.Prepare(ctx, parent)
+	if err != nil {
+		return l, false, err
+	}
+	defer func() { err = errors.Join(err, active.Discard()) }()
+	if c := layerCopy(j, req); c != nil && req.layerOnly {
+		dir, res, err := c.directory(ctx, active, out)
+		if err == nil {
+			err = files.Check(active)
+		}
+		if err != nil {
+			return l, false, err
+		}
+		if dir != nil && !files.In(dir.Dest) {
+			l, ok, err := e.sealDirectory(ctx, c, active, dir, res, out)
+			if ok || err != nil {
+				return l, false, err
+			}
+		}
+	}
+	if err := j.action.run(ctx, active, out); err != nil {
+		return l, false, err
+	}
+	if err := files.Check(active); err != nil {
+		return l, false, err
+	}
+	if !j.link {
+		if noOp, err = layers.Unchanged(ctx, active); noOp || err != nil {
+			return l, noOp, err
+		}
+	}
+	if err := active.CommitOn(ctx, name, on, false); err != nil {
+		return l, false, err
+	}
+	l, err = e.layers.Outlines.SealSnapshot(ctx, name, func(path, problem string) {
+		out.warn(path + ": " + problem)
+	})
+	return l, false, err
+}
+
+// checkOnOutline runs a job again, on the unpacked cur, and compares its layer with the layer that
+// was made on the outline of cur.
+func (e *Engine) checkOnOutline(ctx context.Context, cur rootfs, j *job, got cache.Layer,
+	noOp bool) error {
+	if err := e.layers.Lazy.Materialize(ctx, cur.top); err != nil {
+		return err
+	}
+	parent := cur.top
+	if j.link {
+		parent = ""
+	}
+	active, err := e.snapshots.Prepare(ctx, parent)
+	if err != nil {
+		return err
+	}
+	defer active.Discard() // after an error; it does nothing after CommitOn
+	if err := j.action.run(ctx, active, silent()); err != nil {
+		return err
+	}
+	id := snapshot.NewID()
+	if err := active.CommitOn(ctx, id, cur.top, false); err != nil {
+		return err
+	}
+	want, err := e.layers.Outlines.SealSnapshot(ctx, id, func(string, string) {})
+	if err != nil {
+		return err
+	}
+	if noOp {
+		got.DiffID = layers.EmptyDiffID
+	}
+	if got.DiffID != want.DiffID {
+		return fmt.Errorf("its layer is %s, and %s on the unpacked image", got.DiffID, want.DiffID)
+	}
+	return nil
+}

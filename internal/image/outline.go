@@ -1,0 +1,104 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/layerbuild/layerbuild/diff"
+	"github.com/layerbuild/layerbuild/internal/outline"
+	"github.com/layerbuild/layerbuild/snapshot"
+)
+
+// Outline makes the outline of an image (see package outline), a snapshot without a parent, and
+// returns it. It reads and checks the layers, as EnsureChecked does, and copies their blobs into
+// the store. It returns "" for an image without an outline, and with a driver whose snapshots are
+// whole trees.
+func (r *Resolver) Outline(ctx context.Context, img *Image,
+	o UnpackOptions) (snapshot.ID, error) {
+	u := r.newUnpacking(img, o)
+	if len(u.chains) == 0 || !r.snapshots.Layered() {
+		return "", nil
+	}
+	// The outline is recorded like the snapshot of a chain of layers.
+	key := digest.FromString("outline of " + u.chains[len(u.chains)-1].String())
+	id, err := r.chains.Share(ctx, key, func() (snapshot.ID, error) {
+		id, ok, err := u.existing(ctx, key)
+		if ok {
+			r.cache.TouchChain(key)
+		}
+		if ok || err != nil {
+			return id, err
+		}
+		return u.outline(ctx, key)
+	})
+	if errors.Is(err, outline.ErrNone) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", img.Name, err)
+	}
+	return id, nil
+}
+
+// outline makes the outline of an image as the snapshot of key.
+func (u *unpacking) outline(ctx context.Context, key digest.Digest) (snapshot.ID, error) {
+	b, err := u.merge(ctx)
+	if err != nil {
+		return "", err
+	}
+	var tar bytes.Buffer
+	if err := b.Write(&tar); err != nil {
+		return "", err
+	}
+	active, err := u.r.snapshots.Prepare(ctx, "")
+	if err != nil {
+		return "", err
+	}
+	id := snapshot.ID(key.Encoded())
+	ao, err := u.applyOptions(active, false)
+	if err == nil {
+		_, err = diff.Apply(ctx, &tar, active.Upper(), ao)
+	}
+	if err == nil {
+		err = active.Commit(ctx, id)
+	}
+	if err != nil {
+		return "", errors.Join(err, active.Discard())
+	}
+	return id, u.record(ctx, key, id)
+}
+
+// merge reads and merges all layers.
+func (u *unpacking) merge(ctx context.Context) (*outline.Builder, error) {
+	var r outline.Reader
+	list := make([]*outline.Layer, len(u.chains))
+	none := make([]error, len(u.chains))
+	g, gctx := errgroup.WithContext(ctx)
+	for i := range list {
+		g.Go(func() error {
+			return u.readLayer(gctx, i, func(body io.Reader) (diffID digest.Digest, err error) {
+				list[i], diffID, err = r.Read(gctx, body)
+				if none[i] = nil; errors.Is(err, outline.ErrNone) {
+					none[i], err = err, nil // the blob is valid
+				}
+				return diffID, err
+			})
+		})
+	}
+	if err := errors.Join(g.Wait(), errors.Join(none...)); err != nil {
+		return nil, err
+	}
+	b := &outline.Builder{}
+	for _, l := range list {
+		if err := b.Add(l); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}

@@ -1,0 +1,180 @@
+package outline
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// listName is the file in the root of an outline that lists the files which are not in it. The
+// steps that run on an outline do not read the names in a directory that they do not copy.
+const listName = ".layerbuild-outline"
+
+// list adds a file to the list: its type as in archive/tar, mode, size and path, and a zero byte.
+func (n *node) list(b *bytes.Buffer, at string) {
+	fmt.Fprintf(b, "%c %o %d %s\x00", n.kind, n.mode, n.size, at)
+}
+
+// Files are the files of an image that are not in its outline.
+type Files struct {
+	files map[string]file // by name
+	dirs  map[string]*Files
+}
+
+type file struct {
+	kind byte
+	mode uint32
+	size int64
+}
+
+// Load reads the list of an outline in the directory dir.
+func Load(dir string) (*Files, error) {
+	text, err := os.ReadFile(filepath.Join(dir, listName))
+	if err != nil {
+		return nil, err
+	}
+	f, err := parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("read the outline in %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// parse parses a list.
+func parse(text []byte) (*Files, error) {
+	top := &Files{}
+	for len(text) > 0 {
+		line, rest, ok := bytes.Cut(text, []byte{0})
+		if !ok {
+			return nil, errors.New("the last file has no end")
+		}
+		text = rest
+		fields := strings.SplitN(string(line), " ", 4)
+		if len(fields) != 4 || len(fields[0]) != 1 {
+			return nil, fmt.Errorf("%q is not a file", line)
+		}
+		f := file{kind: fields[0][0]}
+		mode, err := strconv.ParseUint(fields[1], 8, 12)
+		f.mode = uint32(mode)
+		if err == nil {
+			f.size, err = strconv.ParseInt(fields[2], 10, 64)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%q is not a file: %w", line, err)
+		}
+		top.add(fields[3], f)
+	}
+	return top, nil
+}
+
+func (f *Files) add(name string, add file) {
+	for {
+		dir, rest, ok := strings.Cut(name, "/")
+		if !ok {
+			break
+		}
+		if f.dirs == nil {
+			f.dirs = map[string]*Files{}
+		}
+		if f.dirs[dir] == nil {
+			f.dirs[dir] = &Files{}
+		}
+		f, name = f.dirs[dir], rest
+	}
+	if f.files == nil {
+		f.files = map[string]file{}
+	}
+	f.files[name] = add
+}
+
+// In reports whether the outline lacks a file in the directory dir, or below it. "" is the root.
+func (f *Files) In(dir string) bool {
+	for part := range strings.SplitSeq(path.Clean("/" + dir)[1:], "/") {
+		if part == "" {
+			continue
+		}
+		if f = f.dirs[part]; f == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// Conflict returns the path of a file that a step has made in place of a file that the outline
+// lacks, if the layer of the step depends on the latter. It returns "" if the layer is the same as
+// on the unpacked image. upper is the directory with the changes of the step, and lower are those
+// of the steps between it and the outline, topmost first.
+//
+// The layer depends on a replaced file if the new one may be equal to it: Conflict returns the path
+// of a file of the same mode and size, and of one that is not regular. It also returns the path of
+// a directory in place of a file. On the unpacked image a COPY refuses to replace the file.
+func (f *Files) Conflict(upper string, lower []string) (string, error) {
+	return f.conflict(upper, lower, "")
+}
+
+func (f *Files) conflict(upper string, lower []string, at string) (string, error) {
+	for name, was := range f.files {
+		here := path.Join(at, name)
+		now, err := lstat(upper, here)
+		if err != nil {
+			return "", err
+		}
+		if now != nil && !isIn(lower, here) && !was.differs(now) {
+			return here, nil
+		}
+	}
+	for name, sub := range f.dirs {
+		here := path.Join(at, name)
+		now, err := lstat(upper, here)
+		if err != nil {
+			return "", err
+		}
+		if now == nil || !now.IsDir() {
+			continue
+		}
+		if found, err := sub.conflict(upper, lower, here); found != "" || err != nil {
+			return found, err
+		}
+	}
+	return "", nil
+}
+
+// differs reports whether a file differs from the one in its place, as far as the layer is
+// concerned. It does not compare owners, which may be lost in a user namespace.
+func (f file) differs(now fs.FileInfo) bool {
+	switch now.Mode().Type() {
+	case fs.ModeSymlink:
+		return true
+	case 0: // it may stand for a device
+		return f.kind == tar.TypeReg &&
+			(uint32(now.Mode().Perm()) != f.mode&0o777 || now.Size() != f.size)
+	}
+	return false
+}
+
+// isIn reports whether one of the directories has a file at the path. A character device may be a
+// whiteout.
+func isIn(dirs []string, at string) bool {
+	return slices.ContainsFunc(dirs, func(dir string) bool {
+		st, err := lstat(dir, at)
+		return err == nil && st != nil && st.Mode()&fs.ModeCharDevice == 0
+	})
+}
+
+// lstat describes a file in dir; nil if there is none.
+func lstat(dir, at string) (fs.FileInfo, error) {
+	st, err := os.Lstat(filepath.Join(dir, at))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil
+	}
+	return st, err
+}

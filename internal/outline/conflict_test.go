@@ -1,0 +1,128 @@
+package outline
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestConflict(t *testing.T) {
+	image := layer("etc/", "etc/hosts 123", "usr/", "usr/bin/", "usr/bin/a 1", "usr/bin/p |",
+		"usr/lib/", "usr/lib/x/", "usr/lib/x/y 1", "var/", "bin -> usr/bin")
+	text, err := outlined(t, image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, _, err := unpacked(t, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name  string
+		upper []byte
+		lower []byte // of an earlier step
+		want  string
+	}{
+		{"nothing", layer(), layer(), ""},
+		{"new files", layer("etc/", "etc/new 1", "usr/", "usr/bin/", "usr/bin/b 1"), layer(), ""},
+		{"another size", layer("etc/", "etc/hosts 1234"), layer(), ""},
+		{"the same size", layer("etc/", "etc/hosts abc"), layer(), "etc/hosts"},
+		{"an earlier step has it", layer("etc/", "etc/hosts abc"), layer("etc/", "etc/hosts 1"), ""},
+		{"a link", layer("etc/", "etc/hosts -> x"), layer(), ""},
+		{"a directory", layer("usr/", "usr/bin/", "usr/bin/a/", "usr/bin/a/f 1"), layer(),
+			"usr/bin/a"},
+		{"a file in place of a fifo", layer("usr/", "usr/bin/", "usr/bin/p 1"), layer(),
+			"usr/bin/p"},
+		{"a fifo", layer("etc/", "etc/hosts |"), layer(), "etc/hosts"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			upper, _, err := unpacked(t, test.upper)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lower, _, err := unpacked(t, test.lower)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := files.Conflict(upper, []string{lower})
+			if err != nil || got != test.want {
+				t.Errorf("%q, %v; want %q", got, err, test.want)
+			}
+		})
+	}
+	upper := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(upper, "etc"), 0o755),
+		os.WriteFile(filepath.Join(upper, "etc/hosts"), []byte("abc"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := files.Conflict(upper, nil); err != nil || got != "" {
+		t.Errorf("another mode: %q, %v", got, err)
+	}
+	if err := unix.Mkfifo(filepath.Join(upper, "var"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := files.Conflict(upper, nil); err != nil || got != "" {
+		t.Errorf("a directory of the image that has no files: %q, %v", got, err)
+	}
+
+	for dir, want := range map[string]bool{"": true, "/": true, "etc": true, "usr": true,
+		"usr/lib": true, "usr/lib/x": true, "var": false, "usr/share": false, "etc/hosts": false} {
+		if got := files.In(dir); got != want {
+			t.Errorf("files in %q: %t, want %t", dir, got, want)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	f, err := parse([]byte("0 644 12 a/b c\x006 600 0 f\x00"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := f.dirs["a"].files["b c"], (file{'0', 0o644, 12}); got != want {
+		t.Errorf("a/b c: %+v, want %+v", got, want)
+	}
+	if got, want := f.files["f"], (file{'6', 0o600, 0}); got != want {
+		t.Errorf("f: %+v, want %+v", got, want)
+	}
+	for _, text := range []string{"0 644 12 a", "0 644 12\x00", "00 644 12 a\x00", "0 8 12 a\x00",
+		"0 10000 1 a\x00", "0 644 x a\x00", " 644 1 a\x00"} {
+		if _, err := parse([]byte(text)); err == nil {
+			t.Errorf("%q: no error", text)
+		}
+	}
+	if _, err := Load(t.TempDir()); err == nil {
+		t.Error("a directory without a list: no error")
+	}
+}
+
+// FuzzParse checks that a list of files that parses has the files of its lines.
+func FuzzParse(f *testing.F) {
+	f.Add("0 644 12 a/b\x000 600 1 a/c\x00")
+	f.Add("6 1 0 /\x00")
+	f.Fuzz(func(t *testing.T, text string) {
+		files, err := parse([]byte(text))
+		if err != nil {
+			return
+		}
+		var want []string
+		for line := range strings.SplitSeq(strings.TrimSuffix(text, "\x00"), "\x00") {
+			if text != "" {
+				want = append(want, filepath.Join("/", strings.SplitN(line, " ", 4)[3]))
+			}
+		}
+		for name := range files.all("/") {
+			if !slices.Contains(want, filepath.Clean(name)) {
+				t.Errorf("%q has no line in %q", name, text)
+			}
+		}
+	})
+}
