@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -52,26 +51,39 @@ func (u *unpacking) outline(ctx context.Context, key digest.Digest) (snapshot.ID
 	if err != nil {
 		return "", err
 	}
-	var tar bytes.Buffer
-	if err := b.Write(&tar); err != nil {
-		return "", err
-	}
 	active, err := u.r.snapshots.Prepare(ctx, "")
 	if err != nil {
 		return "", err
 	}
 	id := snapshot.ID(key.Encoded())
-	ao, err := u.applyOptions(active, false)
-	if err == nil {
-		_, err = diff.Apply(ctx, &tar, active.Upper(), ao)
-	}
-	if err == nil {
+	if err = u.write(ctx, b, active); err == nil {
 		err = active.Commit(ctx, id)
 	}
 	if err != nil {
 		return "", errors.Join(err, active.Discard())
 	}
 	return id, u.record(ctx, key, id)
+}
+
+// write writes an outline to active.
+func (u *unpacking) write(ctx context.Context, b *outline.Builder, active *snapshot.Active) error {
+	o, err := u.applyOptions(active, false)
+	if err != nil {
+		return err
+	}
+	r, w := io.Pipe()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		err := b.Write(w)
+		w.CloseWithError(err)
+		return err
+	})
+	g.Go(func() error {
+		_, err := diff.Apply(ctx, r, active.Upper(), o)
+		r.CloseWithError(err)
+		return err
+	})
+	return g.Wait()
 }
 
 // merge reads and merges all layers.

@@ -42,22 +42,17 @@ type Layer struct {
 	entries []entry
 }
 
-// entry is an entry of a layer. Its path is "" for the root.
+// entry is an entry of a layer.
 type entry struct {
-	path string
-	attributes
-	content []byte // of a file in users
-}
-
-// attributes has the values that an outline keeps of an entry.
-type attributes struct {
-	kind     byte // archive/tar's type flag
+	path     string // "" for the root
+	kind     byte   // archive/tar's type flag
 	mode     uint32
 	uid, gid int
 	size     int64
 	time     time.Time
 	link     string
 	xattrs   map[string]string
+	content  []byte // of a file in users
 }
 
 // Reader reads the layers of one image. The zero value is ready to use, by several goroutines at
@@ -90,8 +85,8 @@ func (r *Reader) add(l *Layer, e diff.Entry) (reason, err error) {
 	if e.Type == tar.TypeChar && e.Major == 0 && e.Minor == 0 {
 		return none(e.Path, "is a device 0:0"), nil
 	}
-	own := entry{path: e.Path, attributes: attributes{kind: e.Type, mode: e.Mode, uid: e.UID,
-		gid: e.GID, size: e.Size, time: e.ModTime, link: e.Link}}
+	own := entry{path: e.Path, kind: e.Type, mode: e.Mode, uid: e.UID, gid: e.GID, size: e.Size,
+		time: e.ModTime, link: e.Link}
 	if own.path == "." {
 		own.path = ""
 	}
@@ -130,8 +125,7 @@ type Builder struct {
 
 // node is a file of the merged file system.
 type node struct {
-	attributes
-	content  []byte
+	*entry                    // nil: the root, if no layer has an entry for it
 	layer    int              // number of the layer that has the entry; 0: none
 	children map[string]*node // of a directory
 	// removed has the names that the layer with the number removedIn has removed.
@@ -139,7 +133,7 @@ type node struct {
 	removedIn int
 }
 
-func (n *node) isDir() bool { return n.kind == tar.TypeDir || n.kind == 0 }
+func (n *node) isDir() bool { return n.entry == nil || n.kind == tar.TypeDir }
 
 // Add adds a layer on top of those that were added before. After an error the Builder must not be
 // used.
@@ -163,7 +157,7 @@ func (b *Builder) entry(e *entry) error {
 		if e.kind != tar.TypeDir {
 			return none("/", "is not a directory")
 		}
-		b.root.attributes, b.root.layer = e.attributes, b.layer
+		b.root.entry, b.root.layer = e, b.layer
 		return nil
 	}
 	up, err := b.find(path.Dir(e.path))
@@ -175,7 +169,7 @@ func (b *Builder) entry(e *entry) error {
 		return b.remove(up, e.path, rest)
 	}
 	old := up.children[name]
-	n := &node{attributes: e.attributes, content: e.content, layer: b.layer}
+	n := &node{entry: e, layer: b.layer}
 	switch e.kind {
 	case tar.TypeDir:
 		switch {
@@ -196,7 +190,7 @@ func (b *Builder) entry(e *entry) error {
 		if target == nil || target.layer != b.layer || target.isDir() {
 			return none(e.path, "is a link to a file of another layer")
 		}
-		n.attributes, n.content = target.attributes, target.content
+		n.entry = target.entry
 	case tar.TypeReg, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 	default:
 		return none(e.path, "has an unknown type")
@@ -294,7 +288,7 @@ func (b *Builder) Write(w io.Writer) error {
 // to list.
 func (n *node) write(t *tar.Writer, at string, list *bytes.Buffer) error {
 	switch {
-	case at == "" && n.layer == 0: // no layer has an entry for the root
+	case n.entry == nil:
 	case n.isDir(), n.kind == tar.TypeSymlink, slices.Contains(users, at):
 		if err := n.writeEntry(t, at); err != nil {
 			return err
