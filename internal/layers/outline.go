@@ -29,7 +29,8 @@ func (s *Sealer) Outlined(ctx context.Context, on snapshot.ID) (*Outlined, error
 		return nil, err
 	}
 	last := len(dirs) - 1
-	files, err := outline.Load(dirs[last])
+	files, err := s.outlines.Try(ctx, dirs[last],
+		func() (*outline.Files, error) { return outline.Load(dirs[last]) })
 	if err != nil {
 		return nil, err
 	}

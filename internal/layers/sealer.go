@@ -9,6 +9,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/memo"
+	"github.com/layerbuild/layerbuild/internal/outline"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/opencontainers/go-digest"
@@ -47,7 +48,8 @@ type Sealer struct {
 	slots chan struct{} // one for each layer that is being written
 	wg    sync.WaitGroup
 
-	sealings memo.Map[string, cache.Layer] // by Layer.source
+	sealings memo.Map[string, cache.Layer]    // by Layer.source
+	outlines memo.Map[string, *outline.Files] // by the directory of the outline
 
 	mu    sync.Mutex
 	early map[string]*early // by Layer.source: those that BeginDirectory has begun
