@@ -102,6 +102,11 @@ func (a *Active) Parent() ID { return a.parent }
 // not layered it contains the whole tree.
 func (a *Active) Upper() string { return filepath.Join(a.dir, fsDir) }
 
+// WriteNote keeps data with the snapshot, beside its files. It is called before a Commit.
+func (a *Active) WriteNote(data []byte) error {
+	return os.WriteFile(filepath.Join(a.dir, noteFile), data, 0o600)
+}
+
 // Changes returns the directories from which the difference to the parent is read. It may be called
 // before and after the commit.
 func (a *Active) Changes() Changes { return a.s.changes(a.Upper(), a.chain) }

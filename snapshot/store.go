@@ -279,6 +279,15 @@ func (s *Store) changes(dir string, lower []string) Changes {
 	return Changes{Dir: dir, Lower: lower[:min(1, len(lower))], Full: true, StandIns: s.user}
 }
 
+// Note returns the data that was kept with a committed snapshot, or an error that wraps
+// fs.ErrNotExist if there is none.
+func (s *Store) Note(ctx context.Context, id ID) ([]byte, error) {
+	if _, err := s.lookup(ctx, id); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(filepath.Join(s.dir(id), noteFile))
+}
+
 // Dirs returns the directories that a committed snapshot consists of, topmost first; none for "".
 func (s *Store) Dirs(ctx context.Context, id ID) ([]string, error) {
 	chain, err := s.chainOf(ctx, id)
@@ -468,6 +477,9 @@ func (s *Store) parentOf(id ID, e fs.DirEntry) (ID, error) {
 }
 
 const infoFile = "info.json"
+
+// noteFile has the data of Active.WriteNote.
+const noteFile = "note"
 
 // errDamaged is returned for a snapshot whose info or tree is missing, incomplete or unreadable.
 // The store treats such a snapshot as missing, and Commit replaces it.

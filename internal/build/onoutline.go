@@ -35,6 +35,9 @@ type OutlineSealer interface {
 // that the outline lacks a file.
 func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job, id snapshot.ID, out output,
 	req request) (res stepResult, ok bool, err error) {
+	if unpacksArchive(j.action) {
+		return stepResult{}, false, nil
+	}
 	on, err := e.layers.Lazy.Outline(ctx, cur.top)
 	if on == "" || err != nil {
 		return stepResult{}, false, context.Cause(ctx)
@@ -56,6 +59,24 @@ func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job, id snaps
 	return res, err == nil, err
 }
 
+// unpacksArchive reports whether an action unpacks an archive. An archive may have links to any
+// files, and may replace directories.
+func unpacksArchive(a action) bool {
+	c, ok := a.(*copyAction)
+	return ok && (c.unpack() && c.namesFiles() || c.remoteUnpack())
+}
+
+// namesUser reports whether an action may name a user or group of the image.
+func namesUser(a action) bool {
+	switch a := a.(type) {
+	case *copyAction:
+		return a.copy.Chown != ""
+	case *mkdirAction:
+		return a.mkdir.User != ""
+	}
+	return false
+}
+
 // sealOnOutline runs a job on the outline on, and returns its layer. noOp is set if the job has
 // changed nothing. If the files were copied, they are in the snapshot name.
 func (e *Engine) sealOnOutline(ctx context.Context, j *job, name, on snapshot.ID, out output,
@@ -73,10 +94,16 @@ func (e *Engine) sealOnOutline(ctx context.Context, j *job, name, on snapshot.ID
 		return l, false, err
 	}
 	defer func() { err = errors.Join(err, active.Discard()) }()
+	check := func() error {
+		if err := files.Check(active); err != nil || !namesUser(j.action) {
+			return err
+		}
+		return files.CheckUsers(active)
+	}
 	if c := layerCopy(j, req); c != nil && req.layerOnly {
 		dir, res, err := c.directory(ctx, active, out)
 		if err == nil {
-			err = files.Check(active)
+			err = check()
 		}
 		if err != nil {
 			return l, false, err
@@ -91,7 +118,7 @@ func (e *Engine) sealOnOutline(ctx context.Context, j *job, name, on snapshot.ID
 	if err := j.action.run(ctx, active, out); err != nil {
 		return l, false, err
 	}
-	if err := files.Check(active); err != nil {
+	if err := check(); err != nil {
 		return l, false, err
 	}
 	if !j.link {

@@ -14,6 +14,9 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
+// outlineVersion distinguishes outlines that different versions of the program have made.
+const outlineVersion = "outline 2 of "
+
 // Outline makes the outline of an image (see package outline), a snapshot without a parent, and
 // returns it. It reads and checks the layers, as EnsureChecked does, and copies their blobs into
 // the store. It returns "" for an image without an outline, and with a driver whose snapshots are
@@ -25,7 +28,7 @@ func (r *Resolver) Outline(ctx context.Context, img *Image,
 		return "", nil
 	}
 	// The outline is recorded like the snapshot of a chain of layers.
-	key := digest.FromString("outline of " + u.chains[len(u.chains)-1].String())
+	key := digest.FromString(outlineVersion + u.chains[len(u.chains)-1].String())
 	id, err := r.chains.Share(ctx, key, func() (snapshot.ID, error) {
 		id, ok, err := u.existing(ctx, key)
 		if ok {
@@ -34,6 +37,7 @@ func (r *Resolver) Outline(ctx context.Context, img *Image,
 		if ok || err != nil {
 			return id, err
 		}
+		defer u.warn()
 		return u.outline(ctx, key)
 	})
 	if errors.Is(err, outline.ErrNone) {
@@ -57,6 +61,9 @@ func (u *unpacking) outline(ctx context.Context, key digest.Digest) (snapshot.ID
 	}
 	id := snapshot.ID(key.Encoded())
 	if err = u.write(ctx, b, active); err == nil {
+		err = active.WriteNote(b.List())
+	}
+	if err == nil {
 		err = active.Commit(ctx, id)
 	}
 	if err != nil {
@@ -112,5 +119,5 @@ func (u *unpacking) merge(ctx context.Context) (*outline.Builder, error) {
 			return nil, err
 		}
 	}
-	return b, nil
+	return b, b.Check()
 }

@@ -2,6 +2,7 @@ package layers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
@@ -28,17 +29,46 @@ func (s *Sealer) Outlined(ctx context.Context, on snapshot.ID) (*Outlined, error
 	if err != nil {
 		return nil, err
 	}
-	last := len(dirs) - 1
-	files, err := s.outlines.Try(ctx, dirs[last],
-		func() (*outline.Files, error) { return outline.Load(dirs[last]) })
+	image, err := s.lowest(ctx, on)
 	if err != nil {
 		return nil, err
 	}
-	return &Outlined{files, dirs[:last]}, nil
+	files, err := s.outlines.Try(ctx, image, func() (*outline.Files, error) {
+		list, err := s.o.State.Snapshots.Note(ctx, image)
+		if err != nil {
+			return nil, err
+		}
+		return outline.Parse(list)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Outlined{files, dirs[:len(dirs)-1]}, nil
+}
+
+// lowest returns the ancestor of a snapshot that has no parent.
+func (s *Sealer) lowest(ctx context.Context, id snapshot.ID) (snapshot.ID, error) {
+	for {
+		info, err := s.o.State.Snapshots.Stat(ctx, id)
+		if err != nil || info.Parent == "" {
+			return id, err
+		}
+		id = info.Parent
+	}
 }
 
 // In reports whether the outline lacks files in the directory dir, or below it. "" is the root.
 func (o *Outlined) In(dir string) bool { return o.files.In(dir) }
+
+// CheckUsers returns an error if a name of a user or group may have another meaning in active than
+// on the unpacked image.
+func (o *Outlined) CheckUsers(active *snapshot.Active) error {
+	ok, err := outline.Users(append([]string{active.Upper()}, o.lower...))
+	if err == nil && !ok {
+		err = errors.New("the users of the image were replaced")
+	}
+	return err
+}
 
 // Check returns an error if the layer of active depends on a file that the outline lacks.
 func (o *Outlined) Check(active *snapshot.Active) error {

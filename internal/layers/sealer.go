@@ -12,6 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/outline"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/snapshot"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -48,8 +49,8 @@ type Sealer struct {
 	slots chan struct{} // one for each layer that is being written
 	wg    sync.WaitGroup
 
-	sealings memo.Map[string, cache.Layer]    // by Layer.source
-	outlines memo.Map[string, *outline.Files] // by the directory of the outline
+	sealings memo.Map[string, cache.Layer] // by Layer.source
+	outlines memo.Map[snapshot.ID, *outline.Files]
 
 	mu    sync.Mutex
 	early map[string]*early // by Layer.source: those that BeginDirectory has begun

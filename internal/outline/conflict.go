@@ -13,16 +13,23 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
-// listName is the file in the root of an outline that lists the files which are not in it. The
-// steps that run on an outline do not read the names in a directory that they do not copy.
-const listName = ".layerbuild-outline"
-
-// list adds a file to the list: its type as in archive/tar, mode, size and path, and a zero byte.
+// list adds a file to the list: its type as in archive/tar, mode, size and path, and a zero byte. A
+// file with attributes has the type hasAttributes.
 func (n *node) list(b *bytes.Buffer, at string) {
-	fmt.Fprintf(b, "%c %o %d %s\x00", n.kind, n.mode, n.size, at)
+	kind := n.kind
+	if len(n.xattrs) > 0 {
+		kind = hasAttributes
+	}
+	fmt.Fprintf(b, "%c %o %d %s\x00", kind, n.mode, n.size, at)
 }
+
+// hasAttributes is the type of a file with extended attributes. An access control list may change
+// the mode.
+const hasAttributes = 'x'
 
 // Files are the files of an image that are not in its outline.
 type Files struct {
@@ -36,21 +43,8 @@ type file struct {
 	size int64
 }
 
-// Load reads the list of an outline in the directory dir.
-func Load(dir string) (*Files, error) {
-	text, err := os.ReadFile(filepath.Join(dir, listName))
-	if err != nil {
-		return nil, err
-	}
-	f, err := parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("read the outline in %s: %w", dir, err)
-	}
-	return f, nil
-}
-
-// parse parses a list.
-func parse(text []byte) (*Files, error) {
+// Parse parses the list of an outline.
+func Parse(text []byte) (*Files, error) {
 	top := &Files{}
 	for len(text) > 0 {
 		line, rest, ok := bytes.Cut(text, []byte{0})
@@ -138,8 +132,14 @@ func (f *Files) conflict(upper string, lower []string, at string) (string, error
 		if err != nil {
 			return "", err
 		}
-		if now == nil || !now.IsDir() {
+		if now == nil {
 			continue
+		}
+		if !now.IsDir() {
+			return here, nil
+		}
+		if marked, err := isMarked(filepath.Join(upper, here)); marked || err != nil {
+			return here, err
 		}
 		if found, err := sub.conflict(upper, lower, here); found != "" || err != nil {
 			return found, err
@@ -159,6 +159,46 @@ func (f file) differs(now fs.FileInfo) bool {
 			(uint32(now.Mode().Perm()) != f.mode&0o777 || now.Size() != f.size)
 	}
 	return false
+}
+
+// isMarked reports whether a directory hides those of the layers below, for overlayfs or for
+// fuse-overlayfs.
+func isMarked(dir string) (bool, error) {
+	marks, err := dirfd.XattrsOf(dir, func(name []byte) bool {
+		s := string(name)
+		return s == dirfd.OverlayXattrs+"opaque" || s == dirfd.OverlayUserXattrs+"opaque" ||
+			s == dirfd.FuseOverlayfsXattrs+"opaque"
+	})
+	if err != nil {
+		return false, &fs.PathError{Op: "read xattrs", Path: dir, Err: err}
+	}
+	st, err := lstat(dir, opaque)
+	return len(marks) > 0 || st != nil, err
+}
+
+// Users reports whether the names of users and groups are those of the unpacked image. They may
+// not be if a step has replaced one of the files, or the directory above them, by a link. dirs are
+// the directories of the steps on the outline.
+func Users(dirs []string) (bool, error) {
+	for _, dir := range dirs {
+		etc, err := lstat(dir, "etc")
+		if err != nil {
+			return false, err
+		}
+		if etc == nil {
+			continue
+		}
+		marked, err := isMarked(filepath.Join(dir, "etc"))
+		if !etc.IsDir() || marked || err != nil {
+			return false, err
+		}
+		for _, name := range users {
+			if st, err := lstat(dir, name); err != nil || st != nil && !st.Mode().IsRegular() {
+				return false, err
+			}
+		}
+	}
+	return true, nil
 }
 
 // isIn reports whether one of the directories has a file at the path. A character device may be a

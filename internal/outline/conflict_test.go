@@ -9,20 +9,18 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/layerbuild/layerbuild/internal/mount/mounttest"
 )
 
 func TestConflict(t *testing.T) {
 	image := layer("etc/", "etc/hosts 123", "usr/", "usr/bin/", "usr/bin/a 1", "usr/bin/p |",
 		"usr/lib/", "usr/lib/x/", "usr/lib/x/y 1", "var/", "bin -> usr/bin")
-	text, err := outlined(t, image)
+	b, err := outlined(t, image)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, _, err := unpacked(t, text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	files, err := Load(dir)
+	files, err := Parse(b.List())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,6 +72,17 @@ func TestConflict(t *testing.T) {
 		t.Errorf("a directory of the image that has no files: %q, %v", got, err)
 	}
 
+	opaque := "trusted.overlay.opaque"
+	if mounttest.UserNS() {
+		opaque = "user.overlay.opaque"
+	}
+	if err := unix.Setxattr(filepath.Join(upper, "etc"), opaque, []byte("y"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := files.Conflict(upper, nil); err != nil || got != "etc" {
+		t.Errorf("a directory that was made anew: %q, %v", got, err)
+	}
+
 	for dir, want := range map[string]bool{"": true, "/": true, "etc": true, "usr": true,
 		"usr/lib": true, "usr/lib/x": true, "var": false, "usr/share": false, "etc/hosts": false} {
 		if got := files.In(dir); got != want {
@@ -82,8 +91,37 @@ func TestConflict(t *testing.T) {
 	}
 }
 
+func TestUsers(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		dirs [][]byte // topmost first
+		want bool
+	}{
+		{"no step", nil, true},
+		{"other files", [][]byte{layer("a 1", "etc/", "etc/a 1"), layer("usr/")}, true},
+		{"other users", [][]byte{layer("etc/", "etc/passwd 1")}, true},
+		{"a link", [][]byte{layer("etc/"), layer("etc/", "etc/group -> x")}, false},
+		{"a link to the directory", [][]byte{layer("etc -> usr")}, false},
+		{"a file", [][]byte{layer("etc x")}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var dirs []string
+			for _, l := range test.dirs {
+				dir, _, err := unpacked(t, l)
+				if err != nil {
+					t.Fatal(err)
+				}
+				dirs = append(dirs, dir)
+			}
+			if got, err := Users(dirs); got != test.want || err != nil {
+				t.Errorf("%t, %v; want %t", got, err, test.want)
+			}
+		})
+	}
+}
+
 func TestParse(t *testing.T) {
-	f, err := parse([]byte("0 644 12 a/b c\x006 600 0 f\x00"))
+	f, err := Parse([]byte("0 644 12 a/b c\x006 600 0 f\x00"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,12 +133,9 @@ func TestParse(t *testing.T) {
 	}
 	for _, text := range []string{"0 644 12 a", "0 644 12\x00", "00 644 12 a\x00", "0 8 12 a\x00",
 		"0 10000 1 a\x00", "0 644 x a\x00", " 644 1 a\x00"} {
-		if _, err := parse([]byte(text)); err == nil {
+		if _, err := Parse([]byte(text)); err == nil {
 			t.Errorf("%q: no error", text)
 		}
-	}
-	if _, err := Load(t.TempDir()); err == nil {
-		t.Error("a directory without a list: no error")
 	}
 }
 
@@ -109,7 +144,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("0 644 12 a/b\x000 600 1 a/c\x00")
 	f.Add("6 1 0 /\x00")
 	f.Fuzz(func(t *testing.T, text string) {
-		files, err := parse([]byte(text))
+		files, err := Parse([]byte(text))
 		if err != nil {
 			return
 		}

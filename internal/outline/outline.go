@@ -32,6 +32,9 @@ const (
 	entryMemory = 300
 	// maxUsers is the largest size of the files of users and groups.
 	maxUsers = 1 << 20
+	// maxTime is the latest time, in the year 2242. Later times do not fit a tar header, and file
+	// systems limit them in different ways.
+	maxTime = 1<<33 - 1
 )
 
 // users are the files whose content is in an outline.
@@ -90,6 +93,9 @@ func (r *Reader) add(l *Layer, e diff.Entry) (reason, err error) {
 	if own.path == "." {
 		own.path = ""
 	}
+	if sec := own.time.Unix(); sec < 0 || sec > maxTime {
+		return none(e.Path, "has an unusual time"), nil
+	}
 	memory := int64(entryMemory + len(e.Path) + len(e.Link))
 	for name, value := range e.Xattrs {
 		if !dirfd.InLayer([]byte(name)) {
@@ -101,13 +107,17 @@ func (r *Reader) add(l *Layer, e diff.Entry) (reason, err error) {
 		own.xattrs[name] = value
 		memory += int64(entryMemory + len(name) + len(value))
 	}
-	if r.memory.Add(memory) > maxMemory {
-		return none(e.Path, "is one entry too many"), nil
-	}
-	if slices.Contains(users, own.path) && own.kind == tar.TypeReg {
+	hasContent := slices.Contains(users, own.path) && own.kind == tar.TypeReg
+	if hasContent {
 		if own.size > maxUsers {
 			return none(own.path, "is too large"), nil
 		}
+		memory += own.size
+	}
+	if r.memory.Add(memory) > maxMemory {
+		return none(e.Path, "is one entry too many"), nil
+	}
+	if hasContent {
 		own.content = make([]byte, own.size)
 		if _, err := io.ReadFull(e.Content, own.content); err != nil {
 			return nil, fmt.Errorf("read %q: %w", own.path, err)
@@ -190,6 +200,9 @@ func (b *Builder) entry(e *entry) error {
 		if target == nil || target.layer != b.layer || target.isDir() {
 			return none(e.path, "is a link to a file of another layer")
 		}
+		if target.kind == tar.TypeSymlink || slices.Contains(users, target.path) {
+			return none(e.path, "is another name of a file of the outline")
+		}
 		n.entry = target.entry
 	case tar.TypeReg, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 	default:
@@ -233,7 +246,7 @@ func (b *Builder) remove(up *node, at, name string) error {
 			return none(at, "is in a directory without an entry")
 		}
 		for _, child := range up.children {
-			if child.layer == b.layer {
+			if b.has(child) {
 				return none(at, "follows the entries of its directory")
 			}
 		}
@@ -267,44 +280,63 @@ func (b *Builder) has(n *node) bool {
 	return false
 }
 
+// Check returns an error that wraps ErrNone if the layers together have no outline. It is called
+// after the last Add.
+func (b *Builder) Check() error {
+	if etc := b.root.children["etc"]; etc != nil && !etc.isDir() {
+		return none("etc", "is not a directory")
+	}
+	return nil
+}
+
 // Write writes the outline as a tar: one layer on no other layers.
 func (b *Builder) Write(w io.Writer) error {
 	t := tar.NewWriter(w)
-	var list bytes.Buffer
-	if err := b.root.write(t, "", &list); err != nil {
-		return err
-	}
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: listName, Mode: 0o600, Size: int64(list.Len())}
-	if err := t.WriteHeader(h); err != nil {
-		return err
-	}
-	if _, err := t.Write(list.Bytes()); err != nil {
+	if err := b.root.each("", func(at string, n *node) error {
+		if !n.isIn(at) {
+			return nil
+		}
+		return n.write(t, at)
+	}); err != nil {
 		return err
 	}
 	return t.Close()
 }
 
-// write writes the file at a path, and those below it. Files that are not in the outline are added
-// to list.
-func (n *node) write(t *tar.Writer, at string, list *bytes.Buffer) error {
-	switch {
-	case n.entry == nil:
-	case n.isDir(), n.kind == tar.TypeSymlink, slices.Contains(users, at):
-		if err := n.writeEntry(t, at); err != nil {
+// List returns the list of the files that the outline lacks, for Parse.
+func (b *Builder) List() []byte {
+	var list bytes.Buffer
+	// The function never returns an error.
+	_ = b.root.each("", func(at string, n *node) error {
+		if !n.isIn(at) {
+			n.list(&list, at)
+		}
+		return nil
+	})
+	return list.Bytes()
+}
+
+// isIn reports whether the file at a path is in the outline.
+func (n *node) isIn(at string) bool {
+	return n.isDir() || n.kind == tar.TypeSymlink || slices.Contains(users, at)
+}
+
+// each calls do for the file at a path, and then for those below it, sorted by name.
+func (n *node) each(at string, do func(at string, n *node) error) error {
+	if n.entry != nil {
+		if err := do(at, n); err != nil {
 			return err
 		}
-	default:
-		n.list(list, at)
 	}
 	for _, name := range slices.Sorted(maps.Keys(n.children)) {
-		if err := n.children[name].write(t, path.Join(at, name), list); err != nil {
+		if err := n.children[name].each(path.Join(at, name), do); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (n *node) writeEntry(t *tar.Writer, at string) error {
+func (n *node) write(t *tar.Writer, at string) error {
 	h := &tar.Header{
 		Typeflag: n.kind, Name: at, Mode: int64(n.mode), Uid: n.uid, Gid: n.gid, ModTime: n.time,
 		Size: int64(len(n.content)), Format: tar.FormatPAX,

@@ -101,8 +101,8 @@ func unpacked(t *testing.T, layers ...[]byte) (dir string, list []fstree.Entry, 
 	return dir, list, nil
 }
 
-// outlined returns the tar of the outline of layers.
-func outlined(t *testing.T, layers ...[]byte) ([]byte, error) {
+// outlined returns the outline of layers.
+func outlined(t *testing.T, layers ...[]byte) (*Builder, error) {
 	t.Helper()
 	var b Builder
 	var r Reader
@@ -118,24 +118,31 @@ func outlined(t *testing.T, layers ...[]byte) ([]byte, error) {
 			return nil, err
 		}
 	}
+	return &b, b.Check()
+}
+
+// packed returns the tar of an outline.
+func packed(t *testing.T, b *Builder) []byte {
+	t.Helper()
 	var out bytes.Buffer
-	err := b.Write(&out)
-	return out.Bytes(), err
+	if err := b.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }
 
 // compare checks that an outline has the directories, symbolic links and users of the unpacked
 // layers, and a list of all other files.
-func compare(t *testing.T, outline []byte, layers ...[]byte) {
+func compare(t *testing.T, outline *Builder, layers ...[]byte) {
 	t.Helper()
 	_, full, err := unpacked(t, layers...)
 	if err != nil {
 		t.Fatalf("layers with an outline cannot be unpacked: %v", err)
 	}
-	dir, got, err := unpacked(t, outline)
+	_, got, err := unpacked(t, packed(t, outline))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got = slices.DeleteFunc(got, func(e fstree.Entry) bool { return e.Path == listName })
 	var missing []string
 	full = slices.DeleteFunc(full, func(e fstree.Entry) bool {
 		if e.Type == fstree.Dir || e.Type == fstree.Link || slices.Contains(users, e.Path) {
@@ -147,7 +154,7 @@ func compare(t *testing.T, outline []byte, layers ...[]byte) {
 	if a, b := fstree.Format(got), fstree.Format(full); a != b {
 		t.Errorf("the outline has\n%s\nunpacked there is\n%s", a, b)
 	}
-	f, err := Load(dir)
+	f, err := Parse(outline.List())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,6 +211,13 @@ func TestBuilder(t *testing.T) {
 		{"a directory over a link", [][]byte{base, layer("bin/")}, "another file"},
 		{"opaque root", [][]byte{base, layer(".wh..wh..opq")}, "hides all"},
 		{"opaque mark alone", [][]byte{base, layer("usr/.wh..wh..opq")}, "without an entry"},
+		{"late opaque mark, an implied directory", [][]byte{base,
+			layer("usr/", "usr/bin/x 1", "usr/.wh..wh..opq")}, "follows"},
+		{"another name of a link", [][]byte{layer("a -> b", "c => a")}, "another name"},
+		{"another name of the users", [][]byte{layer("etc/", "etc/passwd 1", "x => etc/passwd")},
+			"another name"},
+		{"the users are elsewhere", [][]byte{layer("usr/", "usr/passwd 1", "etc -> usr")},
+			`"etc" is not a directory`},
 		{"strange mark", [][]byte{layer(".wh..wh.x")}, "is not a whiteout"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -238,9 +252,29 @@ func TestLimits(t *testing.T) {
 			t.Errorf("layer %d: %s, %v", i, diffID, err)
 		}
 	}
-	users := layer("etc/", "etc/passwd "+strings.Repeat("x", maxUsers+1))
-	if _, err := outlined(t, users); !errors.Is(err, ErrNone) {
-		t.Errorf("many users: error %v, want %v", err, ErrNone)
+	many = slices.Repeat([]string{"etc/passwd " + strings.Repeat("x", maxUsers)},
+		maxMemory/maxUsers)
+	for _, layers := range [][][]byte{
+		{layer("etc/", "etc/passwd "+strings.Repeat("x", maxUsers+1))}, // one that is too large
+		{layer(append([]string{"etc/"}, many...)...)},
+	} {
+		if _, err := outlined(t, layers...); !errors.Is(err, ErrNone) {
+			t.Errorf("many users: error %v, want %v", err, ErrNone)
+		}
+	}
+}
+
+// TestTimes checks that layers with times that file systems limit have no outline.
+func TestTimes(t *testing.T) {
+	for sec, want := range map[int64]bool{-1: false, 0: true, maxTime: true, maxTime + 1: false} {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "d", Format: tar.FormatPAX,
+			ModTime: time.Unix(sec, 0)})
+		w.Close()
+		if _, err := outlined(t, b.Bytes()); (err == nil) != want {
+			t.Errorf("time %d: error %v", sec, err)
+		}
 	}
 }
 

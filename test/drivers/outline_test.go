@@ -13,6 +13,7 @@ import (
 	"time"
 
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/internal/rounds"
@@ -47,39 +48,144 @@ func TestOutline(t *testing.T) {
 			}
 		}
 		dockerfile := g.dockerfile()
-		l.Write("Dockerfile", dockerfile,
-			"unpack", "FROM base AS x\nFROM scratch\nCOPY --from=x / /\n")
-		build := func(file string) string {
-			out, err := l.Command("build", "--progress=plain", "--build-context=base=oci-layout://"+
-				filepath.Join(l.Dir, "base"), "-f", file, "-t", "x", "context").CombinedOutput()
-			if err != nil && strings.Contains(string(out), "panic") {
-				t.Errorf("%s", out)
-			}
-			return string(out)
+		l.Write("context/ar.tar", string(imagetest.Tar(t, g.layers()[0]...)), "context/p/x", "x",
+			"Dockerfile", dockerfile)
+		// A step may replace the users of the image by a link.
+		if err := os.Symlink(pick(g, "/d/passwd", "../x/passwd", "a"),
+			filepath.Join(l.Dir, "context/p/passwd")); err != nil {
+			t.Fatal(err)
 		}
-		l.State = filepath.Join(l.Dir, "outlined")
-		got := build("Dockerfile")
-		again := build("Dockerfile")
-		l.State = filepath.Join(l.Dir, "unpacked")
-		build("unpack")
-		want := build("Dockerfile")
-		if strings.Contains(got, "need only its directories") {
+		if bothWays(t, l) {
 			outlined++
-		}
-		for _, out := range []string{got, again} {
-			if a, b := result(out), result(want); a != b {
-				t.Errorf("on an outline:\n%s\n\nunpacked:\n%s\n\n%s\n%s", a, b, dockerfile, g)
-			}
-		}
-		for _, dir := range []string{"outlined", "unpacked"} {
-			if err := os.RemoveAll(filepath.Join(l.Dir, dir)); err != nil {
-				t.Error(err)
-			}
 		}
 	})
 	t.Logf("%d builds have used an outline", outlined)
 	if outlined == 0 && !t.Failed() {
 		t.Error("no build has used an outline")
+	}
+}
+
+// bothWays builds the Dockerfile of a lab on the outline of the layout base and again with the same
+// state, and on the unpacked base, and compares the results. It reports whether there was an
+// outline.
+func bothWays(t *testing.T, l *lab.Lab) bool {
+	t.Helper()
+	l.Write("unpack", "FROM base AS x\nFROM scratch\nCOPY --from=x / /\n")
+	build := func(state, file string) string {
+		l.State = filepath.Join(l.Dir, state)
+		out, _ := l.Command("build", "--progress=plain", "--build-context=base=oci-layout://"+
+			filepath.Join(l.Dir, "base"), "-f", file, "-t", "x", "context").CombinedOutput()
+		if strings.Contains(string(out), "goroutine ") {
+			t.Errorf("%s", out)
+		}
+		return string(out)
+	}
+	got := build("outlined", "Dockerfile")
+	again := build("outlined", "Dockerfile")
+	build("unpacked", "unpack")
+	want := build("unpacked", "Dockerfile")
+	for _, out := range []string{got, again} {
+		if a, b := result(out), result(want); a != b {
+			dockerfile, _ := os.ReadFile(filepath.Join(l.Dir, "Dockerfile"))
+			t.Errorf("on an outline:\n%s\n\nunpacked:\n%s\n\n%s", a, b, dockerfile)
+		}
+	}
+	for _, dir := range []string{"outlined", "unpacked"} {
+		if err := os.RemoveAll(filepath.Join(l.Dir, dir)); err != nil {
+			t.Error(err)
+		}
+	}
+	return strings.Contains(got, "need only its directories")
+}
+
+// TestOutlineCases builds both ways where the layer of a step depends on more of the base than the
+// step reads.
+func TestOutlineCases(t *testing.T) {
+	lab.Root(t)
+	l := lab.New(t)
+	l.Env = append(l.Env, "SOURCE_DATE_EPOCH=1700000000", "LAYERBUILD_CHECK_LAYERS=0")
+	const passwd = "app:x:7:8::/:/x\n"
+	entry := func(kind byte, name, text string) imagetest.Entry {
+		h := tar.Header{Typeflag: kind, Name: name, Mode: 0o644, ModTime: at}
+		switch kind {
+		case tar.TypeDir:
+			h.Mode = 0o755
+		case tar.TypeReg:
+			h.Size = int64(len(text))
+		case tar.TypeSymlink, tar.TypeLink:
+			h.Linkname, text = text, ""
+		}
+		return imagetest.TarFile(h, text)
+	}
+	dir := func(name string) imagetest.Entry { return entry(tar.TypeDir, name, "") }
+	file := func(name, text string) imagetest.Entry { return entry(tar.TypeReg, name, text) }
+	for _, tt := range []struct {
+		name     string
+		base     []imagetest.Entry
+		context  []imagetest.Entry
+		archive  []imagetest.Entry
+		commands string
+	}{
+		{"the users are behind a link", []imagetest.Entry{dir("usr"), dir("usr/etc"),
+			file("usr/etc/passwd", passwd), entry(tar.TypeSymlink, "etc", "usr/etc")},
+			nil, nil, "COPY --chown=app f /g\nUSER app\nWORKDIR /w\n"},
+		{"a step moves the users", []imagetest.Entry{dir("etc"), file("etc/passwd", passwd),
+			dir("usr"), file("usr/passwd", "app:x:9:9::/:/x\n")},
+			[]imagetest.Entry{dir("p"), entry(tar.TypeSymlink, "p/passwd", "../usr/passwd")}, nil,
+			"COPY p/ /etc/\nCOPY --chown=app f /g\n"},
+		{"an archive makes a directory anew", []imagetest.Entry{dir("d"), file("d/x", "x"),
+			file("d/y", "y")}, nil,
+			[]imagetest.Entry{file("d", "f"), dir("d"), file("d/new", "n")}, "ADD ar.tar /\n"},
+		{"an archive links to a file of the base", []imagetest.Entry{file("x", "x")}, nil,
+			[]imagetest.Entry{entry(tar.TypeLink, "y", "x")}, "ADD ar.tar /\n"},
+		{"two names of a link", []imagetest.Entry{dir("l"), entry(tar.TypeSymlink, "l/a", "t"),
+			entry(tar.TypeLink, "l/b", "l/a")},
+			[]imagetest.Entry{dir("src"), entry(tar.TypeSymlink, "src/a", "t")}, nil,
+			"COPY src/ /l/\n"},
+		{"two names of the users", []imagetest.Entry{dir("etc"), file("etc/passwd", passwd),
+			entry(tar.TypeLink, "etc/passwd-", "etc/passwd")},
+			[]imagetest.Entry{file("passwd", passwd)}, nil, "COPY passwd /etc/\n"},
+		{"an equal file", []imagetest.Entry{file("f", "f")}, nil, nil, "COPY f /\n"},
+		{"a late opaque mark", []imagetest.Entry{dir("usr"), dir("usr/share"),
+			file("usr/share/f", "f"), file("usr/.wh..wh..opq", "")}, nil, nil,
+			"COPY f /usr/share/\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := l.For(t)
+			l.Dir = t.TempDir()
+			made, err := imagetest.Make(dockerspec.DockerOCIImageConfig{}, tt.base)
+			if err == nil {
+				err = made.WriteLayout(filepath.Join(l.Dir, "base"), "base")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.Write("context/f", "f", "Dockerfile", "FROM base\n"+tt.commands,
+				"context/ar.tar", string(imagetest.Tar(t, tt.archive...)))
+			for _, e := range tt.context {
+				name := filepath.Join(l.Dir, "context", e.Path)
+				switch e.Header.Typeflag {
+				case tar.TypeDir:
+					err = os.Mkdir(name, 0o755)
+				case tar.TypeSymlink:
+					err = os.Symlink(e.Header.Linkname, name)
+				default:
+					err = os.WriteFile(name, e.Data, 0o644)
+				}
+				if err == nil {
+					ts := unix.NsecToTimespec(at.UnixNano())
+					err = unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{ts, ts},
+						unix.AT_SYMLINK_NOFOLLOW)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Chtimes(filepath.Join(l.Dir, "context/f"), at, at); err != nil {
+				t.Fatal(err)
+			}
+			bothWays(t, l)
+		})
 	}
 }
 
@@ -97,8 +203,7 @@ var at = time.Unix(1_500_000_000, 0)
 
 type outlineGenerator struct{ *rand.Rand }
 
-func (g *outlineGenerator) String() string { return "base images: see the seed" }
-
+// pick returns one of the values.
 func pick[T any](g *outlineGenerator, list ...T) T { return list[g.IntN(len(list))] }
 
 func (g *outlineGenerator) text() string { return pick(g, "x", "y", "xx") }
@@ -147,6 +252,20 @@ func (g *outlineGenerator) layers() [][]imagetest.Entry {
 				add(tar.Header{Typeflag: tar.TypeSymlink, Name: name, Mode: 0o777,
 					Linkname: pick(g, "a", "/d", "../e", "/etc/conf", "x/a")}, "")
 				exists[name] = tar.TypeSymlink
+			case k < 5 && exists[name] == 0:
+				if len(list) == 0 {
+					continue
+				}
+				to := pick(g, list...).Header
+				if !strings.Contains(to.Name, ".wh.") && (to.Typeflag == tar.TypeReg ||
+					to.Typeflag == tar.TypeSymlink) {
+					add(tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: to.Name}, "")
+					exists[name] = tar.TypeReg
+				}
+			case path.Base(name) == "passwd":
+				add(tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644},
+					pick(g, "app:x:7:8::/:/x\n", "app:x:8:7::/:/x\n"))
+				exists[name] = tar.TypeReg
 			default:
 				add(tar.Header{Typeflag: tar.TypeReg, Name: name,
 					Mode: pick[int64](g, 0o644, 0o755)}, g.text())
@@ -191,17 +310,21 @@ func (g *outlineGenerator) dockerfile() string {
 			dest = strings.TrimSuffix(dest, "/") + "/"
 		}
 		flags := pick(g, "", "", "", " --chown=7:8", " --chmod=755", " --link",
-			" --chown=0:0 --link")
-		switch g.IntN(6) {
+			" --chown=0:0 --link", " --chown=app", " --chown=app")
+		switch g.IntN(8) {
 		case 0:
 			fmt.Fprintf(&b, "WORKDIR %s\n", dest)
 		case 1:
 			fmt.Fprintf(&b, "COPY%s <<END %s\n%s\nEND\n", flags, dest, g.text())
 		case 2:
 			fmt.Fprintf(&b, "ADD%s a d/conf %s/\n", flags, strings.TrimSuffix(dest, "/"))
+		case 3:
+			fmt.Fprintf(&b, "ADD%s ar.tar %s\n", flags, dest)
+		case 4:
+			fmt.Fprintf(&b, "USER app\nWORKDIR %s\n", dest)
 		default:
 			fmt.Fprintf(&b, "COPY%s %s %s\n", flags,
-				pick(g, "a", "conf", "d", ".", "d/e", "x"), dest)
+				pick(g, "a", "conf", "d", ".", "d/e", "x", "p", "p"), dest)
 		}
 	}
 	return b.String()
