@@ -188,6 +188,9 @@ func (i inheritor) below(root int, path string) (m merged, hidden bool, err erro
 		fd, err := dirfd.OpenDir(root, []byte(strings.Join(parts[:n+1], "/")+"\x00"))
 		if err != nil {
 			at.close()
+			if err == unix.ENOTDIR || err == unix.ELOOP || err == unix.ENOENT {
+				return nil, true, nil // a later entry of the layer took its place
+			}
 			return nil, false, err
 		}
 		hides, _ := i.marks.opaque(fd)

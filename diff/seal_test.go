@@ -421,6 +421,20 @@ func TestInherit(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("tree differs (-want +got):\n%s", d)
 	}
+	// A whiteout in a directory that a later entry has replaced.
+	replaced := Tree{Dir: mkdir(t, top+"/replaced"), Lower: []string{lower}}
+	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, "tmp/.wh.x",
+		"tmp/deep/.wh.y", "tmp")), replaced.Dir, ApplyOptions{})
+	if err == nil {
+		err = Inherit(replaced, applied)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err = fstree.Print(replaced.Dir, fstree.Show{}); err != nil ||
+		got != "file tmp 0644\n" {
+		t.Errorf("a directory that was replaced is\n%s%v", got, err)
+	}
 	// Without a parent no whiteout hides a file.
 	alone := Tree{Dir: mkdir(t, top+"/alone")}
 	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, ".wh.a", "d/.wh.b", "d/f")),

@@ -208,7 +208,7 @@ func (b *Builder) entry(e *entry) error {
 	default:
 		return none(e.path, "has an unknown type")
 	}
-	if n.kind != tar.TypeDir && old != nil && old.isDir() && old.layer == b.layer {
+	if n.kind != tar.TypeDir && old != nil && old.isDir() && b.has(old) {
 		return none(e.path, "takes the place of a directory of its layer")
 	}
 	if slices.Contains(users, e.path) && (n.kind != tar.TypeReg || n.content == nil) {
@@ -267,9 +267,10 @@ func (b *Builder) remove(up *node, at, name string) error {
 	return nil
 }
 
-// has reports whether the layer that is being added has an entry for a file or for one below it.
+// has reports whether the layer that is being added has an entry for a file or for one below it, or
+// a whiteout below it.
 func (b *Builder) has(n *node) bool {
-	if n.layer == b.layer {
+	if n.layer == b.layer || n.removedIn == b.layer {
 		return true
 	}
 	for _, child := range n.children {

@@ -218,6 +218,8 @@ func TestBuilder(t *testing.T) {
 			"another name"},
 		{"the users are elsewhere", [][]byte{layer("usr/", "usr/passwd 1", "etc -> usr")},
 			`"etc" is not a directory`},
+		{"a link in place of a directory with a whiteout", [][]byte{base,
+			layer("run/.wh.f", "run -> etc")}, "takes the place"},
 		{"strange mark", [][]byte{layer(".wh..wh.x")}, "is not a whiteout"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
