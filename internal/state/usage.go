@@ -3,7 +3,6 @@ package state
 import (
 	"bytes"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -184,22 +183,54 @@ func (u *usage) collected() {
 // treeSize returns the size on disk of the files and directories below dir, hard links counted
 // once. Files that cannot be read count 0.
 func treeSize(dir string) int64 {
-	var n int64
-	type inode struct{ dev, ino uint64 }
-	links := map[inode]bool{}
-	_ = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		var st unix.Stat_t
-		if err != nil || unix.Lstat(path, &st) != nil {
-			return nil
+	s := sizer{links: map[inode]bool{}}
+	s.add(dir)
+	s.below(dir)
+	return s.size
+}
+
+type inode struct{ dev, ino uint64 }
+
+// sizer adds up the sizes of files.
+type sizer struct {
+	size  int64
+	links map[inode]bool // files that were added and have other names
+}
+
+// add adds a file, and reports whether it is a directory.
+func (s *sizer) add(path string) (isDir bool) {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return false
+	}
+	isDir = st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if st.Nlink > 1 && !isDir {
+		if s.links[inode{st.Dev, st.Ino}] {
+			return false
 		}
-		if st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			if links[inode{st.Dev, st.Ino}] {
-				return nil
+		s.links[inode{st.Dev, st.Ino}] = true
+	}
+	s.size += st.Blocks * 512
+	return isDir
+}
+
+// below adds the files below a directory. It reads a part of the names at a time, since a directory
+// of a hostile image may have millions of them.
+func (s *sizer) below(dir string) {
+	f, err := os.OpenFile(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	for {
+		names, err := f.Readdirnames(1024)
+		for _, name := range names {
+			if path := filepath.Join(dir, name); s.add(path) {
+				s.below(path)
 			}
-			links[inode{st.Dev, st.Ino}] = true
 		}
-		n += st.Blocks * 512
-		return nil
-	})
-	return n
+		if err != nil {
+			return
+		}
+	}
 }
