@@ -137,6 +137,9 @@ func (u *unpacker) imply(parent int, opaque bool) (int, error) {
 	if u.made != nil {
 		u.made[u.nameHash(string(u.path))] = struct{}{}
 	}
+	if err := u.keepName(u.path, impliedMemory); err != nil {
+		return -1, err
+	}
 	return dirfd.OpenDir(parent, u.part)
 }
 

@@ -1,6 +1,8 @@
 package unpack
 
 import (
+	"archive/tar"
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -135,4 +137,31 @@ func TestFlush(t *testing.T) {
 				}
 			}
 		})
+}
+
+// TestMaxNames checks that the memory for names that are kept to the end is limited.
+func TestMaxNames(t *testing.T) {
+	for _, format := range []string{"d%d/f", ".wh.f%d"} {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		for i := range 20 {
+			w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf(format, i),
+				Mode: 0o644})
+		}
+		w.Close()
+		for limit, fails := range map[int]bool{0: false, 10_000: false, 500: true} {
+			dir, err := os.Open(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dir.Close()
+			o := Options{Whiteouts: OverlayUser, maxNames: limit,
+				OnOwnerError: func(string, int, int, error) {}}
+			_, err = Tar(t.Context(), bytes.NewReader(b.Bytes()), int(dir.Fd()), o)
+			got := err != nil && strings.Contains(err.Error(), "too many whiteouts")
+			if got != fails {
+				t.Errorf("%s with a limit of %d: error %v", format, limit, err)
+			}
+		}
+	}
 }

@@ -67,6 +67,7 @@ type unpacker struct {
 	flushed  bool                // directories not in dirs may have their attributes
 	followed []string            // links through which directories in dirs were found
 	implied  map[string]struct{} // directories that the stream has not listed (yet)
+	names    int                 // memory of the names in implied and in stats.Whiteouts
 	made     map[uint64]struct{} // with Delete: names that the stream made, by nameHash
 	seed     maphash.Seed
 	stats    Stats
@@ -103,10 +104,22 @@ const (
 	// more, all get them at once, and the time of a directory that is written into later is set
 	// again.
 	maxPending = 16_000
-	// maxImplied is the number of directories that a stream may omit although it has entries in
-	// them.
-	maxImplied = 500_000
+	// maxNames limits the memory for the names of whiteouts, and of directories that the stream
+	// omits although it has entries in them. Each needs some bytes in addition to its text.
+	maxNames       = 64 << 20
+	whiteoutMemory = 40
+	impliedMemory  = 100
 )
+
+// keepName counts a name that is kept until the end of the stream, and needs so many bytes in
+// addition to its text.
+func (u *unpacker) keepName(name []byte, memory int) error {
+	if u.names += memory + len(name); u.names <= cmp.Or(u.o.maxNames, maxNames) {
+		return nil
+	}
+	return errors.New("too many whiteouts, or directories that have no entry of their own: their " +
+		"names need more than 64 MiB of memory")
+}
 
 // nameHash identifies a name of the stream, which may have millions of names. Because the seed is
 // random, collisions are too improbable to handle.
@@ -167,10 +180,6 @@ func (u *unpacker) all() error {
 		u.stats.Entries++
 		if err := u.entry(h); err != nil {
 			return fmt.Errorf("unpack %q: %w", h.Name, err)
-		}
-		if len(u.implied) > maxImplied {
-			return fmt.Errorf("unpack %q: more than %d directories have no entry of their own",
-				h.Name, maxImplied)
 		}
 		if len(u.dirs) > cmp.Or(u.o.maxPending, maxPending) {
 			if err := u.flush(); err != nil {

@@ -62,6 +62,7 @@ type Options struct {
 	OnStandIn func(path string)
 
 	maxPending int // for tests; 0: the constant
+	maxNames   int // likewise
 }
 
 // Stats describes the content of a stream.

@@ -71,7 +71,7 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 		return true, fmt.Errorf("make a whiteout: %w", err)
 	}
 	u.stats.Whiteouts = append(u.stats.Whiteouts, string(u.clean))
-	return true, nil
+	return true, u.keepName(u.clean, whiteoutMemory)
 }
 
 // whiteoutOfOwn handles a whiteout of u.base in dir, if the layer has an entry with that name, too.

@@ -139,7 +139,7 @@ func TestManyEntries(t *testing.T) {
 		}, "too many links"},
 		{"whiteouts", func(i int) *tar.Header {
 			return &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprint(".wh.f", i), Mode: 0o644}
-		}, ""},
+		}, "too many whiteouts"},
 	}
 	const unpacked = "FROM base AS b\nWORKDIR /w\nFROM scratch\nCOPY --from=b /w /w\n"
 	for _, way := range []struct{ name, driver, dockerfile string }{
