@@ -572,7 +572,7 @@ func TestTotal(t *testing.T) {
 		t.Errorf("Total = %v, want [2 2]", got)
 	}
 	var base dockerspec.DockerOCIImage
-	base.Config.OnBuild = []string{"RUN x", " workdir /y", "ENV A=1"}
+	base.Config.OnBuild = []string{"RUN\tx", " workdir /y", "ENV A=1"}
 	if got := p.Stages[0].TotalOn(base); got != 4 {
 		t.Errorf("TotalOn an image with two steps = %d, want 4", got)
 	}
@@ -583,7 +583,7 @@ func TestLastRun(t *testing.T) {
 		"COPY a b\nFROM a AS b\nADD a b\nONBUILD RUN z\nFROM busybox\nCOPY --from=b a b\n"
 	p := mustPlan(t, src, PlanOptions{})
 	var none, base dockerspec.DockerOCIImage
-	base.Config.OnBuild = []string{"ENV A=1", "COPY a b", " run x", "COPY c d"}
+	base.Config.OnBuild = []string{"ENV A=1", "COPY a b", " run\tx", "COPY c d"}
 	for i, want := range []int{2, 2, 0} {
 		if got := p.Stages[i].LastRun(none); got != want {
 			t.Errorf("LastRun of stage %d = %d, want %d", i, got, want)

@@ -514,8 +514,10 @@ func withAction(triggers []string) int {
 
 // instructionOf returns the name of a trigger's instruction.
 func instructionOf(trigger string) string {
-	word, _, _ := strings.Cut(strings.TrimSpace(trigger), " ")
-	return word
+	for word := range strings.FieldsSeq(trigger) {
+		return word
+	}
+	return ""
 }
 
 // hasAction reports whether the steps of an instruction have an action. The others only change the
