@@ -35,17 +35,19 @@ type OutlineSealer interface {
 // that the outline lacks a file.
 func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job, id snapshot.ID, out output,
 	req request) (res stepResult, ok bool, err error) {
-	if unpacksArchive(j.action) {
+	if !canRunOnOutline(j.action) {
 		return stepResult{}, false, nil
 	}
 	on, err := e.layers.Lazy.Outline(ctx, cur.top)
 	if on == "" || err != nil {
 		return stepResult{}, false, context.Cause(ctx)
 	}
-	l, noOp, err := e.sealOnOutline(ctx, j, outlineOf(id), on, out, req)
+	held, release := out.hold()
+	l, noOp, err := e.sealOnOutline(ctx, j, outlineOf(id), on, held, req)
 	if err != nil {
 		return stepResult{}, false, context.Cause(ctx) // nil if only this attempt has failed
 	}
+	release()
 	if e.layers.Checker != nil {
 		if err := e.checkOnOutline(ctx, cur, j, l, noOp); err != nil {
 			return stepResult{}, false, fmt.Errorf("check a step on an outline: %w", err)
@@ -59,11 +61,16 @@ func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job, id snaps
 	return res, err == nil, err
 }
 
-// unpacksArchive reports whether an action unpacks an archive. An archive may have links to any
-// files, and may replace directories.
-func unpacksArchive(a action) bool {
-	c, ok := a.(*copyAction)
-	return ok && (c.unpack() && c.namesFiles() || c.remoteUnpack())
+// canRunOnOutline reports whether an action reads no more of the file system than an outline has.
+// An archive may have links to any files, and may replace directories.
+func canRunOnOutline(a action) bool {
+	switch a := a.(type) {
+	case *copyAction:
+		return !(a.unpack() && a.namesFiles()) && !a.remoteUnpack()
+	case *mkdirAction:
+		return true
+	}
+	return false
 }
 
 // namesUser reports whether an action may name a user or group of the image.

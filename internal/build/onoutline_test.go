@@ -65,6 +65,7 @@ func TestOnOutline(t *testing.T) {
 		{"a command", "FROM base\nCOPY a /\nRUN write b 1\nCOPY b /\n", true},
 		{"a stage that runs", "FROM base AS s\nRUN write b 1\nFROM base\nCOPY --from=s /b /\n",
 			true},
+		{"a trigger with a tab", "FROM base AS s\nONBUILD RUN\twrite b 1\nFROM s\nCOPY a /\n", true},
 		{"a stage below", "FROM base AS s\nFROM s\nCOPY a /\n", false},
 		{"a stage below copies", "FROM base AS s\nCOPY a /\nFROM s\nCOPY b /\n", true},
 	} {

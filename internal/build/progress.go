@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
@@ -44,6 +45,23 @@ type output struct{ line *line }
 // silent returns an output that discards everything.
 func silent() output {
 	return output{&line{sink: event.Discard}}
+}
+
+// hold returns an output that keeps what is sent to it, and the function that sends it on.
+func (o output) hold() (held output, release func()) {
+	var mu sync.Mutex
+	var events []event.Event
+	l := *o.line
+	l.sink = func(e event.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		events = append(events, e)
+	}
+	return output{&l}, func() {
+		for _, e := range events {
+			o.line.sink(e)
+		}
+	}
 }
 
 func (o output) warn(message string) {

@@ -654,8 +654,11 @@ func (u *unpacking) download(ctx context.Context, d ocispec.Descriptor,
 	})
 }
 
-// watch reports the progress of reading a blob.
+// watch reports the progress of reading a blob, unless the work has no line in the progress.
 func (u *unpacking) watch(r io.Reader, what string, d ocispec.Descriptor) (io.Reader, func()) {
+	if u.o.ID == "" {
+		return r, func() {}
+	}
 	w := &watched{r: r, sink: u.o.Sink, p: event.Progress{ID: u.o.ID,
 		Part: what + " " + d.Digest.String(), Total: d.Size}}
 	w.report(time.Now())
