@@ -48,7 +48,7 @@ func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job, id snaps
 		return stepResult{}, false, context.Cause(ctx) // nil if only this attempt has failed
 	}
 	release()
-	if e.layers.Checker != nil {
+	if e.layers.Checker != nil && e.epoch != nil { // otherwise new directories have other times
 		if err := e.checkOnOutline(ctx, cur, j, l, noOp); err != nil {
 			return stepResult{}, false, fmt.Errorf("check a step on an outline: %w", err)
 		}

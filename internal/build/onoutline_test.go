@@ -145,10 +145,11 @@ func outlines(b *bench) []snapshot.ID {
 	return list
 }
 
-// TestOutlineIsChecked checks that a build that checks its layers runs the steps on an outline
-// again on the unpacked image.
+// TestOutlineIsChecked checks that a build with an epoch that checks its layers runs the steps on
+// an outline again on the unpacked image.
 func TestOutlineIsChecked(t *testing.T) {
-	o := imagebuild.Options{CheckLayers: true}
+	epoch := int64(1_700_000_000)
+	o := imagebuild.Options{CheckLayers: true, Image: imagebuild.ImageOptions{Epoch: &epoch}}
 	o.Source.Contexts = map[string]string{"base": "oci-layout://" + outlineLayout(t)}
 	b := newBench(t, "overlay")
 	b.real()

@@ -237,6 +237,7 @@ func TestStatus(t *testing.T) {
 	lab.Root(t)
 	for _, rootless := range []bool{false, true} {
 		l := newLab(t, rootless)
+		l.Run("run", "img", "true") // the first run prints that it unpacks the image
 		for _, test := range []struct {
 			args []string
 			want int
