@@ -109,8 +109,10 @@ func (f *Files) In(dir string) bool {
 // of the steps between it and the outline, topmost first.
 //
 // The layer depends on a replaced file if the new one may be equal to it: Conflict returns the path
-// of a file of the same mode and size, and of one that is not regular. It also returns the path of
-// a directory in place of a file. On the unpacked image a COPY refuses to replace the file.
+// of a file of the same permissions and size, of one that has attributes, and of one that is not
+// regular. It also returns the path of a directory in place of a file, which a COPY refuses to
+// replace on the unpacked image, and of a directory that hides the files because the step made it
+// again.
 func (f *Files) Conflict(upper string, lower []string) (string, error) {
 	return f.conflict(upper, lower, "")
 }
