@@ -592,7 +592,7 @@ type hashingWriter struct {
 
 func (w *hashingWriter) Write(p []byte) (int, error) {
 	if w.err == nil {
-		w.err = w.ctx.Err()
+		w.err = context.Cause(w.ctx)
 	}
 	if w.err == nil && w.limited && w.n+int64(len(p)) > w.limit {
 		// Stop early: a sender of more data than announced may never stop.

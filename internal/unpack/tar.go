@@ -167,7 +167,7 @@ func (u *unpacker) examine(fd int) (node, error) {
 
 func (u *unpacker) all() error {
 	for {
-		if err := u.ctx.Err(); err != nil {
+		if err := context.Cause(u.ctx); err != nil {
 			return err
 		}
 		h, err := u.rd.Next()
@@ -498,7 +498,7 @@ func (u *unpacker) write(h *Header, fd int) error {
 		if hole, err = writeHoles(fd, b, hole); err != nil {
 			return fmt.Errorf("write: %w", err)
 		}
-		if err := u.ctx.Err(); err != nil {
+		if err := context.Cause(u.ctx); err != nil {
 			return err
 		}
 	}
