@@ -115,12 +115,14 @@ var floors = []floor{
 			"internal/state internal/store parser"},
 	}},
 	{"conductor", []allowed{
-		{"internal/build", "executor executor/copyfs internal/cache internal/cachemount internal/event " +
-			"internal/image internal/inputs internal/layers internal/memo internal/mount " +
-			"internal/remotecache internal/runmount internal/source " +
-			"internal/state parser snapshot"},
+		{"internal/job", "executor executor/copyfs internal/cache internal/cachemount " +
+			"internal/inputs internal/mount internal/runmount internal/source internal/state parser " +
+			"snapshot"},
+		{"internal/build", "executor executor/copyfs internal/cache internal/event " +
+			"internal/image internal/inputs internal/job internal/layers internal/memo " +
+			"internal/remotecache internal/runmount internal/source internal/state parser snapshot"},
 		{"internal/imagebuild", "export internal/build internal/cachemount internal/event internal/image " +
-			"internal/imageanalysis internal/inputs internal/layers internal/outputs " +
+			"internal/imageanalysis internal/inputs internal/job internal/layers internal/outputs " +
 			"internal/remotecache internal/runmount internal/secret internal/source internal/state internal/store parser"},
 	}},
 	{"program", []allowed{
@@ -161,7 +163,7 @@ var floors = []floor{
 		{"test/run/report", ""},
 		{"test/run", "test/run/report"},
 		{"test/runverb", "test/lab"},
-		{"test/soundness", "internal/build internal/imagebuild internal/imagetest internal/rounds " +
+		{"test/soundness", "internal/imagebuild internal/imagetest internal/job internal/rounds " +
 			"internal/source parser test/lab"},
 		{"test/state", "internal/imagetest internal/rounds test/lab"},
 	}},

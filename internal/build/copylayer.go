@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -36,39 +36,27 @@ func (s *Solver) needed(ctx context.Context, st *parser.Stage, n int) request {
 	return request{layerOnly: step == st.TotalOn(base), onOutline: step > st.LastRun(base)}
 }
 
-// layerCopy returns the action of a job whose layer is written from the files that it copies, or
-// nil for other jobs.
-func layerCopy(j *job, req request) *copyAction {
-	c, ok := j.action.(*copyAction)
-	if !ok || j.link || !c.copiesDirectory() {
-		return nil
+// writesLayer reports whether the layer of a job is written from the files that it copies.
+func writesLayer(j *job.Job, req request) bool {
+	if !j.CopiesDirectory() {
+		return false
 	}
-	if req.layerOnly || req.withLayer && c.isLarge() {
-		return c
-	}
-	return nil
+	return req.layerOnly || req.withLayer && isLarge(j)
 }
 
-// isLarge reports whether the layer is worth writing while the files are copied.
-func (c *copyAction) isLarge() bool {
-	list := c.match.Items[0].Entries
-	if list.Len() >= earlyFiles {
-		return true
-	}
-	size := int64(0)
-	for e := range list.All() {
-		size += e.Size
-	}
-	return size >= earlyBytes
+// isLarge reports whether the layer of a copy is worth writing while the files are copied.
+func isLarge(j *job.Job) bool {
+	entries, size := j.Copies()
+	return entries >= earlyFiles || size >= earlyBytes
 }
 
 // copyToLayer makes the destination of a job in active, and writes the layer of snapshot id from
 // the source's files if they are all that the job changes. With req.layerOnly it returns true when
 // the layer has been written and recorded, so that the job is done. Otherwise the caller must copy
 // the files to active: the layer is being written, or cannot be written in this way.
-func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAction,
-	id snapshot.ID, active *snapshot.Active, out output, req request) (stepResult, bool, error) {
-	dir, res, err := c.directory(ctx, active, out)
+func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job.Job, id snapshot.ID,
+	active *snapshot.Active, out output, req request) (stepResult, bool, error) {
+	dir, tell, err := j.MakeDestination(ctx, active, out)
 	if err != nil || dir == nil {
 		return stepResult{}, false, err
 	}
@@ -76,67 +64,38 @@ func (e *Engine) copyToLayer(ctx context.Context, cur rootfs, j *job, c *copyAct
 		e.layers.Directories.BeginDirectory(id, active.Changes(), dir)
 		return stepResult{}, false, nil
 	}
-	l, ok, err := e.sealDirectory(ctx, c, active, dir, res, out)
+	l, ok, err := e.sealDirectory(ctx, j, active, dir)
 	if !ok || err != nil {
 		return stepResult{}, false, err
 	}
+	tell()
 	made, err := e.results.addLayer(ctx, j, id, cur.top, l)
 	return made, err == nil, err
 }
 
 // sealDirectory writes the layer of a job from the files of the directory dir, for which it has
-// made the destination in active, and sends the messages of the result res. It returns false if the
-// files must be copied first.
-func (e *Engine) sealDirectory(ctx context.Context, c *copyAction, active *snapshot.Active,
-	dir *copyfs.Directory, res executor.Result, out output) (cache.Layer, bool, error) {
+// made the destination in active. It returns false if the files must be copied first.
+func (e *Engine) sealDirectory(ctx context.Context, j *job.Job, active *snapshot.Active,
+	dir *copyfs.Directory) (cache.Layer, bool, error) {
 	l, ok, err := e.layers.Directories.SealDirectory(ctx, active.Changes(), dir)
 	if !ok || err != nil {
 		return cache.Layer{}, false, err
 	}
-	if err := e.checkLayer(ctx, c, active, l); err != nil {
-		return cache.Layer{}, false, err
-	}
-	c.tell(res, out)
-	return l, true, nil
+	return l, true, e.checkLayer(ctx, j, active, l)
 }
 
 // checkLayer compares the layer of a COPY with the layer that is sealed after copying. active has
 // the destination.
-func (e *Engine) checkLayer(ctx context.Context, c *copyAction, active *snapshot.Active,
+func (e *Engine) checkLayer(ctx context.Context, j *job.Job, active *snapshot.Active,
 	got cache.Layer) error {
 	if e.layers.Checker == nil {
 		return nil
 	}
-	if err := c.run(ctx, active, silent()); err != nil {
+	if err := j.Run(ctx, active, job.Silent); err != nil {
 		return err
 	}
 	if err := e.layers.Checker.Active(ctx, got, active); err != nil {
 		return fmt.Errorf("check the layer of the copy: %w", err)
 	}
 	return nil
-}
-
-// copiesDirectory reports whether the job only copies the contents of one directory.
-func (c *copyAction) copiesDirectory() bool {
-	return c.match != nil && len(c.remotes) == 0 && c.copyLocal().CopiesDirectory()
-}
-
-// directory makes the destination of a job in active. It returns the directory that is copied
-// there, or nil if the job changes more than that directory's files.
-func (c *copyAction) directory(ctx context.Context, active *snapshot.Active,
-	out output) (*copyfs.Directory, executor.Result, error) {
-	act := c.copyLocal()
-	dest := *act
-	dest.DestOnly = true
-	res, err := c.w.execute(ctx, active.Mounts(), &dest, out)
-	if err != nil {
-		noteChanged(c.from, err)
-		return nil, res, c.w.state.Filled(err)
-	}
-	ns := c.w.state.NS
-	dir, ok := act.Directory(res.Files.Dest, ns.Rootless, ns.SingleID)
-	if !ok {
-		return nil, res, nil
-	}
-	return dir, res, nil
 }

@@ -3,13 +3,13 @@ package build
 import (
 	"context"
 	"errors"
-	"io"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
@@ -34,16 +34,12 @@ type Config struct {
 // Parts are the parts of an Engine that tests replace.
 type Parts struct {
 	// Run runs the action of a step; nil: executor.Run.
-	Run        RunFunc
+	Run        job.RunFunc
 	Snapshots  Snapshots
 	Records    Records
 	LazyLayers LazyLayers
 	Images     LayerImages
 }
-
-// RunFunc is the type of executor.Run.
-type RunFunc func(ctx context.Context, spec *executor.Spec, stdout,
-	stderr io.Writer) (executor.Result, error)
 
 // Layers holds the parts that make the layers of snapshots, and the snapshots of layers.
 type Layers struct {
@@ -56,7 +52,7 @@ type Layers struct {
 
 // Engine finds or makes the results of steps. The stages of all platforms share one.
 type Engine struct {
-	worker    *worker
+	worker    *job.Worker
 	results   *results
 	snapshots Snapshots
 	layers    Layers
@@ -79,7 +75,7 @@ func New(c Config) *Engine {
 		c.Parts.Run = executor.Run
 	}
 	return &Engine{
-		worker: &worker{runFunc: c.Parts.Run, state: c.State, epoch: c.Epoch},
+		worker: &job.Worker{RunFunc: c.Parts.Run, State: c.State, Epoch: c.Epoch},
 		results: &results{
 			records: c.Parts.Records, lazyLayers: c.Parts.LazyLayers,
 			snapshots: c.Parts.Snapshots, images: c.Parts.Images, imports: c.Imports,
@@ -157,54 +153,55 @@ type request struct {
 // perform makes the result of a job that results.find did not find. If the content key of the job
 // was not known, perform computes it and first looks for a result under it. cached reports whether
 // the result was found, or was made by an equal step.
-func (e *Engine) perform(ctx context.Context, cur rootfs, job *job, l *line,
+func (e *Engine) perform(ctx context.Context, cur rootfs, j *job.Job, l *line,
 	req request) (res stepResult, cached bool, err error) {
-	if job.key == "" {
-		if err := job.load(ctx); err != nil {
+	if j.Key == "" {
+		if err := j.Load(ctx); err != nil {
 			return stepResult{}, false, err
 		}
-		if res, ok, err := e.results.find(ctx, cur, job, l, req.useCache); ok || err != nil {
+		if res, ok, err := e.results.find(ctx, cur, j, l, req.useCache); ok || err != nil {
 			if ok && err == nil {
-				err = e.results.renew(ctx, job, res)
+				err = e.results.renew(ctx, j, res)
 			}
 			return res, ok, err
 		}
 	}
 	mine := false
-	run := string(job.key) + " on " + string(cur.top)
+	run := string(j.Key) + " on " + string(cur.top)
 	res, err = e.runs.Try(ctx, run, func() (stepResult, error) {
 		mine = true
-		return e.make(ctx, cur, job, output{l}, req)
+		return e.make(ctx, cur, j, output{l}, req)
 	})
 	if err != nil {
 		return stepResult{}, false, err
 	}
-	res.defKey = job.defKey
+	res.defKey = j.DefKey
 	return res, !mine, nil
 }
 
 // onNothing finds or makes the result of a job on an empty file system, without a line in the
 // progress.
-func (e *Engine) onNothing(ctx context.Context, j *job) (snapshot.ID, error) {
+func (e *Engine) onNothing(ctx context.Context, j *job.Job) (snapshot.ID, error) {
 	if res, ok := e.results.local(ctx, rootfs{}, j); ok {
 		return res.snapshot, nil
 	}
-	res, err := e.runs.Try(ctx, string(j.key),
-		func() (stepResult, error) { return e.make(ctx, rootfs{}, j, silent(), request{}) })
+	silent := output{&line{sink: event.Discard}}
+	res, err := e.runs.Try(ctx, string(j.Key),
+		func() (stepResult, error) { return e.make(ctx, rootfs{}, j, silent, request{}) })
 	return res.snapshot, err
 }
 
 // make runs a job on a new snapshot over cur, commits the snapshot and adds the result. If only the
 // layer of a COPY is needed, it tries to write the layer without a snapshot.
-func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
+func (e *Engine) make(ctx context.Context, cur rootfs, j *job.Job, out output,
 	req request) (stepResult, error) {
 	e.ran.noteChanged()
-	id, parent, run := snapshot.NewID(), cur.top, j.action.run
+	id, parent, run := snapshot.NewID(), cur.top, j.Run
 	switch {
-	case j.link && e.snapshots.Layered():
+	case j.Link && e.snapshots.Layered():
 		parent = ""
-	case j.link:
-		run = func(ctx context.Context, active *snapshot.Active, out output) error {
+	case j.Link:
+		run = func(ctx context.Context, active *snapshot.Active, out job.Output) error {
 			return e.runLinked(ctx, j, active, out)
 		}
 	}
@@ -220,8 +217,8 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 	if err != nil {
 		return stepResult{}, err
 	}
-	if c := layerCopy(j, req); c != nil {
-		if res, ok, err := e.copyToLayer(ctx, cur, j, c, id, active, out, req); ok || err != nil {
+	if writesLayer(j, req) {
+		if res, ok, err := e.copyToLayer(ctx, cur, j, id, active, out, req); ok || err != nil {
 			return res, errors.Join(err, active.Discard())
 		}
 	}
@@ -246,7 +243,7 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job, out output,
 
 // addNoOp adds the result of a job that has changed nothing in active, a snapshot on cur. Another
 // step can use the snapshot.
-func (e *Engine) addNoOp(ctx context.Context, cur rootfs, j *job,
+func (e *Engine) addNoOp(ctx context.Context, cur rootfs, j *job.Job,
 	active *snapshot.Active) (stepResult, error) {
 	if err := e.layers.Checker.NoOp(ctx, active); err != nil {
 		return stepResult{}, errors.Join(err, active.Discard())
@@ -259,15 +256,15 @@ func (e *Engine) addNoOp(ctx context.Context, cur rootfs, j *job,
 
 // runLinked runs a job on an empty snapshot and stacks the result on active (COPY --link). It is
 // used if snapshots are whole trees; overlays are stacked by their parents.
-func (e *Engine) runLinked(ctx context.Context, j *job, active *snapshot.Active,
-	out output) (err error) {
+func (e *Engine) runLinked(ctx context.Context, j *job.Job, active *snapshot.Active,
+	out job.Output) (err error) {
 	alone, err := e.snapshots.Prepare(ctx, "")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, alone.Discard()) }()
-	if err := j.action.run(ctx, alone, out); err != nil {
+	if err := j.Run(ctx, alone, out); err != nil {
 		return err
 	}
-	return layers.Stack(ctx, e.state, alone, active, out.warn)
+	return layers.Stack(ctx, e.state, alone, active, out.Warn)
 }

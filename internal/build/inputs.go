@@ -1,13 +1,13 @@
 package build
 
 import (
-	"cmp"
 	"context"
 	"slices"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/inputs"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
@@ -16,33 +16,20 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// stageResult returns the snapshot of a stage's files, which identifies this result of the stage.
-// It returns nil for other inputs.
-func stageResult(f *inputs.Files) []snapshot.ID {
-	if !f.Stage {
-		return nil
-	}
-	return []snapshot.ID{resultOf(*f.Snapshot)}
-}
+// opener opens the inputs of a solver's jobs.
+type opener struct{ s *Solver }
 
-// scratchResult names the result of a stage without files in job.inputs, where "" means unknown.
-const scratchResult snapshot.ID = "scratch"
-
-// resultOf returns the name of a stage's result: its snapshot or, for the empty file system,
-// scratchResult.
-func resultOf(top snapshot.ID) snapshot.ID { return cmp.Or(top, scratchResult) }
-
-// files opens an input. It builds a stage first.
-func (s *Solver) files(ctx context.Context, in parser.Input) (*inputs.Files, error) {
+// Files opens an input. It builds a stage first.
+func (o opener) Files(ctx context.Context, in parser.Input) (*inputs.Files, error) {
 	st, ok := in.(parser.StageInput)
 	if !ok {
-		return s.o.Inputs.Files(ctx, in)
+		return o.s.o.Inputs.Files(ctx, in)
 	}
-	r, err := s.stage(ctx, st.Stage)
+	r, err := o.s.stage(ctx, st.Stage)
 	if err != nil {
 		return nil, err
 	}
-	f, err := s.o.Inputs.OfSnapshot(ctx, r.top)
+	f, err := o.s.o.Inputs.OfSnapshot(ctx, r.top)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +39,7 @@ func (s *Solver) files(ctx context.Context, in parser.Input) (*inputs.Files, err
 
 // nameOf names an input without opening it. It first builds a stage, unless the cache has all
 // results that are needed of the stage.
-func (s *Solver) nameOf(ctx context.Context, in parser.Input) (inputName, error) {
+func (s *Solver) nameOf(ctx context.Context, in parser.Input) (job.InputName, error) {
 	st, ok := in.(parser.StageInput)
 	if !ok {
 		return fixedName(ctx, s.o.Inputs, in)
@@ -62,27 +49,27 @@ func (s *Solver) nameOf(ctx context.Context, in parser.Input) (inputName, error)
 	}
 	r, err := s.stage(ctx, st.Stage)
 	if err != nil {
-		return inputName{}, err
+		return job.InputName{}, err
 	}
-	return inputName{key: string(r.key), result: resultOf(r.top)}, nil
+	return job.InputName{Key: string(r.key), Result: job.ResultOf(r.top)}, nil
 }
 
 // fixedName names an input that is not a stage.
-func fixedName(ctx context.Context, from *inputs.Inputs, in parser.Input) (inputName, error) {
+func fixedName(ctx context.Context, from *inputs.Inputs, in parser.Input) (job.InputName, error) {
 	switch in := in.(type) {
 	case parser.Scratch:
-		return inputName{key: scratchKey}, nil
+		return job.InputName{Key: job.ScratchKey}, nil
 	case parser.ContextInput:
 		if img, ok := from.ContextImage(in); ok {
 			return fixedName(ctx, from, img)
 		}
-		return inputName{}, nil
+		return job.InputName{}, nil
 	case parser.ImageInput:
 		img, err := from.Resolve(ctx, in)
 		if err != nil {
-			return inputName{}, err
+			return job.InputName{}, err
 		}
-		return inputName{key: imageName(img)}, nil
+		return job.InputName{Key: imageName(img)}, nil
 	}
 	panic("unreachable")
 }
@@ -141,8 +128,8 @@ func (s *Solver) baseImage(ctx context.Context, st *parser.Stage, in parser.Inpu
 		}
 		l := &layers.Layer{Snapshot: id, Text: "FROM " + in.Name, Lines: st.Range}
 		s.seal(st, l)
-		key, err := makeKey(scratchKey, "from context", nil, content.String(),
-			epochKey(s.epoch))
+		key, err := job.MakeKey(job.ScratchKey, "from context", nil, content.String(),
+			job.EpochKey(s.epoch))
 		if err != nil {
 			return rootfs{}, err
 		}
@@ -169,18 +156,15 @@ func (s *Solver) contextSnapshot(ctx context.Context,
 		if err != nil {
 			return "", "", err
 		}
-		id, _, err := s.snapshotOf(ctx, f, m, false)
-		if !startsAgain(err, attempts) {
+		id, _, err := opener{s}.SnapshotOf(ctx, f, m, false)
+		if !job.StartsAgain(err, attempts) {
 			return id, m.Digest, err
 		}
 	}
 }
 
-// snapshotOf makes a snapshot of the matched file or directory of a context, so that it can be
-// mounted. place is its path in the snapshot; a directory is the snapshot's root. If whole is set,
-// the root gets the mode and the attributes of the directory, and the digest of the match must
-// cover them.
-func (s *Solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Match,
+// SnapshotOf makes a snapshot of the matched file or directory of a context: see job.Opener.
+func (o opener) SnapshotOf(ctx context.Context, f *inputs.Files, m *source.Match,
 	whole bool) (id snapshot.ID, place string, err error) {
 	place = "/"
 	if len(m.Items) == 1 && !m.Items[0].Contents {
@@ -192,20 +176,10 @@ func (s *Solver) snapshotOf(ctx context.Context, f *inputs.Files, m *source.Matc
 		dir.Items[0].Contents = false
 		m = &dir
 	}
-	j, err := s.preparer.context(f, m)
+	j, err := o.s.preparer.Context(f, m)
 	if err != nil {
 		return "", "", err
 	}
-	id, err = s.engine.onNothing(ctx, j)
+	id, err = o.s.engine.onNothing(ctx, j)
 	return id, place, err
-}
-
-// context prepares the copy of files of a context to an empty file system.
-func (p *preparer) context(f *inputs.Files, m *source.Match) (*job, error) {
-	key, err := makeKey(scratchKey, "context", nil, string(m.Digest), epochKey(p.epoch))
-	if err != nil {
-		return nil, err
-	}
-	return &job{key: key, action: &copyAction{w: p.worker, from: f, match: m,
-		copy: &parser.Copy{Dest: "/"}}}, nil
 }

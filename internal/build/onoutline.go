@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -33,9 +34,9 @@ type OutlineSealer interface {
 // makeOnOutline is like make, on the outline of cur. It returns false if there is no outline and if
 // the step did not succeed on it. The step then runs on cur itself: the reason of an error may be
 // that the outline lacks a file.
-func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job, id snapshot.ID, out output,
-	req request) (res stepResult, ok bool, err error) {
-	if !canRunOnOutline(j.action) {
+func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job.Job, id snapshot.ID,
+	out output, req request) (res stepResult, ok bool, err error) {
+	if !j.RunsOnOutline() {
 		return stepResult{}, false, nil
 	}
 	on, err := e.layers.Lazy.Outline(ctx, cur.top)
@@ -61,39 +62,16 @@ func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job, id snaps
 	return res, err == nil, err
 }
 
-// canRunOnOutline reports whether an action reads no more of the file system than an outline has.
-// An archive may have links to any files, and may replace directories.
-func canRunOnOutline(a action) bool {
-	switch a := a.(type) {
-	case *copyAction:
-		return !(a.unpack() && a.namesFiles()) && !a.remoteUnpack()
-	case *mkdirAction:
-		return true
-	}
-	return false
-}
-
-// namesUser reports whether an action may name a user or group of the image.
-func namesUser(a action) bool {
-	switch a := a.(type) {
-	case *copyAction:
-		return a.copy.Chown != ""
-	case *mkdirAction:
-		return a.mkdir.User != ""
-	}
-	return false
-}
-
 // sealOnOutline runs a job on the outline on, and returns its layer. noOp is set if the job has
 // changed nothing. If the files were copied, they are in the snapshot name.
-func (e *Engine) sealOnOutline(ctx context.Context, j *job, name, on snapshot.ID, out output,
+func (e *Engine) sealOnOutline(ctx context.Context, j *job.Job, name, on snapshot.ID, out output,
 	req request) (l cache.Layer, noOp bool, err error) {
 	files, err := e.layers.Outlines.Outlined(ctx, on)
 	if err != nil {
 		return l, false, err
 	}
 	parent := on
-	if j.link {
+	if j.Link {
 		parent = ""
 	}
 	active, err := e.snapshots.Prepare(ctx, parent)
@@ -102,13 +80,13 @@ func (e *Engine) sealOnOutline(ctx context.Context, j *job, name, on snapshot.ID
 	}
 	defer func() { err = errors.Join(err, active.Discard()) }()
 	check := func() error {
-		if err := files.Check(active); err != nil || !namesUser(j.action) {
+		if err := files.Check(active); err != nil || !j.NamesUser() {
 			return err
 		}
 		return files.CheckUsers(active)
 	}
-	if c := layerCopy(j, req); c != nil && req.layerOnly {
-		dir, res, err := c.directory(ctx, active, out)
+	if req.layerOnly && writesLayer(j, req) {
+		dir, tell, err := j.MakeDestination(ctx, active, out)
 		if err == nil {
 			err = check()
 		}
@@ -116,19 +94,22 @@ func (e *Engine) sealOnOutline(ctx context.Context, j *job, name, on snapshot.ID
 			return l, false, err
 		}
 		if dir != nil && !files.In(dir.Dest) {
-			l, ok, err := e.sealDirectory(ctx, c, active, dir, res, out)
+			l, ok, err := e.sealDirectory(ctx, j, active, dir)
+			if err == nil && ok {
+				tell()
+			}
 			if ok || err != nil {
 				return l, false, err
 			}
 		}
 	}
-	if err := j.action.run(ctx, active, out); err != nil {
+	if err := j.Run(ctx, active, out); err != nil {
 		return l, false, err
 	}
 	if err := check(); err != nil {
 		return l, false, err
 	}
-	if !j.link {
+	if !j.Link {
 		if noOp, err = layers.Unchanged(ctx, active); noOp || err != nil {
 			return l, noOp, err
 		}
@@ -137,20 +118,20 @@ func (e *Engine) sealOnOutline(ctx context.Context, j *job, name, on snapshot.ID
 		return l, false, err
 	}
 	l, err = e.layers.Outlines.SealSnapshot(ctx, name, func(path, problem string) {
-		out.warn(path + ": " + problem)
+		out.Warn(path + ": " + problem)
 	})
 	return l, false, err
 }
 
 // checkOnOutline runs a job again, on the unpacked cur, and compares its layer with the layer that
 // was made on the outline of cur.
-func (e *Engine) checkOnOutline(ctx context.Context, cur rootfs, j *job, got cache.Layer,
+func (e *Engine) checkOnOutline(ctx context.Context, cur rootfs, j *job.Job, got cache.Layer,
 	noOp bool) error {
 	if err := e.layers.Lazy.Materialize(ctx, cur.top); err != nil {
 		return err
 	}
 	parent := cur.top
-	if j.link {
+	if j.Link {
 		parent = ""
 	}
 	active, err := e.snapshots.Prepare(ctx, parent)
@@ -158,7 +139,7 @@ func (e *Engine) checkOnOutline(ctx context.Context, cur rootfs, j *job, got cac
 		return err
 	}
 	defer active.Discard() // after an error; it does nothing after CommitOn
-	if err := j.action.run(ctx, active, silent()); err != nil {
+	if err := j.Run(ctx, active, job.Silent); err != nil {
 		return err
 	}
 	id := snapshot.NewID()

@@ -18,6 +18,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/lock/locktest"
 	"github.com/layerbuild/layerbuild/internal/secret"
@@ -108,14 +109,14 @@ func TestSecondBuild(t *testing.T) {
 		{name: "the epoch and a command", first: "FROM scratch\nRUN write a 1\n",
 			o1: at(1), o2: at(2)},
 		{name: "a host", first: three,
-			o2: imagebuild.Options{Run: build.RunOptions{Hosts: []executor.Host{{Name: "h",
+			o2: imagebuild.Options{Run: job.RunOptions{Hosts: []executor.Host{{Name: "h",
 				IP: "10.0.0.1"}}}},
 			want: []string{"write a 1", "write b 2", "write c 3"}},
 		{name: "a limit", first: "FROM scratch\nRUN write a 1\n",
-			o2:   imagebuild.Options{Run: build.RunOptions{ShmSize: 1 << 20}},
+			o2:   imagebuild.Options{Run: job.RunOptions{ShmSize: 1 << 20}},
 			want: []string{"write a 1"}},
 		{name: "the network", first: "FROM scratch\nRUN write a 1\n",
-			o2:   imagebuild.Options{Run: build.RunOptions{Network: "none"}},
+			o2:   imagebuild.Options{Run: job.RunOptions{Network: "none"}},
 			want: []string{"write a 1"}},
 		{
 			name: "a secret", first: "FROM scratch\nRUN --mount=type=secret,id=s,env=S write a 1\n",
@@ -264,7 +265,7 @@ func TestFailures(t *testing.T) {
 			err: "--allow security.insecure"},
 		{name: "the network without permission",
 			dockerfile: "FROM scratch\nRUN --network=host write a 1\n",
-			o:          imagebuild.Options{Run: build.RunOptions{Network: "none"}}, line: 2,
+			o:          imagebuild.Options{Run: job.RunOptions{Network: "none"}}, line: 2,
 			err: "--allow network.host"},
 		{name: "a required secret",
 			dockerfile: "FROM scratch\nRUN --mount=type=secret,id=s,required write a 1\n", line: 2,

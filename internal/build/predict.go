@@ -8,6 +8,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/inputs"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -27,7 +28,9 @@ type prediction struct {
 	needs []*parser.Stage
 }
 
-func (f prediction) name() inputName { return inputName{key: string(f.cur.key), result: f.cur.top} }
+func (f prediction) name() job.InputName {
+	return job.InputName{Key: string(f.cur.key), Result: f.cur.top}
+}
 
 // predictor predicts the results of a plan's stages.
 type predictor struct {
@@ -36,7 +39,7 @@ type predictor struct {
 	off      bool
 	plan     *parser.Plan
 	inputs   *inputs.Inputs
-	preparer *preparer
+	preparer *job.Preparer
 	results  *results
 	noCache  NoCache
 
@@ -112,13 +115,13 @@ func (p *predictor) makePrediction(ctx context.Context, st *parser.Stage) predic
 		f.cur, f.needs = below.cur, []*parser.Stage{base.Stage}
 	} else {
 		name, err := fixedName(ctx, p.inputs, st.Base)
-		if err != nil || name.key == "" {
+		if err != nil || name.Key == "" {
 			return unknown
 		}
 		if f.cur.config, err = p.inputs.BaseConfig(ctx, st); err != nil {
 			return unknown
 		}
-		f.cur.key = cache.Key(name.key)
+		f.cur.key = cache.Key(name.Key)
 	}
 	base := f.cur.config
 	f.cur.config = st.Start(base)
@@ -149,32 +152,32 @@ func (p *predictor) makePrediction(ctx context.Context, st *parser.Stage) predic
 // result, in the local cache or in the places of --cache-from.
 func (p *predictor) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
 	step parser.Step) (key cache.Key, top snapshot.ID, hit bool) {
-	j, err := p.preparer.job(ctx, st.Platform, cur.key, step.Action,
-		func(ctx context.Context, in parser.Input) (inputName, error) {
+	j, err := p.preparer.Job(ctx, st.Platform, cur.key, step.Action,
+		func(ctx context.Context, in parser.Input) (job.InputName, error) {
 			stage, ok := in.(parser.StageInput)
 			if !ok {
 				return fixedName(ctx, p.inputs, in)
 			}
 			f := p.predict(ctx, stage.Stage)
 			if !f.known {
-				return inputName{}, errUnpredicted
+				return job.InputName{}, errUnpredicted
 			}
 			return f.name(), nil
 		})
 	if err != nil {
 		return "", "", false
 	}
-	defer j.action.close() // ignore the error: its files are read-only or temporary
-	if j.key == "" && j.defKey == "" && j.local {
-		if err := j.load(ctx); err != nil {
+	defer j.Close() // ignore the error: its files are read-only or temporary
+	if j.Key == "" && j.DefKey == "" && j.Local {
+		if err := j.Load(ctx); err != nil {
 			return "", "", false
 		}
 	}
 	if p.noCache.has(st) {
-		return j.key, "", false
+		return j.Key, "", false
 	}
 	key, top, hit = p.results.predict(ctx, cur, j)
-	return cmp.Or(j.key, key), top, hit
+	return cmp.Or(j.Key, key), top, hit
 }
 
 // stagesOf returns the stages from which an action takes files.

@@ -9,7 +9,11 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/inputs"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/secret"
+	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,7 +27,7 @@ type oneResult struct {
 }
 
 func (oneResult) Get(cache.Key) (cache.Record, bool) {
-	return cache.Record{Snapshot: "made", Inputs: joinResults([]snapshot.ID{"made"})}, true
+	return cache.Record{Snapshot: "made", Inputs: job.JoinResults([]snapshot.ID{"made"})}, true
 }
 
 func (oneResult) Layered() bool { return false }
@@ -73,5 +77,48 @@ func TestPredictionAfterCancel(t *testing.T) {
 	}
 	if got := s.Work(t.Context()); got != 1 {
 		t.Errorf("the caller after it: %d steps, want 1, of the last stage", got)
+	}
+}
+
+// newInputs returns inputs whose context is a directory.
+func newInputs(t *testing.T, dir string) *inputs.Inputs {
+	t.Helper()
+	temp := func() (string, error) { return t.TempDir(), nil }
+	in := inputs.New(inputs.Options{Secrets: &secret.Store{}, TempDir: temp,
+		Index: func() (source.IndexPlace, error) {
+			dir, err := temp()
+			return source.IndexPlace{Dir: dir}, err
+		}})
+	t.Cleanup(func() { in.Close() })
+	if _, err := in.Main(t.Context(), dir, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	return in
+}
+
+// TestKeepsEpoch checks that files whose times were limited to an epoch are used only in builds
+// with that epoch or an earlier one.
+func TestKeepsEpoch(t *testing.T) {
+	tests := []struct {
+		sealed string
+		build  *int64
+		want   bool
+	}{
+		{"gzip 0", nil, true},
+		{"gzip 0", new(int64(5)), true},
+		{"gzip 0 epoch 5", nil, false},
+		{"gzip 0 epoch 5", new(int64(5)), true},
+		{"zstd 3 epoch 5", new(int64(4)), true},
+		{" 0 epoch 5", new(int64(6)), false},
+		{" 0 epoch -5", new(int64(-5)), true},
+		{" 0 epoch soon", new(int64(0)), false},
+	}
+	for _, tt := range tests {
+		r := &results{epoch: tt.build}
+		l := &remotecache.Layer{Sealed: tt.sealed}
+		if got := r.keepsEpoch(l.Epoch()); got != tt.want {
+			t.Errorf("a layer sealed as %q serves epoch %v: %v, want %v", tt.sealed,
+				tt.build, got, tt.want)
+		}
 	}
 }

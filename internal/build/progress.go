@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"io"
 	"sync"
 	"time"
 
@@ -42,11 +43,6 @@ func (l *line) done(cached bool, err error) error {
 // output sends the output and warnings of a step to its line in the progress.
 type output struct{ line *line }
 
-// silent returns an output that discards everything.
-func silent() output {
-	return output{&line{sink: event.Discard}}
-}
-
 // hold returns an output that keeps what is sent to it, and the function that sends it on.
 func (o output) hold() (held output, release func()) {
 	var mu sync.Mutex
@@ -64,12 +60,12 @@ func (o output) hold() (held output, release func()) {
 	}
 }
 
-func (o output) warn(message string) {
+func (o output) Warn(message string) {
 	o.line.sink(event.Warning{ID: o.line.id, Message: message, File: o.line.file,
 		Line: o.line.step.Range.Start, Time: time.Now()})
 }
 
-func (o output) stream(n int) *logger { return &logger{o.line, n} }
+func (o output) Stream(n int) io.Writer { return &logger{o.line, n} }
 
 // logger writes a command's output to the progress.
 type logger struct {

@@ -13,13 +13,13 @@ func TestHold(t *testing.T) {
 		got = append(got, e.(event.Warning).Message)
 	}}}
 	held, release := out.hold()
-	held.warn("a")
-	held.warn("b")
+	held.Warn("a")
+	held.Warn("b")
 	if len(got) > 0 {
 		t.Errorf("got %q before the release", got)
 	}
 	release()
-	out.warn("c")
+	out.Warn("c")
 	if len(got) != 3 || got[0] != "a" || got[1] != "b" || got[2] != "c" {
 		t.Errorf("got %q, want a, b and c", got)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
@@ -59,9 +60,9 @@ type fetchKey struct {
 
 // find looks for the result of a job on cur, first in the cache of this machine. It downloads the
 // layer of an imported result.
-func (r *results) find(ctx context.Context, cur rootfs, j *job, l *line,
+func (r *results) find(ctx context.Context, cur rootfs, j *job.Job, l *line,
 	useCache bool) (stepResult, bool, error) {
-	if !useCache && !r.ran.has(j.defKey, j.key) {
+	if !useCache && !r.ran.has(j.DefKey, j.Key) {
 		return stepResult{}, false, nil
 	}
 	res, ok := r.local(ctx, cur, j)
@@ -72,7 +73,7 @@ func (r *results) find(ctx context.Context, cur rootfs, j *job, l *line,
 	if !ok {
 		res, ok, err = r.imported(ctx, cur, j, l)
 	}
-	res.defKey = j.defKey
+	res.defKey = j.DefKey
 	return res, ok, err
 }
 
@@ -113,9 +114,9 @@ func (r *results) firstTime(ctx context.Context, key cache.Key,
 // is on this machine. The top of cur is "" if the file system on which the job will run is not
 // known.
 func (r *results) predict(ctx context.Context, cur rootfs,
-	j *job) (key cache.Key, result snapshot.ID, hit bool) {
-	if f, ok := r.recorded(ctx, j); ok && (cur.top == "" || cur.top == resultOf(f.on)) {
-		return f.contentKey(), resultOf(f.id), true
+	j *job.Job) (key cache.Key, result snapshot.ID, hit bool) {
+	if f, ok := r.recorded(ctx, j); ok && (cur.top == "" || cur.top == job.ResultOf(f.on)) {
+		return f.contentKey(), job.ResultOf(f.id), true
 	}
 	for _, found := range r.importable(j) {
 		return found.ContentKey(), "", true
@@ -137,13 +138,13 @@ func (f found) contentKey() cache.Key { return cmp.Or(f.rec.ContentKey, f.key) }
 
 // recorded looks for a valid record of a job, under the content key if it is known, and otherwise
 // under the definition key.
-func (r *results) recorded(ctx context.Context, j *job) (found, bool) {
-	key := cmp.Or(j.key, j.defKey)
+func (r *results) recorded(ctx context.Context, j *job.Job) (found, bool) {
+	key := cmp.Or(j.Key, j.DefKey)
 	if key == "" {
 		return found{}, false
 	}
 	rec, ok := r.records.Get(key)
-	if !ok || !r.keepsEpoch(rec.ClampedTo) || key == j.defKey && !j.madeFrom(rec) {
+	if !ok || !r.keepsEpoch(rec.ClampedTo) || key == j.DefKey && !j.MadeFrom(rec) {
 		return found{}, false
 	}
 	f := found{rec: rec, key: key, id: snapshot.ID(rec.Snapshot)}
@@ -162,7 +163,7 @@ func (r *results) recorded(ctx context.Context, j *job) (found, bool) {
 
 // local looks for the result of a job in the cache of this machine. A record that was made on
 // another snapshot of the parent is not used: its layer does not fit the parent's layers.
-func (r *results) local(ctx context.Context, cur rootfs, j *job) (stepResult, bool) {
+func (r *results) local(ctx context.Context, cur rootfs, j *job.Job) (stepResult, bool) {
 	f, ok := r.recorded(ctx, j)
 	if !ok || f.on != cur.top {
 		return stepResult{}, false
@@ -176,15 +177,15 @@ func (r *results) local(ctx context.Context, cur rootfs, j *job) (stepResult, bo
 }
 
 // add records the result of a job that was run.
-func (r *results) add(ctx context.Context, j *job, rec cache.Record) (stepResult, error) {
-	rec.Created, rec.ContentKey = time.Now().UTC(), j.key
-	return stepResult{snapshot: snapshot.ID(rec.Snapshot), key: j.key, unchanged: rec.NoOp,
+func (r *results) add(ctx context.Context, j *job.Job, rec cache.Record) (stepResult, error) {
+	rec.Created, rec.ContentKey = time.Now().UTC(), j.Key
+	return stepResult{snapshot: snapshot.ID(rec.Snapshot), key: j.Key, unchanged: rec.NoOp,
 		created: rec.Created}, r.put(ctx, j, rec)
 }
 
 // addLayer records the result of a job of which only the layer l was made. The snapshot id on the
 // snapshot on is made from the layer when it is first needed.
-func (r *results) addLayer(ctx context.Context, j *job, id, on snapshot.ID,
+func (r *results) addLayer(ctx context.Context, j *job.Job, id, on snapshot.ID,
 	l cache.Layer) (stepResult, error) {
 	format := r.sealer.Format()
 	if err := r.records.PutSealed(ctx, string(id), format, l); err != nil {
@@ -196,11 +197,11 @@ func (r *results) addLayer(ctx context.Context, j *job, id, on snapshot.ID,
 }
 
 // put writes a record under all keys of a job whose content key is known.
-func (r *results) put(ctx context.Context, j *job, rec cache.Record) error {
-	if j.inputs != "" {
-		rec.Inputs = j.inputs
+func (r *results) put(ctx context.Context, j *job.Job, rec cache.Record) error {
+	if j.Inputs != "" {
+		rec.Inputs = j.Inputs
 	}
-	for _, key := range []cache.Key{j.defKey, j.key} {
+	for _, key := range []cache.Key{j.DefKey, j.Key} {
 		if key == "" {
 			continue
 		}
@@ -214,8 +215,8 @@ func (r *results) put(ctx context.Context, j *job, rec cache.Record) error {
 
 // renew copies the record of a result that find has found under a job's content key to its
 // definition key, under which there was no valid record.
-func (r *results) renew(ctx context.Context, j *job, res stepResult) error {
-	if j.defKey == "" || res.record == nil {
+func (r *results) renew(ctx context.Context, j *job.Job, res stepResult) error {
+	if j.DefKey == "" || res.record == nil {
 		return nil
 	}
 	return r.put(ctx, j, *res.record)
@@ -261,9 +262,9 @@ func outlineOf(id snapshot.ID) snapshot.ID { return id + ".outline" }
 func (r *results) hasImports() bool { return !r.imports.Empty() }
 
 // importable returns the imported records whose layers can be the result of a job.
-func (r *results) importable(j *job) []remotecache.Found {
-	key := cmp.Or(j.key, j.defKey)
-	if key == "" || j.key == "" && j.inputs != "" {
+func (r *results) importable(j *job.Job) []remotecache.Found {
+	key := cmp.Or(j.Key, j.DefKey)
+	if key == "" || j.Key == "" && j.Inputs != "" {
 		// The stages from which the job takes files were built on this machine. Their results on
 		// another machine may differ, so only a record under the content key is valid.
 		return nil
@@ -288,7 +289,7 @@ func (r *results) keepsEpoch(clamped *int64) bool {
 // imported looks for the result of a job among the imported records. It fetches and checks the blob
 // at once, so that the step can run if the blob is missing or the record is wrong. The blob is
 // unpacked when a step runs on the result or reads from it.
-func (r *results) imported(ctx context.Context, cur rootfs, j *job,
+func (r *results) imported(ctx context.Context, cur rootfs, j *job.Job,
 	l *line) (stepResult, bool, error) {
 	list := r.importable(j)
 	if len(list) == 0 {
@@ -310,14 +311,14 @@ func (r *results) imported(ctx context.Context, cur rootfs, j *job,
 		if ctx.Err() != nil {
 			return stepResult{}, false, context.Cause(ctx)
 		}
-		output{l}.warn(fmt.Sprintf("cannot read the step's result from the cache at %s: %v",
+		output{l}.Warn(fmt.Sprintf("cannot read the step's result from the cache at %s: %v",
 			f.From.Name, err))
 	}
 	return stepResult{}, false, nil
 }
 
 // fetch downloads the layer of an imported record and adds its lazy snapshot.
-func (r *results) fetch(ctx context.Context, cur rootfs, j *job, f remotecache.Found,
+func (r *results) fetch(ctx context.Context, cur rootfs, j *job.Job, f remotecache.Found,
 	l *line) (stepResult, error) {
 	img, err := f.From.Layer(f.Layer.Descriptor, f.Layer.DiffID)
 	if err != nil {
@@ -329,10 +330,10 @@ func (r *results) fetch(ctx context.Context, cur rootfs, j *job, f remotecache.F
 	}
 	id := snapshot.NewID()
 	rec := cache.Record{
-		Snapshot: string(id), Created: f.Created, ContentKey: f.ContentKey(), Inputs: j.inputs,
+		Snapshot: string(id), Created: f.Created, ContentKey: f.ContentKey(), Inputs: j.Inputs,
 		ClampedTo: f.Layer.Epoch(),
 	}
-	keys := []cache.Key{f.Key, f.ContentKey(), j.defKey}
+	keys := []cache.Key{f.Key, f.ContentKey(), j.DefKey}
 	r.addLazy(id, cur.top, img, l.id, func(ctx context.Context) error {
 		for i, key := range keys {
 			if key == "" || slices.Contains(keys[:i], key) {

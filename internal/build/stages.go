@@ -10,6 +10,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/inputs"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
@@ -48,7 +49,7 @@ type Origin struct {
 type SolverOptions struct {
 	Inputs  *inputs.Inputs
 	Mounter *runmount.Mounter // for the mounts of RUNs
-	Run     RunOptions
+	Run     job.RunOptions
 	NoCache NoCache
 	Wants   Wants
 	// File is the Dockerfile's name, for messages.
@@ -92,7 +93,7 @@ type Solver struct {
 	sealer    Sealer
 	epoch     *int64 // see Config
 	sink      event.Sink
-	preparer  *preparer
+	preparer  *job.Preparer
 	predictor *predictor
 
 	sealed []*parser.Stage // the stages whose layers are sealed
@@ -109,8 +110,8 @@ func (e *Engine) Solver(plan *parser.Plan, o SolverOptions) *Solver {
 		sink: e.sink, sealed: sealedStages(plan, o.Wants),
 		direct: e.snapshots.Layered() && !o.Wants.Tables,
 	}
-	s.preparer = &preparer{worker: e.worker, epoch: e.epoch, inputs: o.Inputs, opener: s,
-		mounter: o.Mounter, options: o.Run}
+	s.preparer = &job.Preparer{Worker: e.worker, Inputs: o.Inputs, Opener: opener{s},
+		Mounter: o.Mounter, Options: o.Run}
 	s.predictor = &predictor{off: !e.results.hasImports() || o.Wants.ExportAll, plan: plan,
 		inputs: o.Inputs, preparer: s.preparer, results: e.results, noCache: o.NoCache}
 	return s
@@ -265,7 +266,7 @@ func (s *Solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	var err error
 	switch in := st.Base.(type) {
 	case parser.Scratch:
-		cur = rootfs{key: scratchKey}
+		cur = rootfs{key: job.ScratchKey}
 	case parser.StageInput:
 		cur, err = s.stage(ctx, in.Stage)
 	case parser.ImageInput, parser.ContextInput:
@@ -334,7 +335,7 @@ func (s *Solver) metadataTime(ctx context.Context, st *parser.Stage, cur rootfs,
 	for _, h := range cur.config.History {
 		history = append(history, h.CreatedBy)
 	}
-	key, err := makeKey(cur.key, "metadata", step.History, history...)
+	key, err := job.MakeKey(cur.key, "metadata", step.History, history...)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -363,22 +364,22 @@ func (s *Solver) line(ctx context.Context, st *parser.Stage, step parser.Step, n
 func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
 	l *line, req request) (stepResult, error) {
 	l.start()
-	job, err := s.preparer.job(ctx, st.Platform, cur.key, step.Action, s.nameOf)
+	j, err := s.preparer.Job(ctx, st.Platform, cur.key, step.Action, s.nameOf)
 	if err != nil {
 		return stepResult{}, l.done(false, err)
 	}
-	defer job.action.close() // ignore the error: its files are read-only or temporary
+	defer j.Close() // ignore the error: its files are read-only or temporary
 	req.useCache = !s.o.NoCache.has(st)
 	req.withLayer = s.direct && slices.Contains(s.sealed, st)
-	if res, ok, err := s.results.find(ctx, cur, job, l, req.useCache); ok || err != nil {
+	if res, ok, err := s.results.find(ctx, cur, j, l, req.useCache); ok || err != nil {
 		return res, l.done(ok, err)
 	}
 	for attempts := 1; ; attempts++ {
-		res, cached, err := s.engine.perform(ctx, cur, job, l, req)
-		if !startsAgain(err, attempts) {
+		res, cached, err := s.engine.perform(ctx, cur, j, l, req)
+		if !job.StartsAgain(err, attempts) {
 			return res, l.done(cached, err)
 		}
-		if err := job.reset(); err != nil {
+		if err := j.Reset(); err != nil {
 			return stepResult{}, l.done(false, err)
 		}
 	}

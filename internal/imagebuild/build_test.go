@@ -23,6 +23,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
@@ -684,7 +685,7 @@ func TestRunOptions(t *testing.T) {
 	t.Setenv("LAYERBUILD_TEST_SECRET", "text")
 	f.must("FROM scratch\nRUN --mount=type=secret,id=s,env=S say x\n", Options{
 		Args:    map[string]string{"BUILDKIT_SANDBOX_HOSTNAME": "box"},
-		Run:     build.RunOptions{ShmSize: 1 << 20},
+		Run:     job.RunOptions{ShmSize: 1 << 20},
 		Secrets: []secret.Secret{{ID: "s", Env: "LAYERBUILD_TEST_SECRET"}},
 	})
 	p := f.steps.process

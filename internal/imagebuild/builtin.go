@@ -6,7 +6,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 )
 
@@ -49,7 +49,7 @@ func (o Options) withInlineCache() Options {
 }
 
 // run returns the options for the commands of RUN.
-func (o *Options) run() build.RunOptions {
+func (o *Options) run() job.RunOptions {
 	r := o.Run
 	r.Hostname = o.Args[hostnameArg]
 	r.CacheNamespace = o.Args[cacheMountArg]

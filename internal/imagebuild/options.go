@@ -4,8 +4,8 @@ import (
 	"io"
 
 	"github.com/layerbuild/layerbuild/export"
-	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
@@ -19,7 +19,7 @@ type Options struct {
 	Source SourceOptions
 	Image  ImageOptions
 	// Run holds the options for the commands of RUN, without Hostname and CacheNamespace.
-	Run   build.RunOptions
+	Run   job.RunOptions
 	Cache CacheOptions
 
 	// Secrets and SSH are the secrets and agents that RUNs may mount.

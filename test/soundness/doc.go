@@ -6,8 +6,8 @@
 // results differ each time: all files that were made from the result of one command must be from
 // the same run of it.
 //
-// It imports build, imagebuild, imagetest, rounds, source, parser and lab. It takes the fields of
-// steps from the types of build, source and parser, and runs the program, a web server and git.
+// It imports imagebuild, imagetest, job, rounds, source, parser and lab. It takes the fields of
+// steps from the types of job, source and parser, and runs the program, a web server and git.
 //
 // To run it: go test ./test/soundness, as root or as a user who may make user namespaces. A failed
 // round prints its seed, and LAYERBUILD_SEED repeats it. make faults runs more rounds.

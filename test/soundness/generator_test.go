@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/test/lab"
@@ -112,7 +112,7 @@ func TestEachFieldIsAnInput(t *testing.T) {
 	}
 	for _, v := range []any{
 		parser.Run{}, parser.RunFile{}, parser.RunMount{}, parser.Copy{}, parser.Inline{},
-		parser.Mkdir{}, build.RunOptions{}, imagebuild.ImageOptions{}, source.Query{},
+		parser.Mkdir{}, job.RunOptions{}, imagebuild.ImageOptions{}, source.Query{},
 	} {
 		typ := reflect.TypeOf(v)
 		for i := range typ.NumField() {

@@ -1,4 +1,4 @@
-package build
+package job
 
 import (
 	"crypto/sha256"
@@ -12,7 +12,7 @@ import (
 )
 
 // A step has up to two keys. The definition key is known without reading files; a record under it
-// is valid only for the same results of stages (job.inputs). The content key needs the digests of
+// is valid only for the same results of stages (Job.Inputs). The content key needs the digests of
 // the files, and a record under it is valid wherever the files come from.
 //
 //	step                            definition key          content key
@@ -28,12 +28,12 @@ import (
 // results are not used.
 const keyVersion = "layerbuild.step.1"
 
-// scratchKey is the key of the empty file system.
-const scratchKey = "scratch"
+// ScratchKey is the key of the empty file system.
+const ScratchKey = "scratch"
 
-// makeKey returns the key of a step's result: a hash of the parent's key, the action and its
+// MakeKey returns the key of a step's result: a hash of the parent's key, the action and its
 // inputs.
-func makeKey(parent cache.Key, kind string, action any, inputs ...string) (cache.Key, error) {
+func MakeKey(parent cache.Key, kind string, action any, inputs ...string) (cache.Key, error) {
 	h := sha256.New()
 	enc := json.NewEncoder(h)
 	enc.SetEscapeHTML(false)
@@ -55,8 +55,8 @@ type copyKey struct {
 	Content            digest.Digest
 }
 
-// epochKey returns the part of a key for steps whose result depends on the epoch.
-func epochKey(epoch *int64) string {
+// EpochKey returns the part of a key for steps whose result depends on the epoch.
+func EpochKey(epoch *int64) string {
 	if epoch == nil {
 		return ""
 	}

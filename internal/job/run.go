@@ -1,4 +1,4 @@
-package build
+package job
 
 import (
 	"context"
@@ -40,11 +40,11 @@ type RunOptions struct {
 
 // runAction runs the command of a RUN.
 type runAction struct {
-	w       *worker
+	w       *Worker
 	opts    *RunOptions
 	mounter *runmount.Mounter
 	in      *inputs.Inputs
-	inputs  stepInputs
+	inputs  Opener
 
 	instr    *parser.Run
 	key      cache.Key // key of the file system on which the command runs
@@ -59,10 +59,10 @@ type runAction struct {
 }
 
 // run prepares a RUN for a platform, on the file system of the key parent.
-func (p *preparer) run(ctx context.Context, platform ocispec.Platform, parent cache.Key,
-	a *parser.Run, name namer) (*job, error) {
+func (p *Preparer) run(ctx context.Context, platform ocispec.Platform, parent cache.Key,
+	a *parser.Run, name Namer) (*Job, error) {
 	r := &runAction{
-		w: p.worker, opts: &p.options, mounter: p.mounter, in: p.inputs, inputs: p.opener,
+		w: p.Worker, opts: &p.Options, mounter: p.Mounter, in: p.Inputs, inputs: p.Opener,
 		instr: a, key: parent, platform: parser.FormatPlatform(platform),
 		from: map[int]*inputs.Files{}, content: map[int]digest.Digest{},
 		digested: map[int]*source.Match{},
@@ -81,24 +81,24 @@ func (p *preparer) run(ctx context.Context, platform ocispec.Platform, parent ca
 		if err != nil {
 			return nil, err
 		}
-		names = append(names, from.key)
-		named, local, plain = named && from.key != "", local && !r.in.HasOwners(m.From), false
+		names = append(names, from.Key)
+		named, local, plain = named && from.Key != "", local && !r.in.HasOwners(m.From), false
 		if _, ok := m.From.(parser.StageInput); ok {
-			results = append(results, from.result)
+			results = append(results, from.Result)
 		}
 	}
-	j := &job{action: r, local: local, inputs: joinResults(results)}
+	j := &Job{action: r, Local: local, Inputs: JoinResults(results)}
 	if !named {
 		return j, nil
 	}
-	key, err := makeKey(parent, "run", a, names...)
+	key, err := MakeKey(parent, "run", a, names...)
 	if err != nil {
 		return nil, err
 	}
 	if plain {
-		j.key = key
+		j.Key = key
 	} else {
-		j.defKey = key
+		j.DefKey = key
 	}
 	return j, nil
 }
@@ -148,10 +148,10 @@ func (r *runAction) contentKey(ctx context.Context) (key cache.Key, inputs strin
 	if len(r.content) > 0 {
 		// The times of files of contexts, and of files that COPY and WORKDIR made in stages, depend
 		// on this epoch. The command can copy such times.
-		list = append(list, epochKey(r.w.epoch))
+		list = append(list, EpochKey(r.w.Epoch))
 	}
-	key, err = makeKey(r.key, "run", r.instr, list...)
-	return key, joinResults(made), err
+	key, err = MakeKey(r.key, "run", r.instr, list...)
+	return key, JoinResults(made), err
 }
 
 // environmentOptions returns the options of the build that affect the environment of a command.
@@ -181,7 +181,7 @@ func (r *runAction) open(ctx context.Context) error {
 		if !showsFiles(m) {
 			continue
 		}
-		f, err := r.inputs.files(ctx, m.From)
+		f, err := r.inputs.Files(ctx, m.From)
 		if err != nil {
 			return err
 		}
@@ -196,7 +196,7 @@ func (r *runAction) open(ctx context.Context) error {
 func (r *runAction) mountQuery(m parser.RunMount) source.Query {
 	src := path.Join("/", m.Source)
 	return source.Query{
-		Patterns: []string{src}, Literal: true, KeepOwner: true, Epoch: r.w.epoch,
+		Patterns: []string{src}, Literal: true, KeepOwner: true, Epoch: r.w.Epoch,
 		Root: m.Type == parser.MountBind && (src != "/" || r.in.HasOwners(m.From)),
 	}
 }
@@ -204,7 +204,7 @@ func (r *runAction) mountQuery(m parser.RunMount) source.Query {
 func (r *runAction) close() error { return nil }
 
 // run runs the command.
-func (r *runAction) run(ctx context.Context, active *snapshot.Active, out output) (err error) {
+func (r *runAction) run(ctx context.Context, active *snapshot.Active, out Output) (err error) {
 	p := &executor.Process{
 		Args: r.instr.Args, Env: append(slices.Clone(r.instr.Env), r.instr.Proxy...),
 		Dir: r.instr.Dir, User: r.instr.User,
@@ -254,7 +254,7 @@ func (r *runAction) mountedSnapshot(ctx context.Context, i int,
 	if f.Snapshot != nil {
 		return *f.Snapshot, m.Source, nil
 	}
-	id, place, err := r.inputs.snapshotOf(ctx, f, r.digested[i], r.mountQuery(m).Root)
+	id, place, err := r.inputs.SnapshotOf(ctx, f, r.digested[i], r.mountQuery(m).Root)
 	return id, place, err
 }
 
@@ -264,7 +264,7 @@ func (r *runAction) cacheName(i int, m parser.RunMount) (string, error) {
 	identity := []any{m.ID, m.UID, m.GID, m.Mode}
 	if r.from[i] != nil {
 		// the epoch limits the times of the files
-		identity = append(identity, r.content[i], m.Source, epochKey(r.w.epoch))
+		identity = append(identity, r.content[i], m.Source, EpochKey(r.w.Epoch))
 	}
 	if ns := r.opts.CacheNamespace; ns != "" {
 		identity = append(identity, "namespace "+ns)
@@ -286,7 +286,7 @@ func (r *runAction) copyTo(ctx context.Context, dir string, f *inputs.Files, i i
 	act := &copyfs.Copy{Dest: "/", KeepOwner: true,
 		Sources: []copyfs.Source{{Dir: f.Tree.Dir(), Items: items(m.Items, false)}}}
 	act.Frozen = m.Frozen
-	err := r.w.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, silent())
+	err := r.w.run(ctx, []mount.Mount{{Type: "bind", Source: dir}}, act, Silent)
 	noteChanged(f, err)
 	return err
 }

@@ -1,4 +1,4 @@
-package build
+package job
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 
 func TestKeys(t *testing.T) {
 	run := &parser.Run{Args: []string{"/bin/sh", "-c", "true"}, Env: []string{"A=1"}, Dir: "/"}
-	base, err := makeKey("scratch", "run", run)
+	base, err := MakeKey("scratch", "run", run)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestKeys(t *testing.T) {
 		{"another kind", "scratch", "mkdir", run, nil, false},
 		{"an input", "scratch", "run", run, []string{"x"}, false},
 	} {
-		got, err := makeKey(cache.Key(c.parent), c.kind, c.action, c.inputs...)
+		got, err := MakeKey(cache.Key(c.parent), c.kind, c.action, c.inputs...)
 		if err != nil || (got == base) != c.same {
 			t.Errorf("%s: key equal = %v, %v, want %v", c.name, got == base, err, c.same)
 		}

@@ -1,4 +1,4 @@
-package build
+package job
 
 import (
 	"context"
@@ -18,9 +18,9 @@ import (
 
 // copyAction runs a COPY or ADD.
 type copyAction struct {
-	w      *worker
+	w      *Worker
 	in     *inputs.Inputs
-	inputs stepInputs
+	inputs Opener
 
 	copy   *parser.Copy
 	key    cache.Key     // key of the file system to which the files are copied
@@ -37,15 +37,15 @@ type copyAction struct {
 }
 
 // copy prepares a COPY or ADD to the file system of the key parent.
-func (p *preparer) copy(ctx context.Context, parent cache.Key, a *parser.Copy,
-	name namer) (*job, error) {
-	c := &copyAction{w: p.worker, in: p.inputs, inputs: p.opener, copy: a, key: parent}
-	j := &job{action: c}
+func (p *Preparer) copy(ctx context.Context, parent cache.Key, a *parser.Copy,
+	name Namer) (*Job, error) {
+	c := &copyAction{w: p.Worker, in: p.Inputs, inputs: p.Opener, copy: a, key: parent}
+	j := &Job{action: c}
 	// With --chmod, BuildKit's --link is an ordinary COPY (docker/buildx issue 1855). Otherwise the
 	// mode would also apply to the parent directories in the layer, which hide those of the image.
-	j.link = a.Link && a.Chmod == ""
+	j.Link = a.Link && a.Chmod == ""
 	c.local, c.remote = a.SplitSources()
-	j.local = len(c.remote) == 0
+	j.Local = len(c.remote) == 0
 	if len(c.local) == 0 {
 		return j, nil
 	}
@@ -53,15 +53,25 @@ func (p *preparer) copy(ctx context.Context, parent cache.Key, a *parser.Copy,
 	if err != nil {
 		return nil, err
 	}
-	c.owners = p.inputs.HasOwners(a.From)
-	j.local = j.local && !c.owners
-	if len(c.remote) == 0 && from.key != "" {
-		j.defKey, err = makeKey(parent, "copy from", a, from.key, epochKey(p.epoch))
+	c.owners = p.Inputs.HasOwners(a.From)
+	j.Local = j.Local && !c.owners
+	if len(c.remote) == 0 && from.Key != "" {
+		j.DefKey, err = MakeKey(parent, "copy from", a, from.Key, EpochKey(p.Worker.Epoch))
 	}
 	if _, ok := a.From.(parser.StageInput); ok {
-		j.inputs = joinResults([]snapshot.ID{from.result})
+		j.Inputs = JoinResults([]snapshot.ID{from.Result})
 	}
 	return j, err
+}
+
+// Context prepares the copy of files of a context to an empty file system.
+func (p *Preparer) Context(f *inputs.Files, m *source.Match) (*Job, error) {
+	key, err := MakeKey(ScratchKey, "context", nil, string(m.Digest), EpochKey(p.Worker.Epoch))
+	if err != nil {
+		return nil, err
+	}
+	return &Job{Key: key, action: &copyAction{w: p.Worker, from: f, match: m,
+		copy: &parser.Copy{Dest: "/"}}}, nil
 }
 
 // close closes the downloads.
@@ -79,15 +89,15 @@ func (c *copyAction) contentKey(ctx context.Context) (key cache.Key, inputs stri
 	a := c.copy
 	content := make([]string, 0, 1+len(c.remote))
 	if len(c.local) > 0 {
-		if c.from, err = c.inputs.files(ctx, a.From); err != nil {
+		if c.from, err = c.inputs.Files(ctx, a.From); err != nil {
 			return "", "", err
 		}
 		m, err := c.from.Tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude,
-			Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.w.epoch})
+			Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.w.Epoch})
 		if err != nil {
 			return "", "", err
 		}
-		inputs = joinResults(stageResult(c.from))
+		inputs = JoinResults(stageResult(c.from))
 		c.match = m
 		content = append(content, string(m.Digest))
 	}
@@ -99,11 +109,11 @@ func (c *copyAction) contentKey(ctx context.Context) (key cache.Key, inputs stri
 		c.remotes = append(c.remotes, r)
 		content = append(content, string(r.Key()))
 	}
-	key, err = makeKey(c.key, "copy", copyKey{
+	key, err = MakeKey(c.key, "copy", copyKey{
 		Dest: a.Dest, Chown: a.Chown, Chmod: a.Chmod, Link: a.Link && a.Chmod == "",
 		Unpack: c.unpack(), Inline: a.Inline, KeepOwner: c.keepOwner(),
 		Content: digest.FromString(fmt.Sprintf("%q", content)),
-	}, epochKey(c.w.epoch), fmt.Sprint(c.remoteUnpack()))
+	}, EpochKey(c.w.Epoch), fmt.Sprint(c.remoteUnpack()))
 	return key, inputs, err
 }
 
@@ -139,7 +149,7 @@ func (c *copyAction) namesFiles() bool {
 }
 
 // run copies the files.
-func (c *copyAction) run(ctx context.Context, active *snapshot.Active, out output) error {
+func (c *copyAction) run(ctx context.Context, active *snapshot.Active, out Output) error {
 	if c.match != nil || len(c.copy.Inline) > 0 {
 		res, err := c.w.execute(ctx, active.Mounts(), c.copyLocal(), out)
 		if c.from != nil && noteChanged(c.from, err) {
@@ -177,7 +187,7 @@ func (c *copyAction) copyLocal() *copyfs.Copy {
 }
 
 // tell sends the messages of a copy to its line, and warns about sockets that were left out.
-func (c *copyAction) tell(res executor.Result, out output) {
+func (c *copyAction) tell(res executor.Result, out Output) {
 	tell(res, out)
 	if c.match == nil || c.from.Snapshot != nil || len(c.match.Sockets) == 0 {
 		return
@@ -188,11 +198,11 @@ func (c *copyAction) tell(res executor.Result, out output) {
 		text = fmt.Sprintf("the socket %q and %d more are left out: a layer cannot hold sockets",
 			c.match.Sockets[0], n)
 	}
-	out.warn(text)
+	out.Warn(text)
 }
 
 func (c *copyAction) runRemote(ctx context.Context, active *snapshot.Active, r source.Remote,
-	out output) (err error) {
+	out Output) (err error) {
 	got, err := r.Fetch(ctx)
 	if err != nil {
 		return err

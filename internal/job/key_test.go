@@ -1,4 +1,4 @@
-package build
+package job
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/inputs"
-	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
@@ -29,7 +28,7 @@ type keyed struct {
 	opts     RunOptions
 	epoch    *int64
 
-	from  inputName // the input of a mount and of a COPY
+	from  InputName // the input of a mount and of a COPY
 	files string    // the content of the context's only file
 	mode  os.FileMode
 }
@@ -62,7 +61,7 @@ func newKeyed() *keyed {
 			Ulimits: []executor.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}},
 		},
 		epoch: ptr(int64(1000)),
-		from:  inputName{key: "stage", result: "snapshot"},
+		from:  InputName{Key: "stage", Result: "snapshot"},
 		files: "x", mode: 0o644,
 	}
 }
@@ -83,12 +82,22 @@ func newInputs(t *testing.T, dir string) *inputs.Inputs {
 	return in
 }
 
-// newPreparer returns a preparer whose context is a directory.
-func newPreparer(t *testing.T, dir string, o RunOptions, epoch *int64) *preparer {
+// contextOpener opens files of the context.
+type contextOpener struct {
+	Opener
+	in *inputs.Inputs
+}
+
+func (o contextOpener) Files(ctx context.Context, in parser.Input) (*inputs.Files, error) {
+	return o.in.Files(ctx, in)
+}
+
+// newPreparer returns a Preparer whose context is a directory.
+func newPreparer(t *testing.T, dir string, o RunOptions, epoch *int64) *Preparer {
 	t.Helper()
 	in := newInputs(t, dir)
-	return &preparer{worker: &worker{epoch: epoch}, epoch: epoch, inputs: in,
-		opener: &Solver{o: SolverOptions{Inputs: in}}, options: o}
+	return &Preparer{Worker: &Worker{Epoch: epoch}, Inputs: in, Opener: contextOpener{in: in},
+		Options: o}
 }
 
 // keys returns the key of the RUN, of the WORKDIR, and the content and definition keys of the COPY.
@@ -103,35 +112,35 @@ func (k *keyed) keys(t *testing.T) map[string]cache.Key {
 		t.Fatal(err)
 	}
 	p := newPreparer(t, dir, k.opts, k.epoch)
-	name := func(context.Context, parser.Input) (inputName, error) { return k.from, nil }
+	name := func(context.Context, parser.Input) (InputName, error) { return k.from, nil }
 	list := map[string]cache.Key{}
 	run, err := p.run(t.Context(), k.platform, k.parent, &k.run, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	list["run"] = run.defKey + run.key
+	list["run"] = run.DefKey + run.Key
 	mkdir, err := p.mkdir(k.parent, &k.mkdir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	list["mkdir"] = mkdir.key
+	list["mkdir"] = mkdir.Key
 	local := k.copy
 	copied, err := p.copy(t.Context(), k.parent, &local,
-		func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil })
+		func(context.Context, parser.Input) (InputName, error) { return InputName{}, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer copied.action.close()
-	if err := copied.load(t.Context()); err != nil {
+	defer copied.Close()
+	if err := copied.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	list["copy"] = copied.key
+	list["copy"] = copied.Key
 	defined, err := p.copy(t.Context(), k.parent, &k.copy, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer defined.action.close()
-	list["copy from"] = defined.defKey
+	defer defined.Close()
+	list["copy from"] = defined.DefKey
 	for kind, key := range list {
 		if key == "" {
 			t.Fatalf("%s has no key", kind)
@@ -158,8 +167,8 @@ var keyTests = map[string]struct {
 		"a definition key has no contents"},
 	"mode of a file": {func(k *keyed) { k.mode = 0o755 }, "copy",
 		"a definition key has no contents"},
-	"key of an input": {func(k *keyed) { k.from.key = "other" }, "run,copy from", ""},
-	"result of an input": {func(k *keyed) { k.from.result = "other" }, "",
+	"key of an input": {func(k *keyed) { k.from.Key = "other" }, "run,copy from", ""},
+	"result of an input": {func(k *keyed) { k.from.Result = "other" }, "",
 		"it is compared with the record's: see TestMadeFrom"},
 	"Run.Args": {func(k *keyed) { k.run.Args = []string{"/bin/sh", "-c", "false"} },
 		"run", ""},
@@ -194,7 +203,7 @@ var keyTests = map[string]struct {
 	"RunMount.Env":      {func(k *keyed) { k.run.Mounts[0].Env = "E" }, "run", ""},
 	"RunMount.Size":     {func(k *keyed) { k.run.Mounts[0].Size = 1 }, "run", ""},
 	"Copy.Add":          {func(k *keyed) { k.copy.Add = true }, "copy,copy from", ""},
-	"Copy.From": {func(k *keyed) { k.from.key = "other" }, "run,copy from",
+	"Copy.From": {func(k *keyed) { k.from.Key = "other" }, "run,copy from",
 		"by content it is what is found there"},
 	"Copy.Sources": {func(k *keyed) { k.copy.Sources = []string{"./[f]"} }, "copy from",
 		"by content it is what they find"},
@@ -269,49 +278,22 @@ func TestKeyFields(t *testing.T) {
 // TestMadeFrom checks that a record under a definition key is used only for the snapshots from
 // which it was made.
 func TestMadeFrom(t *testing.T) {
-	one := joinResults([]snapshot.ID{"a", "b"})
+	one := JoinResults([]snapshot.ID{"a", "b"})
 	tests := []struct {
 		name, has, recorded string
 		want                bool
 	}{
 		{"the same", one, one, true},
-		{"another", one, joinResults([]snapshot.ID{"a", "c"}), false},
+		{"another", one, JoinResults([]snapshot.ID{"a", "c"}), false},
 		{"not recorded", one, "", false},
 		{"nothing was built", "", one, true},
-		{"no stages", joinResults(nil), "", true},
-		{"one is not known", joinResults([]snapshot.ID{"a", ""}), one, true},
+		{"no stages", JoinResults(nil), "", true},
+		{"one is not known", JoinResults([]snapshot.ID{"a", ""}), one, true},
 	}
 	for _, tt := range tests {
-		j := &job{inputs: tt.has}
-		if got := j.madeFrom(cache.Record{Inputs: tt.recorded}); got != tt.want {
+		j := &Job{Inputs: tt.has}
+		if got := j.MadeFrom(cache.Record{Inputs: tt.recorded}); got != tt.want {
 			t.Errorf("%s: madeFrom = %v, want %v", tt.name, got, tt.want)
-		}
-	}
-}
-
-// TestKeepsEpoch checks that files whose times were limited to an epoch are used only in builds
-// with that epoch or an earlier one.
-func TestKeepsEpoch(t *testing.T) {
-	tests := []struct {
-		sealed string
-		build  *int64
-		want   bool
-	}{
-		{"gzip 0", nil, true},
-		{"gzip 0", ptr(int64(5)), true},
-		{"gzip 0 epoch 5", nil, false},
-		{"gzip 0 epoch 5", ptr(int64(5)), true},
-		{"zstd 3 epoch 5", ptr(int64(4)), true},
-		{" 0 epoch 5", ptr(int64(6)), false},
-		{" 0 epoch -5", ptr(int64(-5)), true},
-		{" 0 epoch soon", ptr(int64(0)), false},
-	}
-	for _, tt := range tests {
-		r := &results{epoch: tt.build}
-		l := &remotecache.Layer{Sealed: tt.sealed}
-		if got := r.keepsEpoch(l.Epoch()); got != tt.want {
-			t.Errorf("a layer sealed as %q serves epoch %v: %v, want %v", tt.sealed,
-				tt.build, got, tt.want)
 		}
 	}
 }
@@ -327,15 +309,15 @@ func TestMountHasEpoch(t *testing.T) {
 		p := newPreparer(t, dir, RunOptions{}, epoch)
 		run := &parser.Run{Mounts: []parser.RunMount{{Type: parser.MountBind, Target: "/m",
 			Source: "/", From: parser.ContextInput{}}}}
-		name := func(context.Context, parser.Input) (inputName, error) { return inputName{}, nil }
+		name := func(context.Context, parser.Input) (InputName, error) { return InputName{}, nil }
 		j, err := p.run(t.Context(), ocispec.Platform{}, "", run, name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := j.load(t.Context()); err != nil {
+		if err := j.Load(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		return j.key
+		return j.Key
 	}
 	if key(ptr(int64(1))) == key(ptr(int64(2))) || key(nil) == key(ptr(int64(1))) {
 		t.Error("the key does not change with the epoch")

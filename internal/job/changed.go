@@ -1,4 +1,4 @@
-package build
+package job
 
 import (
 	"errors"
@@ -16,9 +16,9 @@ import (
 // has a private copy.
 const maxAttempts = 20
 
-// startsAgain reports whether a step that failed with err starts again. attempts is the number of
+// StartsAgain reports whether a step that failed with err starts again. attempts is the number of
 // times that it has digested its context.
-func startsAgain(err error, attempts int) bool {
+func StartsAgain(err error, attempts int) bool {
 	var changed *copyfs.ChangedError
 	return attempts < maxAttempts &&
 		(errors.As(err, &changed) || errors.Is(err, source.ErrRemoteChanged))
