@@ -38,7 +38,8 @@ func Apply(ctx context.Context, r io.Reader, dir string, o ApplyOptions) (Applie
 	}
 	return Applied{
 		DiffID: diffID, Size: size,
-		Entries: stats.Entries, Implied: stats.Implied, Whiteouts: stats.Whiteouts,
+		Entries: stats.Entries, Implied: stats.Implied, Replaced: stats.Replaced,
+		Whiteouts: stats.Whiteouts,
 	}, nil
 }
 

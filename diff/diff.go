@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/blocks"
+	"github.com/layerbuild/layerbuild/internal/unpack"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -132,7 +133,9 @@ type Applied struct {
 	Entries int
 	// Implied are directories that the layer's entries needed and that it did not list, "." for the
 	// root. In an overlay directory they hide the attributes that the layers below have for them.
-	Implied []string
+	Implied []unpack.Implied
+	// Replaced are directories that entries needed before the layer listed or replaced them.
+	Replaced []string
 	// Whiteouts are the whiteouts in an overlay directory. Inherit adjusts both once the layers
 	// below are known.
 	Whiteouts []string

@@ -9,19 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/internal/dirfd"
+	"github.com/layerbuild/layerbuild/internal/unpack"
 )
 
 // Inherit adjusts an overlay directory, into which a layer was unpacked without the layers below
 // (t.Lower), to the result of unpacking the layers in order. Directories that the layer implied get
-// the owner, mode, attributes and time that they have in the layers below. If the layers below do
-// not have them and the layer only removes names in them, they are removed. A whiteout is also
-// removed from a directory that the layers below do not have, or that the layer makes opaque: the
-// kernel recognizes whiteouts only in merged directories (ovl_dir_is_real), and in others would
-// list one as a name that cannot be opened.
+// the owner, mode, attributes and time that they have in the layers below, unless an earlier entry
+// of the layer removed those. A directory that the layer needed only for whiteouts and opaque marks
+// is removed if the layers below do not have it or the layer hides it. A whiteout is also removed
+// from a directory that the layers below do not have, or that the layer makes opaque: the kernel
+// recognizes whiteouts only in merged directories (ovl_dir_is_real), and in others would list one
+// as a name that cannot be opened.
 //
-// If a layer below has a link at the path of an implied directory, the error wraps ErrNeedsParent.
+// If a layer below has a link at the path of a directory that the layer implied, at the end or for
+// some time, the error wraps ErrNeedsParent.
 func Inherit(t Tree, a Applied) error {
-	if len(t.Lower) == 0 && len(a.Whiteouts) == 0 || len(a.Implied) == 0 && len(a.Whiteouts) == 0 {
+	if len(a.Implied) == 0 && len(a.Replaced) == 0 && len(a.Whiteouts) == 0 {
 		return nil
 	}
 	root, err := openRoot(t.Dir)
@@ -41,12 +44,17 @@ func Inherit(t Tree, a Applied) error {
 			return fmt.Errorf("inherit %q: %w", path, err)
 		}
 	}
-	if len(t.Lower) == 0 {
-		return nil
-	}
-	for _, path := range slices.Backward(slices.Sorted(slices.Values(a.Implied))) {
-		if err := i.directory(root, path); err != nil {
+	for _, path := range a.Replaced {
+		below, _, err := i.below(root, path)
+		if err != nil {
 			return fmt.Errorf("inherit %q: %w", path, err)
+		}
+		below.close()
+	}
+	// Unpack has sorted the directories by path: one comes before those in it.
+	for _, d := range slices.Backward(a.Implied) {
+		if err := i.directory(root, d); err != nil {
+			return fmt.Errorf("inherit %q: %w", d.Path, err)
 		}
 	}
 	return nil
@@ -59,8 +67,11 @@ type inheritor struct {
 	shows map[string]bool // by directory with whiteouts: whether it shows files of the layers below
 }
 
-func (i inheritor) directory(root int, path string) error {
-	if path == "." {
+func (i inheritor) directory(root int, d unpack.Implied) error {
+	if d.Path == "." {
+		if len(i.old) == 0 {
+			return nil
+		}
 		fd, err := dirfd.OpenDir(root, []byte(".\x00"))
 		if err != nil {
 			return err
@@ -68,12 +79,18 @@ func (i inheritor) directory(root int, path string) error {
 		defer unix.Close(fd)
 		return inherit(fd, i.old[0])
 	}
-	below, hidden, err := i.below(root, path)
+	if d.New && !d.Bare {
+		return nil
+	}
+	below, hidden, err := i.below(root, d.Path)
 	if err != nil {
 		return err
 	}
 	defer below.close()
-	p, err := i.top.find(i.marks, path)
+	if len(below) == 0 && !d.Bare {
+		return nil
+	}
+	p, err := i.top.find(i.marks, d.Path)
 	if err != nil {
 		return err
 	}
@@ -86,13 +103,10 @@ func (i inheritor) directory(root int, path string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	if len(below) > 0 {
-		return inherit(fd, below[0])
+	if d.Bare && (len(below) == 0 || hidden == byParent) {
+		return removeBare(fd, p)
 	}
-	if hidden {
-		return nil
-	}
-	return i.removeIfVoid(fd, p)
+	return inherit(fd, below[0])
 }
 
 // whiteout removes a whiteout from a directory that shows no files of the layers below.
@@ -134,36 +148,47 @@ func (i inheritor) showsBelow(root int, dir string) (bool, error) {
 	if dir == "" {
 		return len(i.old) > 0, nil
 	}
-	below, _, err := i.below(root, dir)
+	below, hidden, err := i.below(root, dir)
 	defer below.close()
 	if errors.Is(err, ErrNeedsParent) {
 		return false, nil // the layers below have a link, which the layer's directory hides
 	}
-	return len(below) > 0, err
+	return len(below) > 0 && hidden == "", err
 }
 
-// removeWhiteout removes a whiteout from a directory and restores the directory's time. It keeps a
-// file that the layer has made with that name.
+// removeWhiteout removes a whiteout from a directory. It keeps a file that the layer has made with
+// that name.
 func removeWhiteout(dir int, name []byte) error {
-	var st, of dirfd.Stat
+	var st dirfd.Stat
 	if err := dirfd.Lstat(dir, name, &st); err != nil || !dirfd.IsWhiteout(&st) {
 		if err == unix.ENOENT {
 			err = nil
 		}
 		return err
 	}
+	return removeName(dir, name, 0)
+}
+
+// removeName removes a name from a directory and restores the directory's time.
+func removeName(dir int, name []byte, flags int) error {
+	var of dirfd.Stat
 	if err := dirfd.Fstat(dir, &of); err != nil {
 		return err
 	}
-	if err := dirfd.Unlink(dir, name, 0); err != nil {
+	if err := dirfd.Unlink(dir, name, flags); err != nil {
 		return err
 	}
 	return dirfd.SetTime(dir, nil, of.Mtime.Sec, int64(of.Mtime.Nsec))
 }
 
-// below opens the directory that the layers below have for a path. hidden is set if a directory of
-// this layer hides it.
-func (i inheritor) below(root int, path string) (m merged, hidden bool, err error) {
+// The results of inheritor.below: which directory of the layer hides the files of the layers below.
+const (
+	byParent = "a directory above it"
+	byItself = "the directory itself"
+)
+
+// below opens the directory that the layers below have for a path, even if the layer hides it.
+func (i inheritor) below(root int, path string) (m merged, hidden string, err error) {
 	parts := strings.Split(path, "/")
 	at, own := slices.Clone(i.old), false
 	for n, part := range parts {
@@ -182,25 +207,28 @@ func (i inheritor) below(root int, path string) (m merged, hidden bool, err erro
 			at.close()
 		}
 		if err != nil || len(next) == 0 {
-			return nil, false, err
+			return nil, "", err
 		}
 		at, own = next, true
+		if hidden != "" {
+			hidden = byParent
+			continue
+		}
 		fd, err := dirfd.OpenDir(root, []byte(strings.Join(parts[:n+1], "/")+"\x00"))
+		if err == unix.ENOTDIR || err == unix.ELOOP || err == unix.ENOENT {
+			hidden = byItself // a later entry of the layer took its place
+			continue
+		}
 		if err != nil {
 			at.close()
-			if err == unix.ENOTDIR || err == unix.ELOOP || err == unix.ENOENT {
-				return nil, true, nil // a later entry of the layer took its place
-			}
-			return nil, false, err
+			return nil, "", err
 		}
-		hides, _ := i.marks.opaque(fd)
+		if hides, _ := i.marks.opaque(fd); hides {
+			hidden = byItself
+		}
 		unix.Close(fd)
-		if hides {
-			at.close()
-			return nil, true, nil
-		}
 	}
-	return at, false, nil
+	return at, hidden, nil
 }
 
 // inherit copies owner, mode, attributes and time of the directory from to the directory fd.
@@ -224,23 +252,14 @@ func inherit(fd int, from lowerDir) error {
 	return dirfd.SetTime(fd, nil, st.Mtime.Sec, int64(st.Mtime.Nsec))
 }
 
-// removeIfVoid removes a directory that contains only whiteouts that hide nothing.
-func (i inheritor) removeIfVoid(fd int, p place) error {
+// removeBare removes a directory that contains only whiteouts.
+func removeBare(fd int, p place) error {
 	var names dirfd.Names
 	if err := names.Read(fd); err != nil {
 		return err
 	}
 	for _, e := range names.Entries {
-		var st dirfd.Stat
-		if err := dirfd.Lstat(fd, names.CName(e), &st); err != nil {
-			return err
-		}
-		if !dirfd.IsWhiteout(&st) {
-			return nil
-		}
-	}
-	for _, e := range names.Entries {
-		if err := dirfd.Unlink(fd, names.CName(e), 0); err != nil {
+		if err := removeWhiteout(fd, names.CName(e)); err != nil {
 			return err
 		}
 	}
@@ -249,5 +268,5 @@ func (i inheritor) removeIfVoid(fd int, p place) error {
 		return err
 	}
 	defer p.in.release(dir)
-	return dirfd.Unlink(dir, p.name, unix.AT_REMOVEDIR)
+	return removeName(dir, p.name, unix.AT_REMOVEDIR)
 }

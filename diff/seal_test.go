@@ -308,7 +308,7 @@ func TestApply(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := Applied{DiffID: layer.DiffID, Size: layer.Size, Entries: layer.Entries,
-			Implied: []string{"."}}
+			Implied: []unpack.Implied{{Path: "."}}}
 		if d := cmp.Diff(want, applied); d != "" {
 			t.Errorf("%s: Applied differs (-want +got):\n%s", compression, d)
 		}
@@ -406,9 +406,11 @@ func TestInherit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{".", "fresh", "hidden", "hidden/sub", "tmp", "tmp/deep", "void",
-		"void/deep"}; !slices.Equal(applied.Implied, want) {
-		t.Errorf("Implied = %q, want %q", applied.Implied, want)
+	if want := []unpack.Implied{{Path: "."}, {Path: "fresh"}, {Path: "hidden"},
+		{Path: "hidden/sub", New: true}, {Path: "tmp"}, {Path: "tmp/deep"},
+		{Path: "void", Bare: true}, {Path: "void/deep", Bare: true}}; !slices.Equal(applied.Implied,
+		want) {
+		t.Errorf("Implied = %+v, want %+v", applied.Implied, want)
 	}
 	if err := Inherit(tree, applied); err != nil {
 		t.Fatal(err)
@@ -417,7 +419,7 @@ func TestInherit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "dir . 0711 1:2\ndir fresh 0755 root:root\nfile fresh/f 0644 root:root\ndir hidden 0755 root:root\nopaque hidden\ndir hidden/sub 0755 root:root\nfile hidden/sub/f 0644 root:root\ndir tmp 1777 5:6 [user.k=v]\ndir tmp/deep 0700 8:9\nfile tmp/deep/new 0644 root:root\nwhiteout tmp/x\n"
+	want := "dir . 0711 1:2\ndir fresh 0755 root:root\nfile fresh/f 0644 root:root\ndir hidden 0700 1:1\nopaque hidden\ndir hidden/sub 0755 root:root\nfile hidden/sub/f 0644 root:root\ndir tmp 1777 5:6 [user.k=v]\ndir tmp/deep 0700 8:9\nfile tmp/deep/new 0644 root:root\nwhiteout tmp/x\n"
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("tree differs (-want +got):\n%s", d)
 	}

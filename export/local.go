@@ -167,9 +167,9 @@ func (m *transfer) unpack(ctx context.Context, t Tree, s *stage, name string) er
 	return readTree(ctx, t, func(r io.Reader) error {
 		stats, err := unpack.Tar(ctx, counting{ctx: ctx, move: r.Read, job: m.job}, int(root.Fd()),
 			o)
-		for _, path := range stats.Implied {
-			if path != "." {
-				m.keep[filepath.Join(s.path, name, path)] = true
+		for _, d := range stats.Implied {
+			if d.Path != "." {
+				m.keep[filepath.Join(s.path, name, d.Path)] = true
 			}
 		}
 		return err

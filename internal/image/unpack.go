@@ -11,6 +11,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/dirfd"
+	"github.com/layerbuild/layerbuild/internal/unpack"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -359,10 +360,15 @@ func (u *unpacking) layered(ctx context.Context, i int,
 	}
 	id := snapshot.ID(u.chains[i].Encoded())
 	if err := work.active.CommitOn(ctx, id, below,
-		!slices.Contains(work.applied.Implied, ".")); err != nil {
+		!impliesRoot(work.applied)); err != nil {
 		return "", errors.Join(err, work.active.Discard())
 	}
 	return id, u.record(ctx, u.chains[i], id)
+}
+
+// impliesRoot reports whether a layer has no entry for the root directory.
+func impliesRoot(a diff.Applied) bool {
+	return slices.ContainsFunc(a.Implied, func(d unpack.Implied) bool { return d.Path == "." })
 }
 
 // inherit gives a layer that was unpacked without its parent what it takes from the parent.

@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -42,11 +40,21 @@ func (u *unpacker) leave(n int) {
 	u.stack = u.stack[:min(n, len(u.stack))]
 }
 
+// purpose determines what enter does if there is no directory at a path.
+type purpose int
+
+const (
+	lookUp   purpose = iota // the error is ENOENT or ENOTDIR
+	forFiles                // missing directories are made, and files with their names are removed
+	// missing directories are made, to hide names of the layers below; the error is ENOTDIR if the
+	// layer has a file or a whiteout with the name of one
+	forMarks
+)
+
 // enter opens the directory path (clean, "" for the root). Entries mostly come in the order of a
-// walk, so the directories that this path has in common with the previous one stay open. If create
-// is set, missing directories are made, and files with their names are removed. Otherwise the error
-// is ENOENT or ENOTDIR. The result is valid until the next call.
-func (u *unpacker) enter(path []byte, create bool) (*node, error) {
+// walk, so the directories that this path has in common with the previous one stay open. The result
+// is valid until the next call.
+func (u *unpacker) enter(path []byte, why purpose) (*node, error) {
 	top := len(u.stack) - 1
 	for ; top > 0; top-- {
 		end := u.stack[top].end
@@ -57,21 +65,36 @@ func (u *unpacker) enter(path []byte, create bool) (*node, error) {
 	}
 	u.leave(top + 1)
 	u.path = u.path[:u.stack[top].end]
+	if why == forFiles {
+		u.useBare()
+	}
 	for len(u.path) < len(path) {
 		rest := path[len(u.path):]
 		if len(u.path) > 0 {
 			rest = rest[1:]
 		}
 		part, _, _ := bytes.Cut(rest, []byte("/"))
-		if err := u.step(part, create); err != nil {
+		if err := u.step(part, why); err != nil {
 			return nil, err
 		}
 	}
 	return &u.stack[len(u.stack)-1], nil
 }
 
+// useBare is called before a file is made in the last directory of the stack. The bare directories
+// of the stack, which are its last ones, are bare no longer. If an entry has made a directory above
+// opaque, they are new.
+func (u *unpacker) useBare() {
+	for i := len(u.stack) - 1; i > 0 && u.stack[i].bare; i-- {
+		u.stack[i].bare = false
+		d := u.implied[string(u.path[:u.stack[i].end])]
+		d.Bare, d.New = false, u.stack[i-1].opaque
+		u.implied[d.Path] = d
+	}
+}
+
 // step opens a directory inside the last one of the stack.
-func (u *unpacker) step(part []byte, create bool) error {
+func (u *unpacker) step(part []byte, why purpose) error {
 	parent := u.stack[len(u.stack)-1]
 	u.part = append(append(u.part[:0], part...), 0)
 	if len(u.path) > 0 {
@@ -79,12 +102,12 @@ func (u *unpacker) step(part []byte, create bool) error {
 	}
 	u.path = append(u.path, part...)
 	fd, err := dirfd.OpenDir(parent.fd, u.part)
-	if err == unix.ENOENT && create {
-		fd, err = u.imply(parent.fd, false)
+	if err == unix.ENOENT && why != lookUp {
+		fd, err = u.imply(parent, Implied{New: parent.opaque, Bare: why == forMarks})
 	}
 	// For a link the error depends on the kernel's version.
 	if err == unix.ENOTDIR || err == unix.ELOOP {
-		fd, err = u.notDir(parent.fd, create)
+		fd, err = u.notDir(parent, why)
 	}
 	if err != nil {
 		u.path = u.path[:parent.end]
@@ -104,14 +127,21 @@ func (u *unpacker) step(part []byte, create bool) error {
 		u.path = u.path[:parent.end]
 		return err
 	}
+	n.opaque = parent.opaque || u.marked && u.isOpaque(fd, m)
 	u.stack = append(u.stack, n)
+	if len(u.implied) > 0 {
+		if u.stack[len(u.stack)-1].bare = u.implied[string(u.path)].Bare; why == forFiles {
+			u.useBare()
+		}
+	}
 	return nil
 }
 
-// restoreLater records the time of a directory that may already have its attributes, before a file
-// is made in it. The time is set again at the end.
+// restoreLater records the time of a directory that may already have its attributes, because the
+// stream has listed it or a layer below has made it, before a file is made in it. The time is set
+// again at the end.
 func (u *unpacker) restoreLater(fd int, path string) error {
-	if !u.flushed || u.flushing || u.dirs[path] != nil || path == "" {
+	if !u.flushed && u.o.Whiteouts != Delete || u.flushing || u.dirs[path] != nil || path == "" {
 		return nil
 	}
 	var st dirfd.Stat
@@ -124,42 +154,78 @@ func (u *unpacker) restoreLater(fd int, path string) error {
 }
 
 // imply makes and opens the directory u.path, which the stream has not listed yet.
-func (u *unpacker) imply(parent int, opaque bool) (int, error) {
-	if err := dirfd.Mkdir(parent, u.part, 0o700); err != nil {
+func (u *unpacker) imply(parent node, d Implied) (int, error) {
+	if err := dirfd.Mkdir(parent.fd, u.part, 0o700); err != nil {
 		return -1, fmt.Errorf("make directory: %w", err)
 	}
-	m := &dirMeta{mode: 0o755, implied: true, opaque: opaque}
+	m := &dirMeta{mode: 0o755, implied: true}
 	if u.o.Owner != nil {
 		m.uid, m.gid = uint32(u.o.Owner.UID), uint32(u.o.Owner.GID)
 	}
 	u.dirs[string(u.path)] = m
-	u.implied[string(u.path)] = struct{}{}
+	d.Path = string(u.path)
+	u.implied[d.Path] = d
 	if u.made != nil {
 		u.made[u.nameHash(string(u.path))] = struct{}{}
 	}
 	if err := u.keepName(u.path, impliedMemory); err != nil {
 		return -1, err
 	}
-	return dirfd.OpenDir(parent, u.part)
+	return dirfd.OpenDir(parent.fd, u.part)
+}
+
+// notImplied records that the directory path has an entry now, or is removed.
+func (u *unpacker) notImplied(path string) {
+	d, ok := u.implied[path]
+	if !ok {
+		return
+	}
+	delete(u.implied, path)
+	if u.overlay() && !d.New {
+		u.stats.Replaced = append(u.stats.Replaced, path)
+	}
 }
 
 // notDir handles a part of a path, u.path, that is not a directory. A link is followed inside the
 // root, as a process with that root directory would follow it. Any other file is removed.
-func (u *unpacker) notDir(parent int, create bool) (int, error) {
+func (u *unpacker) notDir(parent node, why purpose) (int, error) {
 	var st dirfd.Stat
-	if err := dirfd.Lstat(parent, u.part, &st); err != nil {
+	if err := dirfd.Lstat(parent.fd, u.part, &st); err != nil {
 		return -1, err
 	}
 	if dirfd.Type(&st) == unix.S_IFLNK {
-		return u.follow(create)
+		return u.follow(why == forFiles)
 	}
-	if !create {
+	if why != forFiles {
 		return -1, unix.ENOTDIR
 	}
-	if err := u.remove(parent, u.part, string(u.path)); err != nil {
+	if err := u.remove(parent.fd, u.part, string(u.path)); err != nil {
 		return -1, err
 	}
-	return u.imply(parent, u.overlay() && dirfd.IsWhiteout(&st))
+	fd, err := u.imply(parent, Implied{New: u.overlay()})
+	if err == nil {
+		u.dirs[string(u.path)].opaque = u.hidesBelow()
+	}
+	return fd, err
+}
+
+// hidesBelow is called when a directory takes the place of a file or a whiteout of the layer. It
+// reports whether the directory must be opaque, to hide a directory of the layers below as that
+// file or whiteout did.
+func (u *unpacker) hidesBelow() bool {
+	u.marked = u.marked || u.overlay()
+	return u.overlay()
+}
+
+// isOpaque reports whether an open directory is opaque. m holds the attributes that it gets at the
+// end; nil if it has them.
+func (u *unpacker) isOpaque(fd int, m *dirMeta) bool {
+	if m != nil && m.opaque {
+		return true
+	}
+	var value [1]byte
+	n, err := unix.Fgetxattr(fd, u.opaqueXattr(), value[:])
+	return err == nil && n == 1 && value[0] == 'y'
 }
 
 func (u *unpacker) follow(create bool) (int, error) {
@@ -220,14 +286,13 @@ func (u *unpacker) remove(dir int, name []byte, path string) error {
 		return err
 	}
 	u.closeLinkDir() // the target's directory may be below
-	if err := dirfd.RemoveTree(dir, name); err != nil {
+	err = dirfd.RemoveDirs(dir, name, path, func(path []byte) {
+		delete(u.dirs, string(path))
+		u.notImplied(string(path))
+	})
+	if err != nil {
 		return fmt.Errorf("remove what was there: %w", err)
 	}
-	inside := func(p string) bool {
-		return strings.HasPrefix(p, path) && (len(p) == len(path) || p[len(path)] == '/')
-	}
-	maps.DeleteFunc(u.dirs, func(p string, _ *dirMeta) bool { return inside(p) })
-	maps.DeleteFunc(u.implied, func(p string, _ struct{}) bool { return inside(p) })
 	return nil
 }
 

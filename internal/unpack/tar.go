@@ -31,7 +31,7 @@ import (
 func Tar(ctx context.Context, r io.Reader, root int, o Options) (Stats, error) {
 	u := unpacker{
 		ctx: ctx, o: o, rd: NewReader(r),
-		dirs: map[string]*dirMeta{}, implied: map[string]struct{}{}, seed: maphash.MakeSeed(),
+		dirs: map[string]*dirMeta{}, implied: map[string]Implied{}, seed: maphash.MakeSeed(),
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), umask: umask(),
 	}
 	if o.Whiteouts == Delete {
@@ -66,7 +66,8 @@ type unpacker struct {
 	flushing bool
 	flushed  bool                // directories not in dirs may have their attributes
 	followed []string            // links through which directories in dirs were found
-	implied  map[string]struct{} // directories that the stream has not listed (yet)
+	implied  map[string]Implied  // directories that the stream has not listed (yet)
+	marked   bool                // with Overlay: a directory was made opaque
 	names    int                 // memory of the names in implied and in stats.Whiteouts
 	made     map[uint64]struct{} // with Delete: names that the stream made, by nameHash
 	seed     maphash.Seed
@@ -82,6 +83,8 @@ type node struct {
 	end    int  // length of its path
 	setgid bool // files that are made in it get its group
 	acl    bool // files that are made in it get its default access list
+	bare   bool // see Implied
+	opaque bool // with Overlay: it or a directory above it is opaque
 }
 
 // dirMeta holds the attributes that a directory gets when all its files are made.
@@ -239,7 +242,7 @@ func (u *unpacker) entry(h *Header) error {
 			return err
 		}
 	}
-	dir, err := u.enter(parent, true)
+	dir, err := u.enter(parent, forFiles)
 	if err != nil {
 		return err
 	}
@@ -326,7 +329,7 @@ func (u *unpacker) owner(h *Header) (uid, gid uint32) {
 func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 	m := u.meta(h)
 	path := string(u.clean)
-	delete(u.implied, path)
+	u.notImplied(path)
 	err := dirfd.Mkdir(dir.fd, name, 0o700)
 	if err == unix.EEXIST {
 		var st dirfd.Stat
@@ -348,7 +351,7 @@ func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 		case dirfd.Type(&st) == unix.S_IFLNK && u.o.FollowDirLinks && u.leadsToDir(path):
 			return nil
 		}
-		m.opaque = u.overlay() && dirfd.IsWhiteout(&st)
+		m.opaque = u.hidesBelow()
 		if err := u.remove(dir.fd, name, path); err != nil {
 			return err
 		}
@@ -651,13 +654,11 @@ func (u *unpacker) finishDirs() error {
 	if err := u.flush(); err != nil {
 		return err
 	}
-	for p := range u.implied {
-		u.stats.Implied = append(u.stats.Implied, p)
-	}
+	u.stats.Implied = slices.AppendSeq(u.stats.Implied, maps.Values(u.implied))
 	if !listed {
-		u.stats.Implied = append(u.stats.Implied, ".")
+		u.stats.Implied = append(u.stats.Implied, Implied{Path: "."})
 	}
-	slices.Sort(u.stats.Implied)
+	slices.SortFunc(u.stats.Implied, func(a, b Implied) int { return cmp.Compare(a.Path, b.Path) })
 	return nil
 }
 
@@ -675,7 +676,7 @@ func (u *unpacker) flush() error {
 	paths := slices.Sorted(maps.Keys(u.dirs))
 	for _, p := range slices.Backward(paths) {
 		u.clean = append(u.clean[:0], p...)
-		dir, err := u.enter(u.clean, false)
+		dir, err := u.enter(u.clean, lookUp)
 		if gone(err) || errors.Is(err, unix.ELOOP) {
 			continue // it was listed under a link to a directory that was removed later
 		}

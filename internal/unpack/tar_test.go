@@ -253,20 +253,50 @@ func TestTarAsRoot(t *testing.T) {
 	for _, test := range []struct {
 		name, before, stream, want string
 		o                          Options
-		implied                    []string
+		implied                    []Implied
 	}{
 		{
 			name:    "owners, setuid, capabilities, times, devices",
 			stream:  "dir d 2755 5:6 @7\nfile d/s 4755 8:9 @10 [security.capability=\"\\x01\\x00\\x00\\x02\\x00\\x20\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\"]\nlink d/l 0777 1:2 @3 -> s\nchar d/c 0600 4:5 @6 240:1\nblock d/b 0660 0:6 @9 240:2\nfile d/r 0644 0:0 @1",
 			want:    "dir d 2755 5:6 @7\nblock d/b 0660 root:6 @9 240:2\nchar d/c 0600 4:5 @6 240:1\nlink d/l 1:2 @3 -> s\nfile d/r 0644 root:root @1\nfile d/s 4755 8:9 @10 [security.capability=\"\\x01\\x00\\x00\\x02\\x00 \\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00\"]\n",
-			implied: []string{"."},
+			implied: []Implied{{Path: "."}},
 		},
 		{
 			name:    "overlay",
 			stream:  "file .wh.a 0000\nfile d/.wh..wh..opq 0000\ndir d 0755 root:root @1\nfile d/f 0600 root:root @1\nfile d/.wh.f 0000\nfile .wh.e 0000\ndir e 0755 root:root @1\ndir g 0755 root:root @1\nfile .wh.g 0000\nfile .wh.h 0000\nfile h/i 0600 root:root @2",
 			want:    "whiteout a\ndir d 0755 root:root @1\nopaque d\nfile d/f 0600 root:root @1\ndir e 0755 root:root @1\nopaque e\ndir g 0755 root:root @1\nopaque g\ndir h 0755 root:root\nopaque h\nfile h/i 0600 root:root @2\n",
 			o:       Options{Whiteouts: Overlay},
-			implied: []string{".", "h"},
+			implied: []Implied{{Path: "."}, {Path: "h", New: true}},
+		},
+		{
+			name: "overlay: directories that only marks need",
+			// b is used later, c becomes a whiteout, d is made later, and e and f are files.
+			stream: "file a/x/.wh.y 0000\nfile b/.wh.y 0000\nfile b/f 0600 root:root @1\n" +
+				"file c/x/.wh.y 0000\nfile .wh.c 0000\nfile d/.wh..wh..opq 0000\n" +
+				"dir d 0755 root:root @1\nfile e 0600 root:root @1\nfile e/.wh.y 0000\n" +
+				"file .wh.f 0000\nfile f/.wh.y 0000\nfile f/x/.wh..wh..opq 0000",
+			want: "dir a 0755 root:root\ndir a/x 0755 root:root\nwhiteout a/x/y\n" +
+				"dir b 0755 root:root\nfile b/f 0600 root:root @1\nwhiteout b/y\nwhiteout c\n" +
+				"dir d 0755 root:root @1\nopaque d\nfile e 0600 root:root @1\nwhiteout f\n",
+			o: Options{Whiteouts: Overlay},
+			implied: []Implied{{Path: "."}, {Path: "a", Bare: true}, {Path: "a/x", Bare: true},
+				{Path: "b"}},
+		},
+		{
+			name: "overlay: new directories",
+			// The directories a/x and b/y/z of the layers below are removed by opaque marks.
+			stream: "file a/.wh..wh..opq 0000\nfile a/x/f 0600 root:root @1\n" +
+				"dir b 0755 root:root @1\nfile b/x/f 0600 root:root @1\nfile b/y/z/.wh.f 0000\n" +
+				"file .wh.b 0000\nfile b/y/z/f 0600 root:root @1\n" +
+				"file c 0600 root:root @1\nfile c/f 0600 root:root @1",
+			want: "dir a 0755 root:root\nopaque a\ndir a/x 0755 root:root\n" +
+				"file a/x/f 0600 root:root @1\ndir b 0755 root:root @1\nopaque b\n" +
+				"dir b/x 0755 root:root\nfile b/x/f 0600 root:root @1\ndir b/y 0755 root:root\n" +
+				"dir b/y/z 0755 root:root\nfile b/y/z/f 0600 root:root @1\n" +
+				"dir c 0755 root:root\nopaque c\nfile c/f 0600 root:root @1\n",
+			o: Options{Whiteouts: Overlay},
+			implied: []Implied{{Path: "."}, {Path: "a"}, {Path: "a/x", New: true}, {Path: "b/x"},
+				{Path: "b/y", New: true}, {Path: "b/y/z", New: true}, {Path: "c", New: true}},
 		},
 		{
 			name:    "the root",
@@ -281,28 +311,28 @@ func TestTarAsRoot(t *testing.T) {
 			stream:  "dir ./ 0711 3:4 @5",
 			want:    "dir . 0700 root:root @9\n",
 			o:       Options{SkipRoot: true},
-			implied: []string{"."},
+			implied: []Implied{{Path: "."}},
 		},
 		{
 			name:    "one owner for all",
 			stream:  "file a/f 0600 5:6 @1\nlink l 0777 7:8 @1 -> x",
 			want:    "dir a 0755 1:2\nfile a/f 0600 1:2 @1\nlink l 1:2 @1 -> x\n",
 			o:       Options{Owner: &Owner{1, 2}},
-			implied: []string{".", "a"},
+			implied: []Implied{{Path: "."}, {Path: "a"}},
 		},
 		{
 			name:    "a directory that hands its group on",
 			before:  "dir d 2755 0:50 @1",
 			stream:  "dir d/e 0755 root:root @2\nfile d/e/f 0644 root:root @3\nfile d/g 0644 root:root @4\ndir d 2755 0:50 @1",
 			want:    "dir d 2755 root:50 @1\ndir d/e 0755 root:root @2\nfile d/e/f 0644 root:root @3\nfile d/g 0644 root:root @4\n",
-			implied: []string{"."},
+			implied: []Implied{{Path: "."}},
 		},
 		{
 			name:    "device 0:0 would be a whiteout",
 			stream:  "file f 0600 root:root @1",
 			want:    "file f 0600 root:root @1\n",
 			o:       Options{Whiteouts: Overlay},
-			implied: []string{"."},
+			implied: []Implied{{Path: "."}},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -315,7 +345,7 @@ func TestTarAsRoot(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !slices.Equal(stats.Implied, test.implied) {
-				t.Errorf("Implied = %q, want %q", stats.Implied, test.implied)
+				t.Errorf("Implied = %+v, want %+v", stats.Implied, test.implied)
 			}
 			got, err := fstree.Print(dir, fstree.Show{Owners: true, Times: true, Xattrs: true,
 				Root: strings.HasPrefix(test.want, "dir . ")})
@@ -323,11 +353,11 @@ func TestTarAsRoot(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, p := range stats.Implied { // their times are the current time
-				if fi, err := os.Stat(filepath.Join(dir, p)); err == nil {
-					got = strings.ReplaceAll(got, fmt.Sprintf("dir %s 0755 root:root @%d", p,
-						fi.ModTime().Unix()), "dir "+p+" 0755 root:root")
-					got = strings.ReplaceAll(got, fmt.Sprintf("dir %s 0755 1:2 @%d", p,
-						fi.ModTime().Unix()), "dir "+p+" 0755 1:2")
+				if fi, err := os.Stat(filepath.Join(dir, p.Path)); err == nil {
+					got = strings.ReplaceAll(got, fmt.Sprintf("dir %s 0755 root:root @%d", p.Path,
+						fi.ModTime().Unix()), "dir "+p.Path+" 0755 root:root")
+					got = strings.ReplaceAll(got, fmt.Sprintf("dir %s 0755 1:2 @%d", p.Path,
+						fi.ModTime().Unix()), "dir "+p.Path+" 0755 1:2")
 				}
 			}
 			if d := cmp.Diff(test.want, got); d != "" {

@@ -69,14 +69,28 @@ type Options struct {
 type Stats struct {
 	Entries int
 	Bytes   int64 // contents of files
-	// Implied lists, sorted, the directories that entries needed and the stream did not list, with
-	// "." if it had no entry for the root. With Overlay they hide the owner, mode and attributes of
-	// the same directories in the layers below until Inherit copies those.
-	Implied []string
+	// Implied lists the directories that entries needed and the stream did not list, sorted by
+	// path, with "." if it had no entry for the root. With Overlay they hide the owner, mode and
+	// attributes of the same directories in the layers below until Inherit copies those.
+	Implied []Implied
+	// Replaced lists, with Overlay, directories that entries needed before the stream listed them
+	// or replaced them. If the layers below have a link at such a path, the entries were meant for
+	// its target.
+	Replaced []string
 	// Whiteouts lists the whiteouts that were made with Overlay. Those that hide nothing must be
 	// removed when the layers below are known, because the kernel lists them as names that cannot
 	// be opened.
 	Whiteouts []string
+}
+
+// Implied is a directory that the stream has not listed. New and Bare are set only with Overlay.
+type Implied struct {
+	Path string
+	// New is set if an earlier entry removed the directory that the layers below may have.
+	New bool
+	// Bare is set if only whiteouts and opaque marks needed the directory. Without the layers below
+	// it would not have been made.
+	Bare bool
 }
 
 // ErrNeedsParent is wrapped by errors about streams that can only be unpacked on the layers below

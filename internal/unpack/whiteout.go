@@ -48,7 +48,7 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 	u.clean = append(u.clean[:len(u.clean)-len(base)], u.base[:len(u.base)-1]...)
 	parent, _ = split(u.clean)
 	if u.o.Whiteouts == Delete {
-		dir, err := u.enter(parent, false)
+		dir, err := u.enter(parent, lookUp)
 		if gone(err) {
 			return true, nil
 		}
@@ -57,11 +57,20 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 		}
 		return true, u.purge(dir.fd, u.base, string(u.clean))
 	}
-	dir, err := u.enter(parent, true)
+	dir, err := u.enter(parent, forMarks)
+	if gone(err) {
+		return true, nil // the layer itself hides the directory
+	}
 	if err != nil {
 		return true, err
 	}
 	err = dirfd.Mknod(dir.fd, u.base, unix.S_IFCHR, 0)
+	if err == unix.EEXIST && u.implied[string(u.clean)].Bare {
+		if err := u.remove(dir.fd, u.base, string(u.clean)); err != nil {
+			return true, err
+		}
+		err = dirfd.Mknod(dir.fd, u.base, unix.S_IFCHR, 0)
+	}
 	if err == unix.EEXIST {
 		// The layer also has an entry with that name. A whiteout hides only the layers below, and a
 		// file hides them anyway.
@@ -78,7 +87,7 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 // A directory of that name becomes opaque.
 func (u *unpacker) whiteoutOfOwn(dir *node) error {
 	if m := u.dirs[string(u.clean)]; m != nil && !m.restore {
-		m.opaque = true
+		m.opaque, u.marked = true, true
 		return nil
 	}
 	if !u.flushed {
@@ -104,13 +113,17 @@ func (u *unpacker) opaque(path []byte) error {
 			// Overlay does not look for the mark on its root.
 			return fmt.Errorf("%w: the root is opaque", ErrNeedsParent)
 		}
-		dir, err := u.enter(path, true)
+		dir, err := u.enter(path, forMarks)
+		if gone(err) {
+			return nil // the layer itself hides the directory
+		}
 		if err != nil {
 			return err
 		}
+		dir.opaque = true
 		return u.setOpaque(dir.fd)
 	}
-	dir, err := u.enter(path, false)
+	dir, err := u.enter(path, lookUp)
 	if gone(err) {
 		return nil
 	}
@@ -121,14 +134,18 @@ func (u *unpacker) opaque(path []byte) error {
 }
 
 func (u *unpacker) setOpaque(fd int) error {
-	name := dirfd.OverlayXattrs + "opaque"
-	if u.o.Whiteouts == OverlayUser {
-		name = dirfd.OverlayUserXattrs + "opaque"
-	}
-	if err := unix.Fsetxattr(fd, name, []byte("y"), 0); err != nil {
+	u.marked = true
+	if err := unix.Fsetxattr(fd, u.opaqueXattr(), []byte("y"), 0); err != nil {
 		return fmt.Errorf("make opaque: %w", err)
 	}
 	return nil
+}
+
+func (u *unpacker) opaqueXattr() string {
+	if u.o.Whiteouts == OverlayUser {
+		return dirfd.OverlayUserXattrs + "opaque"
+	}
+	return dirfd.OverlayXattrs + "opaque"
 }
 
 // purge removes a name, but not the files below it that were made from the stream.

@@ -294,8 +294,8 @@ func (r *round) unpacked(i int, parent snapshot.ID, layer []byte) *layercheck.Tr
 	applied, err := diff.Apply(ctx, bytes.NewReader(layer), a.Upper(), o)
 	r.check(err)
 	ownRoot := true
-	for _, p := range applied.Implied {
-		ownRoot = ownRoot && p != "."
+	for _, d := range applied.Implied {
+		ownRoot = ownRoot && d.Path != "."
 	}
 	if r.store.Layered() {
 		lower, err := r.view.Dirs(ctx, parent)
