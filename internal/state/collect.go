@@ -41,6 +41,7 @@ type unit struct {
 
 	parent   *unit // of a snapshot
 	children int
+	lost     bool // lazy, and its parent can no longer be made
 	removed  bool
 }
 
@@ -65,6 +66,7 @@ type collection struct {
 	later     []func() error     // remove what has been renamed
 	seals     []cache.Entry      // records of layers
 	lazies    map[string]bool    // lazy snapshots that records of steps name
+	onLazy    map[*unit]string   // the lazy parent of lazy units
 
 	counted bool  // total is set
 	total   int64 // size of the cache without the removed units
@@ -81,6 +83,7 @@ func (s *State) collect(ctx context.Context, o PruneOptions,
 	c := &collection{s: s, store: s.Store.WithoutRepair(), o: o, usage: s.readUsage(),
 		named: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{},
 		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{}, lazies: map[string]bool{},
+		onLazy: map[*unit]string{},
 		stores: s.snapshotStores(),
 		trash:  NewTempDir(s.Root)}
 	err = c.run(ctx, &done)
@@ -272,6 +275,13 @@ func (c *collection) loadRecords(ctx context.Context) error {
 			c.unusable = append(c.unusable, e)
 		}
 	}
+	for u, id := range c.onLazy {
+		for _, up := range c.snapshots[id] {
+			u.parent = up
+			up.children++
+		}
+		u.lost = len(c.snapshots[id]) == 0
+	}
 	for _, e := range c.seals {
 		c.seal(e)
 	}
@@ -331,7 +341,11 @@ func (c *collection) lazy(ctx context.Context, e cache.Entry) *unit {
 		return nil
 	}
 	if rec.NoOp && c.canBeMade(e.Snapshot) {
-		return c.add(&unit{lazy: true})
+		u := c.add(&unit{lazy: true})
+		if c.lazies[e.Snapshot] {
+			c.onLazy[u] = e.Snapshot
+		}
+		return u
 	}
 	l, ok := c.s.LazyLayer(ctx, rec)
 	if !ok {
@@ -347,6 +361,8 @@ func (c *collection) lazy(ctx context.Context, e cache.Entry) *unit {
 		switch {
 		case i >= 0:
 			c.on(u, c.stores[i], parent)
+		case c.lazies[rec.Lazy.Parent]:
+			c.onLazy[u] = rec.Lazy.Parent
 		case !c.canBeMade(rec.Lazy.Parent):
 			return nil
 		}
@@ -414,7 +430,7 @@ func mountUsed(dir string) time.Time {
 func (c *collection) choose() int64 {
 	order := c.byUse()
 	for _, u := range slices.Backward(order) { // parents come before their children
-		if u.snapshot != "" && !u.keep && held(u) && !reachable(u) {
+		if (u.snapshot != "" || u.lazy) && !u.keep && held(u) && !reachable(u) {
 			c.unusable = append(c.unusable, u.records...)
 			u.records = nil
 		}
@@ -452,7 +468,10 @@ func (c *collection) choose() int64 {
 // found.
 func reachable(u *unit) bool {
 	up := u.parent
-	return up == nil || held(up) || digest.NewDigestFromEncoded(digest.SHA256,
+	if up == nil {
+		return !u.lost
+	}
+	return held(up) || digest.NewDigestFromEncoded(digest.SHA256,
 		string(up.snapshot)).Validate() == nil ||
 		slices.ContainsFunc(u.records, func(e cache.Entry) bool { return e.Kind == cache.Chains })
 }
