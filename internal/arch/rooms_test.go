@@ -119,7 +119,7 @@ var floors = []floor{
 			"internal/inputs internal/mount internal/runmount internal/source internal/state parser " +
 			"snapshot"},
 		{"internal/build", "executor executor/copyfs internal/cache internal/event " +
-			"internal/image internal/inputs internal/job internal/layers internal/memo " +
+			"internal/image internal/inputs internal/job internal/layers internal/memo internal/outline " +
 			"internal/remotecache internal/runmount internal/source internal/state parser snapshot"},
 		{"internal/imagebuild", "export internal/build internal/cachemount internal/event internal/image " +
 			"internal/imageanalysis internal/inputs internal/job internal/layers internal/outputs " +

@@ -96,17 +96,22 @@ func (s *Solver) from(ctx context.Context, st *parser.Stage, in parser.ImageInpu
 	return r, nil
 }
 
-// needsBase reports whether a step of a stage, or of a stage that is based on it, will probably
-// run, and so needs the files of the base image. If it is wrong, they are unpacked when they are
-// needed. Steps that can run on an outline do not need them.
+// needsBase reports whether the files of a stage's base image will probably be needed: by a step of
+// this stage, of a stage that is based on it or on the same image, or by a COPY --from of the
+// image. If it is wrong, they are unpacked when they are needed. Steps that can run on an outline
+// do not need them.
 func (s *Solver) needsBase(ctx context.Context, st *parser.Stage) bool {
 	for _, other := range s.plan.Stages {
-		if slices.Contains(other.Lineage(), st) && s.total(ctx, other) > 0 &&
+		line := other.Lineage()
+		if (slices.Contains(line, st) || s.o.Inputs.Same(line[len(line)-1].Base, st.Base)) &&
+			s.total(ctx, other) > 0 &&
 			!s.needed(ctx, other, 2).onOutline && !s.predictor.hits(ctx, other) {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(s.o.Prefetch, func(use inputs.Use) bool {
+		return s.predictor.off && s.o.Inputs.Same(use.Image, st.Base)
+	})
 }
 
 // baseImage returns the file system of an image or a context on which a stage is based.

@@ -45,6 +45,11 @@ func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job.Job, id s
 	}
 	held, release := out.hold()
 	l, noOp, err := e.sealOnOutline(ctx, j, outlineOf(id), on, held, req)
+	if job.StartsAgain(err, 1) {
+		// The job must be loaded again. If it ran on cur with the old digests, it would fail for
+		// the same file, and that file would be taken for one that was removed.
+		return stepResult{}, false, err
+	}
 	if err != nil {
 		return stepResult{}, false, context.Cause(ctx) // nil if only this attempt has failed
 	}
@@ -80,7 +85,7 @@ func (e *Engine) sealOnOutline(ctx context.Context, j *job.Job, name, on snapsho
 	}
 	defer func() { err = errors.Join(err, active.Discard()) }()
 	check := func() error {
-		if err := files.Check(active); err != nil || !j.NamesUser() {
+		if err := files.Check(active, parent == ""); err != nil || !j.NamesUser() {
 			return err
 		}
 		return files.CheckUsers(active)

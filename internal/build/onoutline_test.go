@@ -2,13 +2,21 @@ package build_test
 
 import (
 	"archive/tar"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/imagetest"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
@@ -158,5 +166,152 @@ func TestOutlineIsChecked(t *testing.T) {
 		"mkdir /etc")
 	if !isUnpacked(b) {
 		t.Error("the base was not unpacked")
+	}
+}
+
+// onBase returns options of a build whose image base is the layout of outlineLayout.
+func onBase(t *testing.T) imagebuild.Options {
+	t.Helper()
+	o := imagebuild.Options{}
+	o.Source.Contexts = map[string]string{"base": "oci-layout://" + outlineLayout(t)}
+	return o
+}
+
+// TestOutlineChangedFile changes a file of the context while it is copied on an outline. The step
+// starts again on the outline, with a new digest.
+func TestOutlineChangedFile(t *testing.T) {
+	const text = "FROM base\nCOPY a /srv/\n"
+	b := newBench(t, "overlay")
+	b.real()
+	failed := false
+	b.exec.fail = func(action string) error {
+		if failed || action != "copy /srv/" {
+			return nil
+		}
+		failed = true
+		return &copyfs.ChangedError{Path: "a"}
+	}
+	_, ran := b.must(text, onBase(t))
+	b.want("a file that changes once", ran, "copy /srv/")
+	if !failed || isUnpacked(b) {
+		t.Errorf("the copy failed: %t, and the base is unpacked: %t", failed, isUnpacked(b))
+	}
+}
+
+// TestOutlineDownload adds a file from a server in place of a file that may be equal. The step runs
+// on the outline and then on the unpacked base, with one download.
+func TestOutlineDownload(t *testing.T) {
+	gets := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if gets++; gets > 1 {
+			w.WriteHeader(http.StatusGone)
+			return
+		}
+		io.WriteString(w, "other")
+	}))
+	defer server.Close()
+	b := newBench(t, "overlay")
+	b.real()
+	_, ran := b.must("FROM base\nADD "+server.URL+"/conf /etc/\n", onBase(t))
+	b.want("a download", ran, "copy /etc/", "copy /etc/")
+	if gets != 1 || !isUnpacked(b) {
+		t.Errorf("%d downloads, and the base is unpacked: %t", gets, isUnpacked(b))
+	}
+}
+
+// TestOutlineImport imports the result of the first step and runs the second on its outline. The
+// next build has both results.
+func TestOutlineImport(t *testing.T) {
+	const text = "FROM base\nCOPY a /etc/\nCOPY b /x/\n"
+	dir := filepath.Join(t.TempDir(), "cache")
+	o := onBase(t)
+	first := newBench(t, "overlay")
+	first.real()
+	first.file("b", "1")
+	to := o
+	to.Cache.To = places("type=local,dest=" + dir)
+	first.must(text, to)
+	place, err := remotecache.ParseFrom("type=local,src=" + dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Cache.From = []remotecache.Place{place}
+	second := newBench(t, "overlay")
+	second.real()
+	second.file("b", "22")
+	made, ran := second.must(text, o)
+	second.want("another file", ran, "copy /x/")
+	for _, from := range [][]remotecache.Place{{place}, nil} {
+		second.reopen()
+		second.real()
+		o.Cache.From = from
+		again, ran := second.must(text, o)
+		second.want("again", ran)
+		if again.Root.Digest != made.Root.Digest {
+			t.Errorf("with the caches %v the image is %s, and was %s", from, again.Root.Digest,
+				made.Root.Digest)
+		}
+	}
+}
+
+// TestOutlineSmallerState limits the size of a state with three lazy steps. The last ones are
+// removed, because the first ones are useful without them.
+func TestOutlineSmallerState(t *testing.T) {
+	const text = "FROM base\nCOPY a /x/\nCOPY b /y/\nCOPY c /z/\n"
+	o := onBase(t)
+	b := newBench(t, "overlay")
+	b.real()
+	r := rand.New(rand.NewPCG(1, 1))
+	for _, name := range []string{"a", "b", "c"} {
+		data := make([]byte, 300_000)
+		for i := range data {
+			data[i] = byte(r.Uint32())
+		}
+		b.file(name, string(data))
+	}
+	b.must(text, o)
+	b.reopen()
+	if _, err := b.state.Prune(t.Context(), state.PruneOptions{Keep: 800_000}); err != nil {
+		t.Fatal(err)
+	}
+	b.real()
+	_, ran := b.must(text, o)
+	b.want("after a prune", ran, "copy /z/")
+}
+
+// TestOutlineOrUnpacked checks that the base is read once: no outline is made of an image that
+// another stage needs, or that is unpacked except for a small layer.
+func TestOutlineOrUnpacked(t *testing.T) {
+	b := newBench(t, "overlay")
+	b.real()
+	b.must("FROM base AS x\nRUN write made 1\nFROM base\nCOPY a /a\nCOPY --from=x /made /b\n",
+		onBase(t))
+	if list := outlines(b); len(list) != 1 {
+		t.Errorf("a base of two stages: the snapshots without a parent are %q, want one", list)
+	}
+
+	o := imagebuild.Options{}
+	o.Source.Contexts = map[string]string{}
+	big := []imagetest.Entry{imagetest.TarFile(tar.Header{Typeflag: tar.TypeReg, Name: "big",
+		Mode: 0o644, Size: 10_000}, strings.Repeat("0123456789", 1000))}
+	small := []imagetest.Entry{imagetest.TarFile(tar.Header{Typeflag: tar.TypeReg, Name: "small",
+		Mode: 0o644}, "")}
+	for name, layers := range map[string][][]imagetest.Entry{"one": {big}, "two": {big, small}} {
+		made, err := imagetest.Make(dockerspec.DockerOCIImageConfig{}, layers...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		if err := made.WriteLayout(dir, name); err != nil {
+			t.Fatal(err)
+		}
+		o.Source.Contexts[name] = "oci-layout://" + dir
+	}
+	b = newBench(t, "overlay")
+	b.real()
+	b.must("FROM one\nRUN write made 1\n", o)
+	b.must("FROM two\nCOPY a /a\n", o)
+	if !isUnpacked(b) {
+		t.Error("an outline was made of an image that is almost unpacked")
 	}
 }

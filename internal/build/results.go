@@ -13,6 +13,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/memo"
+	"github.com/layerbuild/layerbuild/internal/outline"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
@@ -222,17 +223,18 @@ func (r *results) renew(ctx context.Context, j *job.Job, res stepResult) error {
 	return r.put(ctx, j, *res.record)
 }
 
-// addLazy adds a lazy snapshot, which is made from the layer of img when it is first needed. after
-// is called then; it is nil unless img is imported. id is the line in the progress; "" is none.
+// addLazy adds a lazy snapshot, which is made from the layer of img when it is first needed. record
+// is called then, or with the place of the layer when an outline is made; it is nil unless img is
+// imported. id is the line in the progress; "" is none.
 func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
-	after func(context.Context) error) {
+	record func(context.Context, *cache.Lazy) error) {
 	r.lazy.Add(name, func(ctx context.Context) error {
 		if err := r.lazy.Materialize(ctx, on); err != nil {
 			return err
 		}
 		r.ran.noteChanged()
 		err := r.images.UnpackOn(ctx, img, on, name, image.UnpackOptions{ID: id, Sink: r.sink})
-		if after == nil {
+		if record == nil {
 			return err
 		}
 		if err != nil {
@@ -240,7 +242,7 @@ func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
 			// run the step instead: steps after it were found by the key of its result.
 			return fmt.Errorf("%w; build without --cache-from %s", err, img.Name)
 		}
-		return after(ctx)
+		return record(ctx, nil)
 	})
 	r.lazy.AddOutline(name, func(ctx context.Context) (snapshot.ID, error) {
 		below, err := r.lazy.Outline(ctx, on)
@@ -251,12 +253,17 @@ func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
 		if _, err := r.snapshots.Stat(ctx, top); err == nil {
 			return top, nil
 		}
-		return top, r.images.UnpackOn(ctx, img, below, top, image.UnpackOptions{})
+		err = r.images.UnpackOn(ctx, img, below, top, image.UnpackOptions{})
+		if err == nil && record != nil {
+			// The records of later steps name the snapshot as their parent.
+			err = record(ctx, &cache.Lazy{Parent: string(on)})
+		}
+		return top, err
 	})
 }
 
 // outlineOf returns the name of the outline of a lazy snapshot.
-func outlineOf(id snapshot.ID) snapshot.ID { return id + ".outline" }
+func outlineOf(id snapshot.ID) snapshot.ID { return id + ".outline" + outline.Version }
 
 // hasImports reports whether there are imported records.
 func (r *results) hasImports() bool { return !r.imports.Empty() }
@@ -334,7 +341,11 @@ func (r *results) fetch(ctx context.Context, cur rootfs, j *job.Job, f remotecac
 		ClampedTo: f.Layer.Epoch(),
 	}
 	keys := []cache.Key{f.Key, f.ContentKey(), j.DefKey}
-	r.addLazy(id, cur.top, img, l.id, func(ctx context.Context) error {
+	r.addLazy(id, cur.top, img, l.id, func(ctx context.Context, lazy *cache.Lazy) error {
+		rec := rec
+		if rec.Lazy = lazy; lazy != nil {
+			lazy.Sealed = f.Layer.Sealed
+		}
 		for i, key := range keys {
 			if key == "" || slices.Contains(keys[:i], key) {
 				continue

@@ -14,9 +14,6 @@ import (
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
-// outlineVersion distinguishes outlines that different versions of the program have made.
-const outlineVersion = "outline 2 of "
-
 // Outline makes the outline of an image (see package outline), a snapshot without a parent, and
 // returns it. It reads and checks the layers, as EnsureChecked does, and copies their blobs into
 // the store. It returns "" for an image without an outline, and with a driver whose snapshots are
@@ -28,7 +25,8 @@ func (r *Resolver) Outline(ctx context.Context, img *Image,
 		return "", nil
 	}
 	// The outline is recorded like the snapshot of a chain of layers.
-	key := digest.FromString(outlineVersion + u.chains[len(u.chains)-1].String())
+	chain := u.chains[len(u.chains)-1].String()
+	key := digest.FromString("outline " + outline.Version + " of " + chain)
 	id, err := r.chains.Share(ctx, key, func() (snapshot.ID, error) {
 		id, ok, err := u.existing(ctx, key)
 		if ok {
@@ -49,8 +47,22 @@ func (r *Resolver) Outline(ctx context.Context, img *Image,
 	return id, nil
 }
 
-// outline makes the outline of an image as the snapshot of key.
+// outline makes the outline of an image as the snapshot of key. If most of the image is unpacked
+// already, it returns outline.ErrNone: it takes less time to unpack the rest.
 func (u *unpacking) outline(ctx context.Context, key digest.Digest) (snapshot.ID, error) {
+	_, from, err := u.deepest(ctx)
+	if err != nil {
+		return "", err
+	}
+	var size, rest int64
+	for i, d := range u.img.Manifest.Layers {
+		if size += d.Size; i >= from {
+			rest += d.Size
+		}
+	}
+	if rest < size/2 {
+		return "", outline.ErrNone
+	}
 	b, err := u.merge(ctx)
 	if err != nil {
 		return "", err

@@ -80,6 +80,7 @@ type Inputs struct {
 	mu    sync.Mutex
 	later []later           // the images of UnpackLater
 	begun map[imageKey]bool // the images that have a line in the progress
+	used  map[imageKey]bool // the images for which Unpack was called
 }
 
 // open holds the contexts, and what Close closes.
@@ -171,6 +172,7 @@ type Unpacked struct {
 func (in *Inputs) Unpack(ctx context.Context, img parser.ImageInput,
 	name string) (Unpacked, error) {
 	return in.unpacked.Do(ctx, keyOf(img), func() (Unpacked, error) {
+		in.use(img)
 		id := in.begin(img, name)
 		u, cached, err := in.unpack(ctx, img, id)
 		in.o.Sink(event.Done{ID: id, Cached: cached, Err: err, Time: time.Now()})
@@ -212,15 +214,35 @@ func (in *Inputs) UnpackLater(ctx context.Context, img parser.ImageInput,
 	return Unpacked{got, top}, nil
 }
 
+// use records that Unpack was called for an image, and isUsed reports whether it was.
+func (in *Inputs) use(img parser.ImageInput) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.used == nil {
+		in.used = map[imageKey]bool{}
+	}
+	in.used[keyOf(img)] = true
+}
+
+func (in *Inputs) isUsed(img parser.ImageInput) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.used[keyOf(img)]
+}
+
 // outline makes the outline of an image, which gets its line in the progress. If that fails, the
-// image is unpacked, which reports the error.
+// image is unpacked, which reports the error. There is no outline for an image that is unpacked
+// anyway.
 func (in *Inputs) outline(ctx context.Context, img parser.ImageInput, got *image.Image,
 	name string) (snapshot.ID, error) {
+	if in.isUsed(img) {
+		return "", nil
+	}
 	id := in.begin(img, name)
 	top, err := in.o.Images.Outline(ctx, got, image.UnpackOptions{ID: id, Sink: in.o.Sink})
-	note := "steps need only its directories"
+	note := "its directories are unpacked"
 	if top == "" {
-		note = "steps need its files"
+		note = "its files are needed"
 	}
 	in.o.Sink(event.Done{ID: id, Note: note, Time: time.Now()})
 	return top, err

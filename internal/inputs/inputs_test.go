@@ -211,8 +211,8 @@ func TestOutline(t *testing.T) {
 		outline snapshot.ID
 		note    string
 	}{
-		{"an outline", "outline", "steps need only its directories"},
-		{"none", "", "steps need its files"},
+		{"an outline", "outline", "its directories are unpacked"},
+		{"none", "", "its files are needed"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &fakeImages{images: map[string]func(*image.Image){"a": nil}, top: "snapshot",

@@ -21,6 +21,14 @@ type Use struct {
 	input parser.Input // Image, or the named context that refers to it
 }
 
+// Same reports whether a and b are the same image. Either may be a named context that refers to
+// one; other inputs are not the same.
+func (in *Inputs) Same(a, b parser.Input) bool {
+	one, ok := in.imageOf(a)
+	other, ok1 := in.imageOf(b)
+	return ok && ok1 && keyOf(one) == keyOf(other)
+}
+
 // Error is returned for an image that a step takes files from and that is not found.
 type Error struct {
 	Lines parser.Range // of the step

@@ -32,6 +32,7 @@ type copyAction struct {
 	// set by contentKey
 	match   *source.Match
 	remotes []source.Remote
+	fetched map[source.Remote]*source.Fetched // set by fetch
 
 	files *copyfs.Copy // set by copyLocal
 }
@@ -77,10 +78,13 @@ func (p *Preparer) Context(f *inputs.Files, m *source.Match) (*Job, error) {
 // close closes the downloads.
 func (c *copyAction) close() error {
 	var errs []error
+	for _, got := range c.fetched {
+		errs = append(errs, got.Close())
+	}
 	for _, r := range c.remotes {
 		errs = append(errs, r.Close())
 	}
-	c.remotes, c.files = nil, nil
+	c.remotes, c.fetched, c.files = nil, nil, nil
 	return errors.Join(errs...)
 }
 
@@ -201,13 +205,28 @@ func (c *copyAction) tell(res executor.Result, out Output) {
 	out.Warn(text)
 }
 
-func (c *copyAction) runRemote(ctx context.Context, active *snapshot.Active, r source.Remote,
-	out Output) (err error) {
+// fetch downloads the files of an address, once for all runs.
+func (c *copyAction) fetch(ctx context.Context, r source.Remote) (*source.Fetched, error) {
+	if got := c.fetched[r]; got != nil {
+		return got, nil
+	}
 	got, err := r.Fetch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if c.fetched == nil {
+		c.fetched = map[source.Remote]*source.Fetched{}
+	}
+	c.fetched[r] = got
+	return got, nil
+}
+
+func (c *copyAction) runRemote(ctx context.Context, active *snapshot.Active, r source.Remote,
+	out Output) error {
+	got, err := c.fetch(ctx, r)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, got.Close()) }()
 	act := c.action(c.remoteUnpack())
 	act.Sources = []copyfs.Source{{Dir: got.Dir, Items: items(got.Items, false)}}
 	return c.w.run(ctx, active.Mounts(), act, out)

@@ -70,9 +70,10 @@ func (o *Outlined) CheckUsers(active *snapshot.Active) error {
 	return err
 }
 
-// Check returns an error if the layer of active depends on a file that the outline lacks.
-func (o *Outlined) Check(active *snapshot.Active) error {
-	path, err := o.files.Conflict(active.Upper(), o.lower)
+// Check returns an error if the layer of active depends on a file that the outline lacks. alone
+// reports whether active has no parent.
+func (o *Outlined) Check(active *snapshot.Active, alone bool) error {
+	path, err := o.files.Conflict(active.Upper(), o.lower, alone)
 	if err == nil && path != "" {
 		err = fmt.Errorf("%q may be equal to a file of the image", path)
 	}

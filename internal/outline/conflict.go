@@ -112,38 +112,50 @@ func (f *Files) In(dir string) bool {
 // of a file of the same permissions and size, of one that has attributes, and of one that is not
 // regular. It also returns the path of a directory in place of a file, which a COPY refuses to
 // replace on the unpacked image, and of a directory that hides the files because the step made it
-// again.
-func (f *Files) Conflict(upper string, lower []string) (string, error) {
-	return f.conflict(upper, lower, "")
+// again. If the step ran on an empty file system (alone), its directories hide nothing:
+// fuse-overlayfs marks all of them.
+func (f *Files) Conflict(upper string, lower []string, alone bool) (string, error) {
+	return f.conflict(upper, lower, alone, "")
 }
 
-func (f *Files) conflict(upper string, lower []string, at string) (string, error) {
-	for name, was := range f.files {
+// conflict looks for files and directories of f that the step has made, too. It lists what the step
+// has made, which is often much less.
+func (f *Files) conflict(upper string, lower []string, alone bool, at string) (string, error) {
+	dir, err := os.Open(filepath.Join(upper, at))
+	if err != nil {
+		return "", err
+	}
+	names, err := dir.Readdirnames(-1)
+	dir.Close() // it was only read
+	if err != nil {
+		return "", err
+	}
+	for _, name := range names {
+		was, isFile := f.files[name]
+		sub := f.dirs[name]
+		if !isFile && sub == nil {
+			continue
+		}
 		here := path.Join(at, name)
-		now, err := lstat(upper, here)
+		now, err := os.Lstat(filepath.Join(upper, here))
 		if err != nil {
 			return "", err
 		}
-		if now != nil && !isIn(lower, here) && !was.differs(now) {
+		if isFile && !isIn(lower, here) && !was.differs(now) {
 			return here, nil
 		}
-	}
-	for name, sub := range f.dirs {
-		here := path.Join(at, name)
-		now, err := lstat(upper, here)
-		if err != nil {
-			return "", err
-		}
-		if now == nil {
+		if sub == nil {
 			continue
 		}
 		if !now.IsDir() {
 			return here, nil
 		}
-		if marked, err := isMarked(filepath.Join(upper, here)); marked || err != nil {
-			return here, err
+		if !alone {
+			if marked, err := isMarked(filepath.Join(upper, here)); marked || err != nil {
+				return here, err
+			}
 		}
-		if found, err := sub.conflict(upper, lower, here); found != "" || err != nil {
+		if found, err := sub.conflict(upper, lower, alone, here); found != "" || err != nil {
 			return found, err
 		}
 	}

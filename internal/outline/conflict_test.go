@@ -51,7 +51,7 @@ func TestConflict(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := files.Conflict(upper, []string{lower})
+			got, err := files.Conflict(upper, []string{lower}, false)
 			if err != nil || got != test.want {
 				t.Errorf("%q, %v; want %q", got, err, test.want)
 			}
@@ -62,13 +62,13 @@ func TestConflict(t *testing.T) {
 		os.WriteFile(filepath.Join(upper, "etc/hosts"), []byte("abc"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := files.Conflict(upper, nil); err != nil || got != "" {
+	if got, err := files.Conflict(upper, nil, false); err != nil || got != "" {
 		t.Errorf("another mode: %q, %v", got, err)
 	}
 	if err := unix.Mkfifo(filepath.Join(upper, "var"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := files.Conflict(upper, nil); err != nil || got != "" {
+	if got, err := files.Conflict(upper, nil, false); err != nil || got != "" {
 		t.Errorf("a directory of the image that has no files: %q, %v", got, err)
 	}
 
@@ -79,8 +79,11 @@ func TestConflict(t *testing.T) {
 	if err := unix.Setxattr(filepath.Join(upper, "etc"), opaque, []byte("y"), 0); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := files.Conflict(upper, nil); err != nil || got != "etc" {
-		t.Errorf("a directory that was made anew: %q, %v", got, err)
+	if got, err := files.Conflict(upper, nil, false); err != nil || got != "etc" {
+		t.Errorf("a directory that was made again: %q, %v", got, err)
+	}
+	if got, err := files.Conflict(upper, nil, true); err != nil || got != "" {
+		t.Errorf("a directory of a step that ran alone: %q, %v", got, err)
 	}
 
 	for dir, want := range map[string]bool{"": true, "/": true, "etc": true, "usr": true,

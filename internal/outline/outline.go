@@ -20,6 +20,9 @@ import (
 	"github.com/layerbuild/layerbuild/internal/dirfd"
 )
 
+// Version distinguishes the outlines that different versions of the program have made.
+const Version = "2"
+
 // ErrNone is wrapped by errors about layers that have no outline.
 var ErrNone = errors.New("the image has no outline")
 
