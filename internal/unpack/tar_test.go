@@ -269,6 +269,14 @@ func TestTarAsRoot(t *testing.T) {
 			implied: []Implied{{Path: "."}, {Path: "h", New: true}},
 		},
 		{
+			name:    "in place: times of directories that the stream does not list",
+			before:  "dir a 0755 root:root @5\nfile a/f 0600 root:root @5\ndir c 0755 root:root @9",
+			stream:  "file .wh.a 0000\nfile c/new 0600 root:root @1\nlink a 0777 0:0 @1 -> c",
+			want:    "link a root:root @1 -> c\ndir c 0755 root:root @9\nfile c/new 0600 root:root @1\n",
+			o:       Options{Whiteouts: Delete},
+			implied: []Implied{{Path: "."}},
+		},
+		{
 			name: "overlay: directories that only marks need",
 			// b is used later, c becomes a whiteout, d is made later, and e and f are files.
 			stream: "file a/x/.wh.y 0000\nfile b/.wh.y 0000\nfile b/f 0600 root:root @1\n" +

@@ -174,9 +174,13 @@ func (u *unpacker) purge(dir int, name []byte, path string) error {
 	if err != nil || made {
 		return err
 	}
-	if err := dirfd.Unlink(dir, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOTEMPTY {
+	if err := dirfd.Unlink(dir, name, unix.AT_REMOVEDIR); err != nil {
+		if err == unix.ENOTEMPTY {
+			err = nil
+		}
 		return err
 	}
+	delete(u.dirs, path) // its name may become that of a link to another directory
 	return nil
 }
 
