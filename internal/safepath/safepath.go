@@ -30,16 +30,105 @@ func open(dir int, name string, flags int, mode uint32, resolve uint64) (int, er
 		name = "."
 	}
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: resolve}
-	for {
+	for tries := 1; ; tries++ {
 		fd, err := unix.Openat2(dir, name, &how)
 		// EAGAIN: a rename raced with the resolution of a ".." (openat2(2)); EINTR: a signal.
-		if err == unix.EINTR || err == unix.EAGAIN {
+		if err == unix.EINTR || err == unix.EAGAIN && tries < maxTries {
 			continue
+		}
+		if err == unix.EAGAIN {
+			fd, err = resolveParts(dir, name, how)
 		}
 		if err != nil {
 			return -1, &os.PathError{Op: "openat2", Path: name, Err: err}
 		}
 		return fd, nil
+	}
+}
+
+// maxTries limits the calls of openat2(2) that fail with EAGAIN. On overlayfs, Linux 6.18 always
+// returns EAGAIN for some loops of links that contain "..".
+const maxTries = 100
+
+// resolveParts opens name like openat2(2) with how, whose Resolve has RESOLVE_IN_ROOT or
+// RESOLVE_BENEATH. It opens one part after the other, and never passes ".." to the kernel.
+func resolveParts(dir int, name string, how unix.OpenHow) (int, error) {
+	var way []int // the directories between dir and the present one
+	defer func() {
+		for _, fd := range way {
+			unix.Close(fd)
+		}
+	}()
+	leave := func(n int) {
+		for _, fd := range way[n:] {
+			unix.Close(fd)
+		}
+		way = way[:n]
+	}
+	inRoot := how.Resolve&unix.RESOLVE_IN_ROOT != 0
+	rest, links := name, 0
+	for {
+		if strings.HasPrefix(rest, "/") {
+			if !inRoot {
+				return -1, unix.EXDEV
+			}
+			leave(0)
+		}
+		part, after, more := strings.Cut(strings.TrimLeft(rest, "/"), "/")
+		after = strings.TrimLeft(after, "/")
+		last := after == ""
+		if last && more && how.Flags&unix.O_CREAT != 0 {
+			return -1, unix.EISDIR
+		}
+		at := dir
+		if len(way) > 0 {
+			at = way[len(way)-1]
+		}
+		one := unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS |
+				how.Resolve&unix.RESOLVE_NO_XDEV,
+		}
+		if part == ".." {
+			if len(way) == 0 && !inRoot {
+				return -1, unix.EXDEV
+			}
+			leave(max(len(way)-1, 0))
+			part, at = ".", dir
+			if len(way) > 0 {
+				at = way[len(way)-1]
+			}
+		}
+		if part == "" {
+			part = "."
+		}
+		follow := !last || more || how.Flags&unix.O_NOFOLLOW == 0 &&
+			how.Flags&(unix.O_CREAT|unix.O_EXCL) != unix.O_CREAT|unix.O_EXCL
+		if target, err := readlinkat(at, part); err == nil && follow && part != "." {
+			if how.Resolve&unix.RESOLVE_NO_SYMLINKS != 0 || links == MaxLinks {
+				return -1, unix.ELOOP
+			}
+			links++
+			if rest = target; more {
+				rest += "/" + after
+			}
+			continue
+		}
+		if last {
+			one.Flags, one.Mode = how.Flags, how.Mode
+			if more {
+				one.Flags |= unix.O_DIRECTORY
+			}
+			return unix.Openat2(at, part, &one)
+		}
+		if part != "." {
+			fd, err := unix.Openat2(at, part, &one)
+			if err != nil {
+				return -1, err
+			}
+			way = append(way, fd)
+		}
+		rest = after
 	}
 }
 

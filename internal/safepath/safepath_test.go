@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -77,6 +78,56 @@ func TestInRoot(t *testing.T) {
 	}()); !ok || pe.Path != "nope" {
 		t.Errorf("the error does not name the path")
 	}
+}
+
+// TestResolveParts compares the resolution of one part after the other with the kernel's.
+func TestResolveParts(t *testing.T) {
+	root, dir := tree(t)
+	if err := errors.Join(os.Symlink("../dirlink", filepath.Join(dir, "a/b/back")),
+		os.Symlink("../turn", filepath.Join(dir, "turn"))); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{".", "..", "/", "a", "a/", "a/.", "a/..", "a/../a/b/", "a//b", "secret",
+		"secret/", "secret/x", "a/f/..", "a/up", "a/up/", "abs", "dirlink", "dirlink/", "dirlink/..",
+		"dirlink/../f", "a/b/back", "a/b/back/../f", "nowhere", "nowhere/", "loop", "loop/x", "out",
+		"out/secret", "turn", "turn/x", "nope", "nope/..", "../../a", "new", "dirlink/new"}
+	for _, flags := range []uint64{unix.O_RDONLY, unix.O_PATH, unix.O_PATH | unix.O_NOFOLLOW,
+		unix.O_PATH | unix.O_DIRECTORY, unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW,
+		unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL} {
+		for _, resolve := range []uint64{unix.RESOLVE_IN_ROOT, unix.RESOLVE_BENEATH,
+			unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS} {
+			for _, name := range names {
+				how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: resolve}
+				if flags&unix.O_CREAT != 0 {
+					how.Mode = 0o600
+				}
+				want, wantErr := result(dir, func() (int, error) {
+					return unix.Openat2(root, name, &how)
+				})
+				got, err := result(dir, func() (int, error) {
+					return resolveParts(root, name, how)
+				})
+				if got != want || err != wantErr {
+					t.Errorf("%q, flags %#x, resolve %#x: %s, %v, want %s, %v", name, flags,
+						resolve, got, err, want, wantErr)
+				}
+			}
+		}
+	}
+}
+
+// result returns the path of the file that open opens, and removes a file that it made.
+func result(dir string, open func() (int, error)) (string, error) {
+	fd, err := open()
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	path, err := os.Readlink(filepath.Join("/proc/self/fd", strconv.Itoa(fd)))
+	if base := filepath.Base(path); base == "new" || base == "nope" {
+		os.Remove(path)
+	}
+	return strings.TrimPrefix(path, dir), err
 }
 
 // Magic links of /proc, which may refer to any file, are not followed.

@@ -106,6 +106,12 @@ var hostile = []struct {
 			marked(file("c", ""), "trusted.overlay.whiteout", "")}}, "", "b=in"},
 	{"whiteout by attribute of users", [][]imagetest.Entry{{file("c", "in")},
 		{marked(file("c", "two"), "user.overlay.whiteout", "y")}}, "", "c=two"},
+	{"a hard link through a loop of links", [][]imagetest.Entry{{dir("a"), file("a/b", "x")},
+		{link("a", "../a"), hardlink("c", "a/b")}}, "hard link to \"a/b\"", ""},
+	{"a file below a loop of links", [][]imagetest.Entry{{file("b", "x")},
+		{link("a", "../a"), file("a/f", "x")}}, "a/f", ""},
+	{"a hard link below a loop of links", [][]imagetest.Entry{{dir("d")},
+		{link("d/a", "../d/a"), hardlink("c", "d/a/f")}}, "hard link to \"d/a/f\"", ""},
 	{"a link where a directory is", [][]imagetest.Entry{{dir("d"), file("d/x", "x")},
 		{link("d", "OUT"), file("d/new", "x"), file("b", "in")}}, "", "b=in"},
 }
