@@ -1,7 +1,7 @@
 package diff
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,7 +23,7 @@ import (
 //
 // If a layer below has a link at the path of a directory that the layer implied, at the end or for
 // some time, the error wraps ErrNeedsParent.
-func Inherit(t Tree, a Applied) error {
+func Inherit(ctx context.Context, t Tree, a Applied) error {
 	if len(a.Implied) == 0 && len(a.Replaced) == 0 && len(a.Whiteouts) == 0 {
 		return nil
 	}
@@ -32,128 +32,212 @@ func Inherit(t Tree, a Applied) error {
 		return err
 	}
 	defer unix.Close(root)
-	i := inheritor{marks: marksOf(t), shows: map[string]bool{}}
-	i.top = merged{{fd: root, layer: newState,
-		root: &layerRoot{path: t.Dir, limit: keptDescriptors()}}}
-	if i.old, err = openLayers(t.Lower); err != nil {
+	old, err := openLayers(t.Lower)
+	if err != nil {
 		return err
 	}
-	defer i.old.close()
-	for _, path := range a.Whiteouts {
-		if err := i.whiteout(root, path); err != nil {
-			return fmt.Errorf("inherit %q: %w", path, err)
+	defer old.close()
+	i := inheritor{marks: marksOf(t), at: []level{{below: old, own: merged{{fd: root,
+		root: &layerRoot{path: t.Dir, limit: keptDescriptors()}}}}}}
+	defer i.leave(1)
+	each := func(path string, do func(string) error) error {
+		err := context.Cause(ctx)
+		if err == nil {
+			err = do(path)
 		}
-	}
-	for _, path := range a.Replaced {
-		below, _, err := i.below(root, path)
 		if err != nil {
 			return fmt.Errorf("inherit %q: %w", path, err)
 		}
-		below.close()
+		return nil
 	}
-	// Unpack has sorted the directories by path: one comes before those in it.
-	for _, d := range slices.Backward(a.Implied) {
-		if err := i.directory(root, d); err != nil {
-			return fmt.Errorf("inherit %q: %w", d.Path, err)
+	// The lists are sorted by path, so that directories stay open from one path to the next.
+	for _, path := range a.Whiteouts {
+		if err := each(path, i.whiteout); err != nil {
+			return err
+		}
+	}
+	for _, path := range a.Replaced {
+		if err := each(path, i.replaced); err != nil {
+			return err
+		}
+	}
+	for _, d := range slices.Backward(a.Implied) { // before the directories that contain them
+		if err := each(d.Path, func(string) error { return i.directory(d) }); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+// inheritor walks through the directories of a layer and of those below it at the same time.
 type inheritor struct {
 	marks marks
-	top   merged // the overlay directory
-	old   merged
-	shows map[string]bool // by directory with whiteouts: whether it shows files of the layers below
+	at    []level // the directories of a path, the root first
 }
 
-func (i inheritor) directory(root int, d unpack.Implied) error {
-	if d.Path == "." {
-		if len(i.old) == 0 {
-			return nil
+// level is a directory in a layer and in the layers below it.
+type level struct {
+	name   string
+	own    merged // in the layer; empty if it has none
+	below  merged // in the layers below, also if the layer hides it; empty if they have none
+	link   bool   // the layers below have a link in place of it, or of a directory above it
+	hidden hiding
+}
+
+// hiding tells whether a layer hides a directory of the layers below.
+type hiding int
+
+const (
+	shown    hiding = iota
+	byItself        // the layer's directory is opaque, or the layer has none in its place
+	byParent        // the layer hides a directory above it
+)
+
+// enter goes to a directory; "" is the root. The result is valid until the next call.
+func (i *inheritor) enter(path string) (*level, error) {
+	n, rest := 1, path
+	for ; n < len(i.at) && rest != ""; n++ {
+		part, after, _ := strings.Cut(rest, "/")
+		if part != i.at[n].name {
+			break
 		}
-		fd, err := dirfd.OpenDir(root, []byte(".\x00"))
+		rest = after
+	}
+	i.leave(n)
+	for rest != "" {
+		part, after, _ := strings.Cut(rest, "/")
+		if err := i.step(part); err != nil {
+			return nil, err
+		}
+		rest = after
+	}
+	return &i.at[len(i.at)-1], nil
+}
+
+// leave closes the directories from index n on.
+func (i *inheritor) leave(n int) {
+	for _, l := range i.at[min(n, len(i.at)):] {
+		l.own.close()
+		l.below.close()
+	}
+	i.at = i.at[:min(n, len(i.at))]
+}
+
+// step goes to a subdirectory.
+func (i *inheritor) step(part string) (err error) {
+	up, name := &i.at[len(i.at)-1], []byte(part+"\x00")
+	l := level{name: part, link: up.link}
+	defer func() {
+		if err != nil {
+			l.own.close()
+			l.below.close()
+		}
+	}()
+	var st dirfd.Stat
+	_, found, err := up.below.lookup(i.marks, name, &st)
+	if err != nil {
+		return err
+	}
+	if found && dirfd.Type(&st) == unix.S_IFLNK {
+		l.link = true
+	} else if found {
+		if l.below, err = up.below.enter(i.marks, name); err != nil {
+			return err
+		}
+	}
+	if l.own, err = up.own.enter(i.marks, name); err != nil {
+		return err
+	}
+	switch {
+	case up.hidden != shown:
+		l.hidden = byParent
+	case len(l.own) == 0:
+		l.hidden = byItself
+	default:
+		fd, err := l.own[0].open()
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd)
-		return inherit(fd, i.old[0])
+		if opaque, _ := i.marks.opaque(fd); opaque {
+			l.hidden = byItself
+		}
+		l.own[0].release(fd)
 	}
-	if d.New && !d.Bare {
-		return nil
-	}
-	below, hidden, err := i.below(root, d.Path)
-	if err != nil {
-		return err
-	}
-	defer below.close()
-	if len(below) == 0 && !d.Bare {
-		return nil
-	}
-	p, err := i.top.find(i.marks, d.Path)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	if !p.found {
-		return nil
-	}
-	fd, err := p.in.sub(p.name)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if d.Bare && (len(below) == 0 || hidden == byParent) {
-		return removeBare(fd, p)
-	}
-	return inherit(fd, below[0])
+	i.at = append(i.at, l)
+	return nil
 }
 
 // whiteout removes a whiteout from a directory that shows no files of the layers below.
-func (i inheritor) whiteout(root int, path string) error {
+func (i *inheritor) whiteout(path string) error {
 	dir, name := "", path
 	if cut := strings.LastIndexByte(path, '/'); cut >= 0 {
 		dir, name = path[:cut], path[cut+1:]
 	}
-	shows, known := i.shows[dir]
-	if !known {
-		var err error
-		if shows, err = i.showsBelow(root, dir); err != nil {
-			return err
-		}
-		i.shows[dir] = shows
-	}
-	if shows {
-		return nil
-	}
-	p, err := i.top.find(i.marks, path)
-	if err != nil || p.name == nil {
+	l, err := i.enter(dir)
+	if err != nil || len(l.below) > 0 && l.hidden == shown || len(l.own) == 0 {
 		return err
 	}
-	defer p.close()
-	in := i.top[0]
-	if len(p.dir) > 0 {
-		in = p.dir[0]
-	}
-	fd, err := in.open()
+	fd, err := l.own[0].open()
 	if err != nil {
 		return err
 	}
-	defer in.release(fd)
+	defer l.own[0].release(fd)
 	return removeWhiteout(fd, []byte(name+"\x00"))
 }
 
-// showsBelow reports whether a directory, "" for the root, shows files of the layers below.
-func (i inheritor) showsBelow(root int, dir string) (bool, error) {
-	if dir == "" {
-		return len(i.old) > 0, nil
+// replaced returns an error if the layers below have a link at the path.
+func (i *inheritor) replaced(path string) error {
+	l, err := i.enter(path)
+	if err == nil && l.link {
+		err = ErrNeedsParent
 	}
-	below, hidden, err := i.below(root, dir)
-	defer below.close()
-	if errors.Is(err, ErrNeedsParent) {
-		return false, nil // the layers below have a link, which the layer's directory hides
+	return err
+}
+
+// directory adjusts a directory that the layer implied.
+func (i *inheritor) directory(d unpack.Implied) error {
+	if d.New && !d.Bare {
+		return nil
 	}
-	return len(below) > 0 && hidden == "", err
+	if d.Path == "." {
+		d.Path = ""
+	}
+	l, err := i.enter(d.Path)
+	if err == nil && l.link {
+		err = ErrNeedsParent
+	}
+	if err != nil || len(l.own) == 0 || len(l.below) == 0 && !d.Bare {
+		return err
+	}
+	fd, err := l.own[0].open()
+	if err != nil {
+		return err
+	}
+	defer l.own[0].release(fd)
+	if d.Bare && (len(l.below) == 0 || l.hidden == byParent) {
+		return i.removeBare(fd)
+	}
+	return inherit(fd, l.below[0])
+}
+
+// removeBare removes the directory to which enter went, which contains only whiteouts.
+func (i *inheritor) removeBare(fd int) error {
+	var names dirfd.Names
+	if err := names.Read(fd); err != nil {
+		return err
+	}
+	for _, e := range names.Entries {
+		if err := removeWhiteout(fd, names.CName(e)); err != nil {
+			return err
+		}
+	}
+	up := i.at[len(i.at)-2].own[0]
+	dir, err := up.open()
+	if err != nil {
+		return err
+	}
+	defer up.release(dir)
+	return removeName(dir, []byte(i.at[len(i.at)-1].name+"\x00"), unix.AT_REMOVEDIR)
 }
 
 // removeWhiteout removes a whiteout from a directory. It keeps a file that the layer has made with
@@ -181,56 +265,6 @@ func removeName(dir int, name []byte, flags int) error {
 	return dirfd.SetTime(dir, nil, of.Mtime.Sec, int64(of.Mtime.Nsec))
 }
 
-// The results of inheritor.below: which directory of the layer hides the files of the layers below.
-const (
-	byParent = "a directory above it"
-	byItself = "the directory itself"
-)
-
-// below opens the directory that the layers below have for a path, even if the layer hides it.
-func (i inheritor) below(root int, path string) (m merged, hidden string, err error) {
-	parts := strings.Split(path, "/")
-	at, own := slices.Clone(i.old), false
-	for n, part := range parts {
-		var st dirfd.Stat
-		name := []byte(part + "\x00")
-		_, found, err := at.lookup(i.marks, name, &st)
-		var next merged
-		if err == nil && found {
-			if dirfd.Type(&st) == unix.S_IFLNK {
-				err = ErrNeedsParent
-			} else {
-				next, err = at.enter(i.marks, name)
-			}
-		}
-		if own {
-			at.close()
-		}
-		if err != nil || len(next) == 0 {
-			return nil, "", err
-		}
-		at, own = next, true
-		if hidden != "" {
-			hidden = byParent
-			continue
-		}
-		fd, err := dirfd.OpenDir(root, []byte(strings.Join(parts[:n+1], "/")+"\x00"))
-		if err == unix.ENOTDIR || err == unix.ELOOP || err == unix.ENOENT {
-			hidden = byItself // a later entry of the layer took its place
-			continue
-		}
-		if err != nil {
-			at.close()
-			return nil, "", err
-		}
-		if hides, _ := i.marks.opaque(fd); hides {
-			hidden = byItself
-		}
-		unix.Close(fd)
-	}
-	return at, hidden, nil
-}
-
 // inherit copies owner, mode, attributes and time of the directory from to the directory fd.
 func inherit(fd int, from lowerDir) error {
 	var st dirfd.Stat
@@ -250,23 +284,4 @@ func inherit(fd int, from lowerDir) error {
 		return err
 	}
 	return dirfd.SetTime(fd, nil, st.Mtime.Sec, int64(st.Mtime.Nsec))
-}
-
-// removeBare removes a directory that contains only whiteouts.
-func removeBare(fd int, p place) error {
-	var names dirfd.Names
-	if err := names.Read(fd); err != nil {
-		return err
-	}
-	for _, e := range names.Entries {
-		if err := removeWhiteout(fd, names.CName(e)); err != nil {
-			return err
-		}
-	}
-	dir, err := p.in.open()
-	if err != nil {
-		return err
-	}
-	defer p.in.release(dir)
-	return removeName(dir, p.name, unix.AT_REMOVEDIR)
 }

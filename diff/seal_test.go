@@ -412,7 +412,7 @@ func TestInherit(t *testing.T) {
 		want) {
 		t.Errorf("Implied = %+v, want %+v", applied.Implied, want)
 	}
-	if err := Inherit(tree, applied); err != nil {
+	if err := Inherit(t.Context(), tree, applied); err != nil {
 		t.Fatal(err)
 	}
 	got, err := fstree.Print(tree.Dir, fstree.Show{Owners: true, Xattrs: true, Root: true})
@@ -428,7 +428,7 @@ func TestInherit(t *testing.T) {
 	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, "tmp/.wh.x",
 		"tmp/deep/.wh.y", "tmp")), replaced.Dir, ApplyOptions{})
 	if err == nil {
-		err = Inherit(replaced, applied)
+		err = Inherit(t.Context(), replaced, applied)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -442,7 +442,7 @@ func TestInherit(t *testing.T) {
 	applied, err = Apply(context.Background(), bytes.NewReader(tarOf(t, ".wh.a", "d/.wh.b", "d/f")),
 		alone.Dir, ApplyOptions{})
 	if err == nil {
-		err = Inherit(alone, applied)
+		err = Inherit(t.Context(), alone, applied)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -457,7 +457,7 @@ func TestInherit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := Inherit(through, applied); !errors.Is(err, ErrNeedsParent) {
+	if err := Inherit(t.Context(), through, applied); !errors.Is(err, ErrNeedsParent) {
 		t.Errorf("Inherit = %v, want %v", err, ErrNeedsParent)
 	}
 }

@@ -379,7 +379,7 @@ func (u *unpacking) inherit(ctx context.Context, work unpacked, below snapshot.I
 	}
 	t := diff.Tree{Dir: work.active.Upper(), Lower: lower,
 		UserXattr: work.active.Changes().UserXattr}
-	return diff.Inherit(t, work.applied)
+	return diff.Inherit(ctx, t, work.applied)
 }
 
 // sequential unpacks one layer after the other, each on a copy of its parent. Meanwhile the

@@ -75,8 +75,8 @@ func unpacked(t *testing.T, layers ...[]byte) (dir string, list []fstree.Entry, 
 			OnSkip: func(string, string, error) {}}
 		applied, err := diff.Apply(t.Context(), bytes.NewReader(l), dir, o)
 		if err == nil {
-			t := diff.Tree{Dir: dir, Lower: lower[1:], UserXattr: o.UserXattr}
-			err = diff.Inherit(t, applied)
+			err = diff.Inherit(t.Context(), diff.Tree{Dir: dir, Lower: lower[1:],
+				UserXattr: o.UserXattr}, applied)
 		}
 		if err != nil {
 			return "", nil, err

@@ -35,7 +35,7 @@ func Tar(ctx context.Context, r io.Reader, root int, o Options) (Stats, error) {
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), umask: umask(),
 	}
 	if o.Whiteouts == Delete {
-		u.made = map[uint64]struct{}{}
+		u.made, u.purged = map[uint64]struct{}{}, map[uint64]struct{}{}
 	}
 	defer u.close()
 	if err := u.begin(root); err != nil {
@@ -70,6 +70,7 @@ type unpacker struct {
 	marked   bool                // with Overlay: a directory was made opaque
 	names    int                 // memory of the names in implied and in stats.Whiteouts
 	made     map[uint64]struct{} // with Delete: names that the stream made, by nameHash
+	purged   map[uint64]struct{} // with Delete: directories that have only files of the stream
 	seed     maphash.Seed
 	stats    Stats
 	// Buffers for names: the entry's name, its last part, one part of a path, the target of a link.
@@ -658,6 +659,8 @@ func (u *unpacker) finishDirs() error {
 	if !listed {
 		u.stats.Implied = append(u.stats.Implied, Implied{Path: "."})
 	}
+	slices.Sort(u.stats.Replaced)
+	slices.Sort(u.stats.Whiteouts)
 	slices.SortFunc(u.stats.Implied, func(a, b Implied) int { return cmp.Compare(a.Path, b.Path) })
 	return nil
 }

@@ -73,13 +73,13 @@ type Stats struct {
 	// path, with "." if it had no entry for the root. With Overlay they hide the owner, mode and
 	// attributes of the same directories in the layers below until Inherit copies those.
 	Implied []Implied
-	// Replaced lists, with Overlay, directories that entries needed before the stream listed them
-	// or replaced them. If the layers below have a link at such a path, the entries were meant for
-	// its target.
+	// Replaced lists, sorted, with Overlay, directories that entries needed before the stream
+	// listed or replaced them. If the layers below have a link at such a path, the entries were
+	// meant for its target.
 	Replaced []string
-	// Whiteouts lists the whiteouts that were made with Overlay. Those that hide nothing must be
-	// removed when the layers below are known, because the kernel lists them as names that cannot
-	// be opened.
+	// Whiteouts lists, sorted, the whiteouts that were made with Overlay. Those that hide nothing
+	// must be removed when the layers below are known, because the kernel lists them as names that
+	// cannot be opened.
 	Whiteouts []string
 }
 

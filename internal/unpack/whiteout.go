@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -54,6 +55,9 @@ func (u *unpacker) whiteout(parent, base []byte) (handled bool, err error) {
 		}
 		if err != nil {
 			return true, err
+		}
+		if u.isPurged(string(parent)) {
+			return true, nil
 		}
 		return true, u.purge(dir.fd, u.base, string(u.clean))
 	}
@@ -127,7 +131,7 @@ func (u *unpacker) opaque(path []byte) error {
 	if gone(err) {
 		return nil
 	}
-	if err != nil {
+	if err != nil || u.isPurged(string(path)) {
 		return err
 	}
 	return u.purgeIn(dir.fd, string(path))
@@ -146,6 +150,18 @@ func (u *unpacker) opaqueXattr() string {
 		return dirfd.OverlayUserXattrs + "opaque"
 	}
 	return dirfd.OverlayXattrs + "opaque"
+}
+
+// isPurged reports whether purgeIn was called for a directory, or for one above it. Since then only
+// the stream has made files there.
+func (u *unpacker) isPurged(path string) bool {
+	for len(u.purged) > 0 {
+		if _, ok := u.purged[u.nameHash(path)]; ok || path == "" {
+			return ok
+		}
+		path = path[:max(strings.LastIndexByte(path, '/'), 0)]
+	}
+	return false
 }
 
 // purge removes a name, but not the files below it that were made from the stream.
@@ -184,7 +200,14 @@ func (u *unpacker) purge(dir int, name []byte, path string) error {
 	return nil
 }
 
+// purgeIn purges all names in a directory, once. Otherwise a layer with many marks for one
+// directory would take quadratic time.
 func (u *unpacker) purgeIn(fd int, path string) error {
+	key := u.nameHash(path)
+	if _, ok := u.purged[key]; ok {
+		return nil
+	}
+	u.purged[key] = struct{}{}
 	if err := u.restoreLater(fd, path); err != nil {
 		return err
 	}

@@ -300,7 +300,7 @@ func (r *round) unpacked(i int, parent snapshot.ID, layer []byte) *layercheck.Tr
 	if r.store.Layered() {
 		lower, err := r.view.Dirs(ctx, parent)
 		r.check(err)
-		r.check(diff.Inherit(diff.Tree{Dir: a.Upper(), Lower: lower,
+		r.check(diff.Inherit(ctx, diff.Tree{Dir: a.Upper(), Lower: lower,
 			UserXattr: o.UserXattr}, applied))
 	}
 	r.check(a.CommitOn(ctx, id, parent, ownRoot))
