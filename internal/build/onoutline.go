@@ -8,6 +8,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/job"
 	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
@@ -33,7 +34,8 @@ type OutlineSealer interface {
 
 // makeOnOutline is like make, on the outline of cur. It returns false if there is no outline and if
 // the step did not succeed on it. The step then runs on cur itself: the reason of an error may be
-// that the outline lacks a file.
+// that the outline lacks a file. It returns an error that running the step on cur would not avoid:
+// a layer that cannot be read, a full disk, a file of the context that changed.
 func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job.Job, id snapshot.ID,
 	out output, req request) (res stepResult, ok bool, err error) {
 	if !j.RunsOnOutline() {
@@ -41,10 +43,13 @@ func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job.Job, id s
 	}
 	on, err := e.layers.Lazy.Outline(ctx, cur.top)
 	if on == "" || err != nil {
-		return stepResult{}, false, context.Cause(ctx)
+		return stepResult{}, false, err
 	}
 	held, release := out.hold()
 	l, noOp, err := e.sealOnOutline(ctx, j, outlineOf(id), on, held, req)
+	if state.IsFull(err) {
+		return stepResult{}, false, e.state.Filled(err)
+	}
 	if job.StartsAgain(err, 1) {
 		// The job must be loaded again. If it ran on cur with the old digests, it would fail for
 		// the same file, and that file would be taken for one that was removed.

@@ -2,7 +2,9 @@ package build_test
 
 import (
 	"archive/tar"
+	"errors"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -313,5 +315,30 @@ func TestOutlineOrUnpacked(t *testing.T) {
 	b.must("FROM two\nCOPY a /a\n", o)
 	if !isUnpacked(b) {
 		t.Error("an outline was made of an image that is almost unpacked")
+	}
+}
+
+// TestOutlineOfDamagedBase checks that a layer that cannot be read is not read a second time to
+// unpack it.
+func TestOutlineOfDamagedBase(t *testing.T) {
+	o := imagebuild.Options{}
+	dir := outlineLayout(t)
+	removeLayers(dir)
+	o.Source.Contexts = map[string]string{"base": "oci-layout://" + dir}
+	b := newBench(t, "overlay")
+	b.real()
+	_, ran, err := b.build(t.Context(), "FROM base\nCOPY a /srv/\n", o)
+	b.want("a base without its layer", ran)
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v, want one about the missing blob", err)
+	}
+	starts := 0
+	for _, e := range b.events {
+		if start, ok := e.(event.Start); ok && strings.HasPrefix(string(start.ID), "image ") {
+			starts++
+		}
+	}
+	if starts != 1 {
+		t.Errorf("the image was read %d times", starts)
 	}
 }

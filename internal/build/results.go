@@ -15,6 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/outline"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
 )
 
@@ -254,6 +255,9 @@ func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
 			return top, nil
 		}
 		err = r.images.UnpackOn(ctx, img, below, top, image.UnpackOptions{})
+		if err != nil && ctx.Err() == nil && !state.IsFull(err) {
+			return "", nil // the layer may refer to a file that the outline lacks
+		}
 		if err == nil && record != nil {
 			// The records of later steps name the snapshot as their parent.
 			err = record(ctx, &cache.Lazy{Parent: string(on)})

@@ -117,15 +117,20 @@ func (e *Engine) Solver(plan *parser.Plan, o SolverOptions) *Solver {
 	return s
 }
 
-// Work returns the number of steps to perform, including one for each base. With imported results
-// it omits the stages that will probably not be needed.
+// Work returns the number of steps to perform, including one for each base image. With imported
+// results it omits the stages that will probably not be needed.
 func (s *Solver) Work(ctx context.Context) int {
 	work := 0
-	for _, st := range s.predictor.startStages(ctx) {
+	start := s.predictor.startStages(ctx)
+	for i, st := range start {
 		work += st.Total
 		switch st.Base.(type) {
 		case parser.ImageInput, parser.ContextInput:
-			work++
+			if !slices.ContainsFunc(start[:i], func(other *parser.Stage) bool {
+				return s.o.Inputs.Same(other.Base, st.Base)
+			}) {
+				work++
+			}
 		}
 	}
 	return work

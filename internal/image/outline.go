@@ -8,6 +8,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/internal/outline"
@@ -47,8 +48,10 @@ func (r *Resolver) Outline(ctx context.Context, img *Image,
 	return id, nil
 }
 
-// outline makes the outline of an image as the snapshot of key. If most of the image is unpacked
-// already, it returns outline.ErrNone: it takes less time to unpack the rest.
+// outline makes the outline of an image as the snapshot of key. It returns outline.ErrNone if most
+// of the image is unpacked already, because it takes less time to unpack the rest, and if the
+// outline cannot be written for another reason than a full disk. The layers are valid then, and can
+// perhaps be unpacked.
 func (u *unpacking) outline(ctx context.Context, key digest.Digest) (snapshot.ID, error) {
 	_, from, err := u.deepest(ctx)
 	if err != nil {
@@ -79,6 +82,9 @@ func (u *unpacking) outline(ctx context.Context, key digest.Digest) (snapshot.ID
 		err = active.Commit(ctx, id)
 	}
 	if err != nil {
+		if ctx.Err() == nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+			err = fmt.Errorf("%w: %v", outline.ErrNone, err)
+		}
 		return "", errors.Join(err, active.Discard())
 	}
 	return id, u.record(ctx, key, id)

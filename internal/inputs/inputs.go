@@ -230,9 +230,8 @@ func (in *Inputs) isUsed(img parser.ImageInput) bool {
 	return in.used[keyOf(img)]
 }
 
-// outline makes the outline of an image, which gets its line in the progress. If that fails, the
-// image is unpacked, which reports the error. There is no outline for an image that is unpacked
-// anyway.
+// outline makes the outline of an image, which gets its line in the progress. There is no outline
+// for an image that is unpacked anyway.
 func (in *Inputs) outline(ctx context.Context, img parser.ImageInput, got *image.Image,
 	name string) (snapshot.ID, error) {
 	if in.isUsed(img) {
@@ -244,7 +243,10 @@ func (in *Inputs) outline(ctx context.Context, img parser.ImageInput, got *image
 	if top == "" {
 		note = "its files are needed"
 	}
-	in.o.Sink(event.Done{ID: id, Note: note, Time: time.Now()})
+	if err != nil {
+		note = ""
+	}
+	in.o.Sink(event.Done{ID: id, Note: note, Err: err, Time: time.Now()})
 	return top, err
 }
 

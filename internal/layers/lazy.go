@@ -26,14 +26,17 @@ type lazy struct {
 	begun   bool                                       // make was called
 }
 
-// Add adds a snapshot and the function that makes it.
+// Add adds a snapshot and the function that makes it. It does nothing if the snapshot was added
+// before.
 func (z *Lazy) Add(id snapshot.ID, make func(context.Context) error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	if z.lazy == nil {
 		z.lazy = map[snapshot.ID]*lazy{}
 	}
-	z.lazy[id] = &lazy{make: make}
+	if z.lazy[id] == nil {
+		z.lazy[id] = &lazy{make: make}
+	}
 }
 
 // AddOutline adds the function that makes the outline of an added snapshot: a snapshot on which a

@@ -51,6 +51,9 @@ func Full(root string, err error) error {
 	return &fullError{err, root}
 }
 
+// IsFull reports whether a full disk or an exhausted quota caused an error.
+func IsFull(err error) bool { return noSpace(err) }
+
 func noSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
