@@ -71,7 +71,7 @@ func (l *lab) account(ctx context.Context, c contender, run int) (*account, erro
 		line := []string{"account", result, l.tracing}
 		for _, arg := range cmd.Args {
 			if arg == "--progress=plain" {
-				arg = "--progress=rawjson"
+				arg = "--progress=json"
 			}
 			line = append(line, arg)
 		}
@@ -132,7 +132,7 @@ func (u *usage) add(v usage) {
 	}
 }
 
-// An event is a line of layerbuild's --progress rawjson (docs/PROGRESS.md).
+// An event is a line of layerbuild's --progress json (docs/PROGRESS.md).
 type event struct {
 	Type   string    `json:"type"`
 	Time   time.Time `json:"time"`
@@ -158,8 +158,8 @@ func phases(log []byte, began, ended time.Time) []phase {
 	var first, last time.Time
 	for line := range bytes.Lines(log) {
 		var e event
-		if json.Unmarshal(line, &e) != nil || e.Time.IsZero() {
-			continue // the output of a command that has no events
+		if json.Unmarshal(line, &e) != nil || e.Time.IsZero() || e.Type == "version" {
+			continue // no event, but the first line, or the output of another command
 		}
 		if last = e.Time; first.IsZero() {
 			first = e.Time

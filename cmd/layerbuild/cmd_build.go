@@ -246,7 +246,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rule
 	if o.Check {
 		return f.reportCheck(e, display, res, err, print)
 	}
-	if mode != "quiet" && mode != "rawjson" {
+	if !ui.Silent(mode) && !ui.ForPrograms(mode) {
 		// an error means that standard error is closed
 		_ = ui.PrintWarnings(e.stderr, display.Warnings(), print)
 	}
@@ -353,7 +353,7 @@ func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
 			"--cgroup-parent has no effect: commands run in the control group of layerbuild")
 	}
 	if f.debug {
-		list = append(list, "--debug has no effect; see --progress plain and --progress rawjson")
+		list = append(list, "--debug has no effect; see --progress plain and --progress json")
 	}
 	return list
 }

@@ -101,9 +101,9 @@ func TestBashCompletion(t *testing.T) {
 		{"layerbuild --no-cache-", "--no-cache-filter"},
 		{"layerbuild sub --no-cache-", "--no-cache-filter"},
 		{"layerbuild images --no", ""},
-		{"layerbuild build --progress ", "auto plain tty rawjson quiet"},
+		{"layerbuild build --progress ", "auto plain tty rawjson json quiet none"},
 		{"layerbuild build --progress=pl", "plain"}, // bash keeps the text before =
-		{"layerbuild build --progress=", "auto plain tty rawjson quiet"},
+		{"layerbuild build --progress=", "auto plain tty rawjson json quiet none"},
 		{"layerbuild build --progress plain ", "sub"},
 		{"layerbuild build --analyze=m", "markdown"},
 		{"layerbuild build --analyze ", "sub"}, // a value is only accepted after =

@@ -26,7 +26,7 @@ var badValues = []struct {
 	{"", "platform", []string{"a/b/c/d", "linux/amd64/v1/x", "nonsense", "linux/",
 		"/amd64", "linux amd64"}},
 	{"", "format", []string{"", "nonsense", "Text", "json,text", "yaml"}},
-	{"", "progress", []string{"", "nonsense", "TTY", "json"}},
+	{"", "progress", []string{"", "nonsense", "TTY", "jsonl"}},
 	{"", "network", []string{"", "bridge", "container:x", "hosts"}},
 	{"", "add-host", []string{"", "name", "name:", ":1.2.3.4", "name:1.2.3", "name:other",
 		"a b:1.2.3.4", "name=", "name:1.2.3.4:80", "name:[::1"}},

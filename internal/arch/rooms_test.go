@@ -136,6 +136,7 @@ var floors = []floor{
 	}},
 	{"tests", []allowed{
 		{"internal/arch", ""},
+		{"internal/buildkittest", ""},
 		{"internal/fstree", ""},
 		{"internal/goldentest", ""},
 		{"internal/imagetest", ""},

@@ -62,9 +62,12 @@ type Warning struct {
 	ID      ID     // the work that it is about; "" for none
 	Rule    string // the lint rule's name; "" for other warnings
 	Message string
+	Detail  string // describes the rule; may be empty
 	URL     string // the address of the rule's documentation; may be empty
 	File    string
-	Line    int // from 1; 0: none
+	Source  string // the content of File, if it is known
+	Line    int    // from 1; 0: none
+	End     int    // the last line; less than Line: the same line
 	Time    time.Time
 }
 

@@ -60,9 +60,14 @@ func parseDockerfile(ctx context.Context, in *inputs.Inputs, o *Options) (d dock
 
 // warn sends findings of the rules on Dockerfiles.
 func (d *dockerfile) warn(sink event.Sink, list []parser.Warning) {
+	if len(list) == 0 {
+		return
+	}
+	source := string(d.text)
 	for _, w := range list {
-		sink(event.Warning{Rule: w.Rule, Message: w.Msg, URL: w.URL, File: d.name,
-			Line: w.Range.Start, Time: time.Now()})
+		sink(event.Warning{Rule: w.Rule, Message: w.Msg, Detail: w.Description, URL: w.URL,
+			File: d.name, Source: source, Line: w.Range.Start, End: w.Range.End,
+			Time: time.Now()})
 	}
 }
 

@@ -1,11 +1,11 @@
 // Package ui shows the progress of a build to a person or a program.
 //
-// A UI receives the events of a build and renders them in one of four ways: as a live view on a
-// terminal, as lines of text for logs, as JSON for programs, or not at all. It also prints why a
-// build failed, and its warnings, after the build. The output of a step's command is not trusted:
-// text that this package writes to a terminal can only show visible characters. The exception is
-// rawjson, whose output is exact: its reader must handle control characters. Its schema is in
-// docs/PROGRESS.md.
+// A UI receives the events of a build and renders them in one of five ways: as a live view on a
+// terminal, as lines of text for logs, as JSON for programs in its own schema or in BuildKit's, or
+// not at all. It also prints why a build failed, and its warnings, after the build. The output of a
+// step's command is not trusted: text that this package writes to a terminal can only show visible
+// characters. The exceptions are json and rawjson, whose output is exact: their readers must handle
+// control characters. docs/PROGRESS.md describes both.
 //
 // It imports event and units. It writes to the given files and reads the environment.
 //

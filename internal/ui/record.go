@@ -20,7 +20,7 @@ type record struct {
 	ended    int // number of pieces of work that have ended
 	expected int // the last Expect event; 0: none
 	warnings []event.Warning
-	said     map[event.Warning]bool
+	said     map[event.Warning]bool // without their times and details
 	result   *event.Result
 }
 

@@ -13,7 +13,13 @@ import (
 )
 
 // Modes are the names of the ways to render a build, for New.
-var Modes = [...]string{"auto", "plain", "tty", "rawjson", "quiet"}
+var Modes = [...]string{"auto", "plain", "tty", "rawjson", "json", "quiet", "none"}
+
+// Silent reports whether nothing is rendered in a mode, and nothing but errors is printed.
+func Silent(mode string) bool { return mode == "quiet" || mode == "none" }
+
+// ForPrograms reports whether programs read what is rendered in a mode.
+func ForPrograms(mode string) bool { return mode == "rawjson" || mode == "json" }
 
 // Options are the options of New. The zero value is suitable for a program that a person runs.
 type Options struct {
@@ -71,8 +77,10 @@ func New(mode string, out io.Writer, o Options) (*UI, error) {
 	case "tty":
 		u.view = newLive(&u.mu, &u.record, out, o)
 	case "rawjson":
-		u.view = newRawJSON(&u.mu, out)
-	case "quiet":
+		u.view = newStatuses(&u.mu, &u.record, out)
+	case "json":
+		u.view = newJSONEvents(&u.mu, out)
+	case "quiet", "none":
 		u.view = quiet{}
 	default:
 		return nil, fmt.Errorf("unknown progress mode %q (known: %s)", mode,

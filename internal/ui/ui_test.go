@@ -86,23 +86,30 @@ func TestPlainGolden(t *testing.T) {
 	})
 }
 
-func TestRawJSONGolden(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
-		u, err := New("rawjson", &out, Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		send := u.Sink()
-		build(send, func(string) {})
-		send(event.Log{ID: "run", Stream: 2, Data: []byte("\x00\xff\x1b[31m"), Time: time.Now()})
-		send(event.Result{Names: []string{"docker.io/library/a:latest"},
-			Digest: "sha256:ff", Time: time.Now()})
-		if err := u.Close(); err != nil {
-			t.Error(err)
-		}
-		goldentest.Compare(t, "rawjson.txt", out.String())
-	})
+func TestJSONGolden(t *testing.T) {
+	for _, mode := range []string{"json", "rawjson"} {
+		synctest.Test(t, func(t *testing.T) {
+			var out bytes.Buffer
+			u, err := New(mode, &out, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			send := u.Sink()
+			build(send, func(string) {})
+			send(event.Log{ID: "run", Stream: 2, Data: []byte("\x00\xff\x1b[31m"),
+				Time: time.Now()})
+			send(event.Warning{Rule: "StageNameCasing", Message: "Stage name 'A' should be lowercase",
+				Detail: "Stage names should be lowercase", URL: "https://example.com/rule",
+				File: "Dockerfile", Source: "FROM scratch \\\n AS A\n", Line: 1, End: 2,
+				Time: time.Now()})
+			send(event.Result{Names: []string{"docker.io/library/a:latest"},
+				Digest: "sha256:ff", Time: time.Now()})
+			if err := u.Close(); err != nil {
+				t.Error(err)
+			}
+			goldentest.Compare(t, mode+".txt", out.String())
+		})
+	}
 }
 
 // onVT runs f with a live view on a virtual terminal.
@@ -498,7 +505,7 @@ func (s *stuck) Write(p []byte) (int, error) {
 // With a blocked output, the build waits before pending output uses too much memory, and no output
 // is lost.
 func TestStuckOutput(t *testing.T) {
-	for _, mode := range []string{"plain", "rawjson"} {
+	for _, mode := range []string{"plain", "json", "rawjson"} {
 		synctest.Test(t, func(t *testing.T) {
 			out := &stuck{gate: make(chan struct{})}
 			u, err := New(mode, out, Options{})
@@ -545,7 +552,7 @@ func (broken) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 // Close returns the error of a closed output, and other calls do not return it.
 func TestBrokenOutput(t *testing.T) {
-	for _, mode := range []string{"plain", "tty", "rawjson"} {
+	for _, mode := range []string{"plain", "tty", "json", "rawjson"} {
 		u, err := New(mode, broken{}, Options{})
 		if err != nil {
 			t.Fatal(err)
@@ -645,8 +652,8 @@ func TestRepair(t *testing.T) {
 		}
 	}
 	for mode, want := range map[string]string{
-		"plain":   "#1 RUN a\n#1 REPAIRING: blob x is damaged\n#1 DONE 0.0s\n",
-		"rawjson": `"error":"blob x is damaged","repair":true}`,
+		"plain": "#1 RUN a\n#1 REPAIRING: blob x is damaged\n#1 DONE 0.0s\n",
+		"json":  `"error":"blob x is damaged","repair":true}`,
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var out bytes.Buffer
@@ -746,6 +753,7 @@ func TestConcurrent(t *testing.T) {
 
 func BenchmarkPlainLog(b *testing.B) { benchmarkLog(b, "plain") }
 func BenchmarkLiveLog(b *testing.B)  { benchmarkLog(b, "tty") }
+func BenchmarkJSON(b *testing.B)     { benchmarkLog(b, "json") }
 func BenchmarkRawJSON(b *testing.B)  { benchmarkLog(b, "rawjson") }
 
 // benchmarkLog renders the output of a command that prints lines of 80 characters, in pieces of 4

@@ -114,7 +114,7 @@ func TestFloods(t *testing.T) {
 		n = 3000
 	}
 	l.Write("Dockerfile", fmt.Sprintf("FROM busybox\nRUN yes | head -c %[1]d000000; head -c %[1]d000000 /dev/zero; head -c %[1]d000000 /dev/zero | tr '\\0' 'x' >&2; printf '\\033]0;evil\\007'\n", n))
-	for _, progress := range []string{"plain", "rawjson", "quiet"} {
+	for _, progress := range []string{"plain", "rawjson", "json", "quiet"} {
 		r := accepted(t, l.Command("build", "--no-cache", "--progress="+progress, "."))
 		if strings.Contains(r.log, "\x1b]0;evil") {
 			t.Errorf("--progress=%s: a command's escape sequence reached the terminal", progress)
