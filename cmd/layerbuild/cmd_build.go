@@ -187,7 +187,7 @@ func (f *buildFlags) defineWithoutEffect(fs *pflag.FlagSet) {
 
 // prepare checks the command line.
 func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
-	if err := f.state.resolve(e); err != nil {
+	if err := errors.Join(f.state.resolve(e), resolveProgress(e, &f.progress)); err != nil {
 		return nil, err
 	}
 	o, err := f.options(e, args)

@@ -42,7 +42,8 @@ func pullVerb() verb {
 					}
 				}
 				want, err := platform(e, of)
-				if err := errors.Join(err, f.resolve(e)); err != nil {
+				err = errors.Join(err, f.resolve(e), resolveProgress(e, &progress))
+				if err != nil {
 					return nil, err
 				}
 				return func(ctx context.Context) error {
@@ -97,7 +98,8 @@ func pushVerb() verb {
 					return nil, errors.New("an image is expected")
 				}
 				err := checkImageAndNames(args[0], args[1:])
-				if err := errors.Join(err, f.resolve(e)); err != nil {
+				err = errors.Join(err, f.resolve(e), resolveProgress(e, &progress))
+				if err != nil {
 					return nil, err
 				}
 				return func(ctx context.Context) error {
@@ -154,6 +156,21 @@ const progressUsage = "progress display"
 
 // newProgress returns the value for a flag --progress.
 func newProgress(value *string) choice { return newChoice(value, "auto", ui.Modes[:]...) }
+
+// progressVariable is the variable with the default of --progress.
+const progressVariable = "BUILDKIT_PROGRESS"
+
+// resolveProgress replaces the mode auto by the one of the environment, if it has one.
+func resolveProgress(e *env, mode *string) error {
+	name := e.getenv(progressVariable)
+	if *mode != "auto" || name == "" {
+		return nil
+	}
+	if err := newProgress(mode).Set(name); err != nil {
+		return fmt.Errorf("$%s is %q: %w", progressVariable, name, err)
+	}
+	return nil
+}
 
 // withProgress calls a function with a display of its progress.
 func (f *stateFlags) withProgress(ctx context.Context, e *env, mode string,

@@ -46,11 +46,13 @@ var variables = [...]variable{
 	{"XDG_CONFIG_HOME",
 		"The directory above the user's configuration files. The default is ~/.config."},
 	{"XDG_RUNTIME_DIR", "The directory above containers/auth.json; see $REGISTRY_AUTH_FILE."},
+	{progressVariable, "The progress display, if there is no --progress or it is auto."},
 	{"NO_COLOR", "If it is not empty, no colors are printed."},
 	{"TERM", "If it is dumb, no colors are printed, and the progress display is plain. The " +
 		"command of run --tty gets its value."},
 	{"CI",
-		"If it is not empty, the progress display is plain unless --progress selects another one."},
+		"If it is not empty, the progress display is plain unless --progress or " +
+			"$" + progressVariable + " selects another one."},
 }
 
 // configFile is a configuration file.
