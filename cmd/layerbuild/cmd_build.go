@@ -239,7 +239,8 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rule
 	if cerr := display.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("show the progress: %w", cerr)
 	}
-	print := ui.PrintOptions{Color: ui.Color(e.stderr, e.getenv)}
+	print := ui.PrintOptions{Color: ui.Color(e.stderr, e.getenv),
+		Colors: e.getenv("BUILDKIT_COLORS")}
 	if o.ListTargets && err == nil {
 		return f.reportTargets(e, res)
 	}

@@ -47,7 +47,11 @@ var variables = [...]variable{
 		"The directory above the user's configuration files. The default is ~/.config."},
 	{"XDG_RUNTIME_DIR", "The directory above containers/auth.json; see $REGISTRY_AUTH_FILE."},
 	{progressVariable, "The progress display, if there is no --progress or it is auto."},
-	{"NO_COLOR", "If it is not empty, no colors are printed."},
+	{"BUILDKIT_COLORS", "The colors of a build, as KEY=COLOR:… with the keys run, cancel, error " +
+		"and warning. A color is black, red, green, yellow, blue, magenta, cyan or white, also " +
+		"with light- before it, default, or three numbers up to 255: " +
+		"error=light-red:run=0,95,255."},
+	{"NO_COLOR", "If it is not empty, no colors are printed, whatever $BUILDKIT_COLORS is."},
 	{"TERM", "If it is dumb, no colors are printed, and the progress display is plain. The " +
 		"command of run --tty gets its value."},
 	{"CI",

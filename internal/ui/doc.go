@@ -11,5 +11,5 @@
 //
 // To test it, run go test ./internal/ui as any user. The terminal is a virtual one
 // (internal/vttest). testdata has golden screens and logs, which -update rewrites. FuzzLines reads
-// hostile output.
+// hostile output, and FuzzColors hostile values of BUILDKIT_COLORS.
 package ui

@@ -21,8 +21,17 @@ type Failure struct {
 
 // PrintOptions are the options of Print and the other functions that print.
 type PrintOptions struct {
-	Color bool
-	Width int // the width at which long lines of a file are cut; 0: 200
+	Color  bool
+	Colors string // other colors than usual, in the form of BUILDKIT_COLORS
+	Width  int    // the width at which long lines of a file are cut; 0: 200
+}
+
+func (o PrintOptions) palette() palette {
+	if !o.Color {
+		return palette{}
+	}
+	p, _ := parseColors(o.Colors)
+	return p
 }
 
 const (
@@ -43,11 +52,8 @@ func (f Failure) Print(w io.Writer, o PrintOptions) error {
 		b.WriteString(outputRule)
 	}
 	b.WriteString(excerpt(f.File, f.Source, f.Start, f.End, o.Width))
-	text := "error: " + cleanLines(f.Err.Error())
-	if o.Color {
-		text = colors.failed + "error:" + colors.off + strings.TrimPrefix(text, "error:")
-	}
-	b.WriteString(text + "\n")
+	p := o.palette()
+	b.WriteString(p.failed + "error:" + p.off + " " + cleanLines(f.Err.Error()) + "\n")
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -127,11 +133,8 @@ func PrintWarnings(w io.Writer, warnings []event.Warning, o PrintOptions) error 
 		return nil
 	}
 	var b strings.Builder
-	head := fmt.Sprintf(" %s found:", count(len(warnings)))
-	if o.Color {
-		head = colors.canceled + head + colors.off
-	}
-	b.WriteString("\n" + head + "\n")
+	p := o.palette()
+	b.WriteString("\n" + p.warning + fmt.Sprintf(" %s found:", count(len(warnings))) + p.off + "\n")
 	for _, warning := range warnings {
 		b.WriteString(" - " + warningText(warning) + place(warning) + "\n")
 	}
@@ -154,12 +157,9 @@ func PrintFindings(w io.Writer, warnings []event.Warning, source func(file strin
 		}
 		fmt.Fprintf(&b, "Check complete, %s %s been found!\n", count(len(warnings)), have)
 	}
+	p := o.palette()
 	for _, warning := range warnings {
-		head := "WARNING:"
-		if o.Color {
-			head = colors.canceled + head + colors.off
-		}
-		b.WriteString("\n" + head)
+		b.WriteString("\n" + p.warning + "WARNING:" + p.off)
 		if warning.Rule != "" {
 			b.WriteString(" " + clean(warning.Rule))
 		}

@@ -42,7 +42,7 @@ func newLive(mu *sync.Mutex, rec *record, out io.Writer, o Options) *live {
 		l.logs = 6
 	}
 	if !o.NoColor {
-		l.paint = colors
+		l.paint, _ = parseColors(o.Getenv(colorsVariable))
 	}
 	l.w = newWriter(mu, out, livePause, func(now time.Time) time.Duration {
 		l.draw(now, false)
@@ -333,11 +333,6 @@ type painter struct {
 	width int
 	now   time.Time
 }
-
-// palette holds the sequences that turn colors on and off; they are empty without colors.
-type palette struct{ done, failed, canceled, off string }
-
-var colors = palette{done: "\x1b[36m", failed: "\x1b[31m", canceled: "\x1b[33m", off: "\x1b[0m"}
 
 func (p painter) header(r *record, final bool) frameLine {
 	color, word := "", ""

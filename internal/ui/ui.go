@@ -31,7 +31,7 @@ type Options struct {
 	Width, Height int
 	// LogLines is the number of lines of a running step's output in the live view; 0: six.
 	LogLines int
-	// Getenv reads the environment (CI, NO_COLOR, TERM); nil: os.Getenv.
+	// Getenv reads the environment (BUILDKIT_COLORS, CI, NO_COLOR, TERM); nil: os.Getenv.
 	Getenv func(string) string
 }
 
@@ -71,6 +71,11 @@ func New(mode string, out io.Writer, o Options) (*UI, error) {
 		}
 	}
 	u := &UI{}
+	if !o.NoColor && (mode == "tty" || mode == "plain" && isTerminal(out)) {
+		if _, problems := parseColors(o.Getenv(colorsVariable)); problems != "" {
+			u.record.warn(event.Warning{Message: problems, Time: time.Now()})
+		}
+	}
 	switch mode {
 	case "plain":
 		u.view = newPlain(&u.mu, &u.record, out)
