@@ -61,11 +61,13 @@ type Plan struct {
 	platform ocispec.Platform
 	globals  env
 	declared []string // names of global arguments, for lint rules
-	all      []*Stage
-	byName   map[string]*Stage
-	proxy    []string
-	ignore   *ignoreFile
-	lint     *lint
+	// globalArgs are the ARGs before the first FROM. Of several of one name the last one counts.
+	globalArgs []*globalArg
+	all        []*Stage
+	byName     map[string]*Stage
+	proxy      []string
+	ignore     *ignoreFile
+	lint       *lint
 	// badName is the error for the first FROM or --from with an invalid name of an image. As in
 	// BuildKit it is reported after other mistakes of this kind, so that the rules on FROM see all
 	// stages.
@@ -95,7 +97,8 @@ type Stage struct {
 	baseName string
 	loc      []bkparser.Range
 	comments []string
-	replaced bool // a named context replaces the stage, which has no steps
+	fromArgs []string // names of the arguments in FROM
+	replaced bool     // a named context replaces the stage, which has no steps
 	nodes    []*bkparser.Node
 	commands []instructions.Command
 	triggers []string // ONBUILD expressions of this stage, for stages based on it
@@ -189,12 +192,13 @@ func (p *Plan) setGlobals(stages []instructions.Stage, meta []instructions.ArgCo
 		p.globals = p.globals.set(kv[0], v)
 	}
 	x := p.expander(-1)
-	if defaults, err := globalArgs(p.globals, x, meta, nil); err == nil {
+	if defaults, _, err := globalArgs(p.globals, x, meta, nil); err == nil {
 		p.lint.checkDefaultBases(stages, x, defaults)
 	}
 	p.budget.begin(-1) // the defaults are not kept
 	var err error
-	if p.globals, err = globalArgs(p.globals, x, meta, p.opts.BuildArgs); err != nil {
+	p.globals, p.globalArgs, err = globalArgs(p.globals, x, meta, p.opts.BuildArgs)
+	if err != nil {
 		return p.file.fail(Range{}, err)
 	}
 	p.declared = p.globals.Keys()
@@ -211,27 +215,36 @@ func (p *Plan) setGlobals(stages []instructions.Stage, meta []instructions.ArgCo
 // globalArgs adds global ARGs with the values of --build-arg, or with their defaults, which may
 // refer to earlier ARGs.
 func globalArgs(e env, x expander, meta []instructions.ArgCommand,
-	given map[string]string) (env, error) {
+	given map[string]string) (env, []*globalArg, error) {
+	var list []*globalArg
+	uses := map[string]map[string]struct{}{} // by the name of an argument
 	for _, c := range meta {
 		if len(e.kv)+len(c.Args) > maxVariables {
-			return env{}, bkparser.WithLocation(errManyVariables, c.Location())
+			return env{}, nil, bkparser.WithLocation(errManyVariables, c.Location())
 		}
 		for _, a := range c.Args {
+			arg := &globalArg{Parameter: Parameter{Name: a.Key, Description: a.DocComment,
+				Range: rangeOf(c.Location())}}
 			if v, ok := given[a.Key]; ok {
+				arg.Value = v
 				e = e.set(a.Key, v)
-				continue
+			} else if a.Value != nil {
+				v, err := x.word(*a.Value, e)
+				if err != nil {
+					return env{}, nil, bkparser.WithLocation(err, c.Location())
+				}
+				arg.Value, arg.uses = v.Result, v.Matched
+				if _, own := v.Matched[a.Key]; own { // ARG A=$A-x: an earlier ARG has the name, too
+					delete(arg.uses, a.Key)
+					maps.Copy(arg.uses, uses[a.Key])
+				}
+				e = e.set(a.Key, v.Result)
 			}
-			if a.Value == nil {
-				continue
-			}
-			v, err := x.word(*a.Value, e)
-			if err != nil {
-				return env{}, bkparser.WithLocation(err, c.Location())
-			}
-			e = e.set(a.Key, v.Result)
+			uses[a.Key] = arg.uses
+			list = append(list, arg)
 		}
 	}
-	return e, nil
+	return e, list, nil
 }
 
 // EpochArg is the build argument, and the variable of the environment, with the time of the image.
@@ -317,10 +330,10 @@ func (p *Plan) addStage(i int, st *instructions.Stage) error {
 	if name.Result == "" {
 		return fmt.Errorf("base name (%s) should not be blank", st.BaseName)
 	}
-	s.baseName = name.Result
+	s.baseName, s.fromArgs = name.Result, sortedKeys(name.Matched)
 	s.Platform = p.platform
 	if st.Platform != "" {
-		if s.Platform, err = p.fromPlatform(st, x, rules); err != nil {
+		if s.Platform, err = s.fromPlatform(st, x, rules); err != nil {
 			return err
 		}
 	}
@@ -338,9 +351,12 @@ func (p *Plan) addStage(i int, st *instructions.Stage) error {
 	return nil
 }
 
-func (p *Plan) fromPlatform(st *instructions.Stage, x expander,
+// fromPlatform returns the platform of a FROM.
+func (s *Stage) fromPlatform(st *instructions.Stage, x expander,
 	rules scope) (ocispec.Platform, error) {
+	p := s.plan
 	m, err := x.word(st.Platform, p.globals)
+	s.fromArgs = append(s.fromArgs, sortedKeys(m.Matched)...)
 	rules.fromArgs(p.declared, m.Unmatched, st.Location)
 	rules.fromPlatform(st, m, p.globals)
 	if err != nil {

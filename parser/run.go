@@ -159,6 +159,7 @@ func (w *walker) mounts(c *instructions.RunCommand, run *Run) error {
 		if err != nil {
 			return err
 		}
+		w.state.own.mount(&rm, c.Location())
 	}
 	sorting.StableFunc(run.Mounts, func(a, b RunMount) int {
 		return strings.Compare(a.Target, b.Target)

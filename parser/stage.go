@@ -30,6 +30,7 @@ type state struct {
 	// The positions of the last instructions of kinds of which only the last one has an effect.
 	cmd, entrypoint, healthcheck []bkparser.Range
 	sizes                        sizeRules
+	own                          parameters // of the stage's own instructions, for Outline
 }
 
 // argument is a declared ARG of a stage.
@@ -372,12 +373,12 @@ func (w *walker) arg(c *instructions.ArgCommand, step *Step) error {
 	var text []string
 	for _, a := range c.Args {
 		w.rules.secretKey("ARG", a.Key, c.Location())
-		value := a.Value
+		value, inherited := a.Value, false
 		if v, ok := w.plan.opts.BuildArgs[a.Key]; ok {
 			value = &v
 		} else if value == nil {
 			if v, ok := w.plan.globals.Get(a.Key); ok {
-				value = &v
+				value, inherited = &v, true
 			}
 		} else {
 			v, err := w.lex.word(*value, st.env)
@@ -398,6 +399,12 @@ func (w *walker) arg(c *instructions.ArgCommand, step *Step) error {
 			text = append(text, a.Key)
 		}
 		st.args = append(slices.Clip(st.args), decl)
+		if inherited {
+			st.own.inherited = append(st.own.inherited, a.Key)
+			continue
+		}
+		st.own.args = append(st.own.args, Parameter{Name: a.Key, Description: a.DocComment,
+			Value: decl.value, Range: rangeOf(c.Location())})
 	}
 	step.History = "ARG " + strings.Join(text, " ")
 	return nil
