@@ -155,9 +155,10 @@ func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
 		"All stages are checked, or those that --target needs. The exit status is 1 if there are "+
 		"findings.")
 	f.call.action = "build"
-	fs.Var(&f.call, "call", "`build|check|targets` build, check, or list the stages\n"+
-		"check is the same as --check; targets lists the stages. With the suffix ,format=json "+
-		"they print JSON.")
+	fs.Var(&f.call, "call", "`build|check|outline|targets` build, check, or list stages\n"+
+		"check is the same as --check; outline lists the build arguments, secrets and SSH agents "+
+		"of the target; targets lists the stages. With the suffix ,format=json they print JSON, "+
+		"and with ,ignorestatus=true findings of check do not change the exit status.")
 	fs.StringSliceVar(&f.lintExperimental, "lint", nil,
 		"`RULE` also run these experimental lint rules, or all")
 	fs.Var(newChoice(&f.analyze.format, "", reportFormats...), "analyze",
@@ -213,7 +214,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rule
 	if f.quiet {
 		mode = "quiet"
 	}
-	if o.ListTargets {
+	if o.ListTargets || o.Outline {
 		mode = "quiet"
 	}
 	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
@@ -243,6 +244,9 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rule
 		Colors: e.getenv("BUILDKIT_COLORS")}
 	if o.ListTargets && err == nil {
 		return f.reportTargets(e, res)
+	}
+	if o.Outline && err == nil {
+		return f.reportOutline(e, res)
 	}
 	if o.Check {
 		return f.reportCheck(e, display, res, err, print)
@@ -345,7 +349,7 @@ func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
 		list = append(list, fmt.Sprintf(
 			"--sbom=%s has no effect: no software bill of materials is made", f.sbom))
 	}
-	if f.resultFormat() != "text" && !o.Check && !o.ListTargets {
+	if f.resultFormat() != "text" && !o.Check && !o.ListTargets && !o.Outline {
 		list = append(list, fmt.Sprintf("--format %s has no effect without --check or --call",
 			f.resultFormat()))
 	}

@@ -75,7 +75,7 @@ var badValues = []struct {
 	{"build", "allow", []string{"nonsense", "security", "network.host,nonsense"}},
 	{"build", "iidfile", []string{"WORK/nosuch/id", "WORK/dir", "WORK/file/id"}},
 	{"build", "metadata-file", []string{"WORK/nosuch/meta", "WORK/dir", "WORK/file/meta"}},
-	{"build", "call", []string{"", "nonsense", "outline", "check,format=yaml", "check,json"}},
+	{"build", "call", []string{"", "nonsense", "describe", "check,format=yaml", "check,json"}},
 	{"build", "lint", []string{"nonsense", "StageNameCasing", "all,nonsense"}},
 	{"build", "analyze", []string{"", "nonsense", "JSON"}},
 	{"build", "target", nil},           // the valid values depend on the Dockerfile

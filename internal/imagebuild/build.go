@@ -132,6 +132,10 @@ func (b *builder) build(ctx context.Context, res *Result) (err error) {
 	if err != nil || b.opts.Check {
 		return err
 	}
+	if b.opts.Outline {
+		res.Outline = plans[0].plan.Outline()
+		return nil
+	}
 	warnNoCacheStages(&b.opts, res.Targets)
 
 	writer, err := b.newWriter(plans)

@@ -99,7 +99,7 @@ func makePlans(ctx context.Context, d dockerfile, in *inputs.Inputs,
 	if len(platforms) == 0 {
 		platforms = []ocispec.Platform{{}} // the host's platform
 	}
-	if o.Check {
+	if o.Check || o.Outline {
 		platforms = platforms[:1] // only one, as in BuildKit
 	}
 	for i, platform := range platforms {

@@ -46,6 +46,9 @@ type Options struct {
 	Check bool
 	// ListTargets ends the build after the Dockerfile was parsed. Result.Targets lists the stages.
 	ListTargets bool
+	// Outline ends the build after the checks of the Dockerfile. Result.Outline has the parameters
+	// of the target.
+	Outline bool
 	// Outputs lists the destinations of the image.
 	Outputs []export.Spec
 	// Export has the environment of exporters.
@@ -137,6 +140,8 @@ type Result struct {
 	Warnings []parser.Warning
 	// Targets lists the stages of the Dockerfile.
 	Targets []parser.Target
+	// Outline has the parameters of the target on the first platform, if Options.Outline is true.
+	Outline parser.Outline
 	// Dockerfile is the file's name for messages, and Text its content. They are set even if the
 	// build failed.
 	Dockerfile string

@@ -169,7 +169,7 @@ func PrintFindings(w io.Writer, warnings []event.Warning, source func(file strin
 		b.WriteString("\n" + cleanLines(warning.Message) + "\n")
 		text := ""
 		if source != nil && warning.File != "" {
-			text = excerpt(warning.File, source(warning.File), warning.Line, warning.Line, o.Width)
+			text = excerpt(warning.File, source(warning.File), warning.Line, warning.End, o.Width)
 		}
 		if text == "" {
 			if text = strings.Trim(place(warning), " ()"); text != "" {
