@@ -250,11 +250,9 @@ func (s *Store) nameUnknown(ctx context.Context, ix *index) (int, error) {
 		}
 	}
 	n := 0
-	for _, d := range slices.SortedFunc(maps.Values(found),
-		func(a, b ocispec.Descriptor) int {
-			return strings.Compare(string(a.Digest), string(b.Digest))
-		}) {
-		if below[d.Digest] {
+	for _, key := range slices.Sorted(maps.Keys(found)) {
+		d := found[key]
+		if below[key] {
 			continue
 		}
 		name := recoveredName + ":" + d.Digest.Encoded()[:12]
