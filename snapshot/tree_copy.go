@@ -95,6 +95,8 @@ func readEntries(dir int) ([]entry, error) {
 	if err := names.Read(dir); err != nil {
 		return nil, os.NewSyscallError("getdents", err)
 	}
+	// The order of inodes is nearly the order on the disk.
+	slices.SortFunc(names.Entries, func(a, b dirfd.Dirent) int { return cmp.Compare(a.Ino, b.Ino) })
 	entries := make([]entry, len(names.Entries))
 	for i, e := range names.Entries {
 		entries[i].name = string(names.Name(e))
@@ -105,8 +107,6 @@ func readEntries(dir int) ([]entry, error) {
 			return nil, &os.PathError{Op: "fstatat", Path: e.name, Err: err}
 		}
 	}
-	// The order of inodes is nearly the order on the disk.
-	slices.SortFunc(entries, func(a, b entry) int { return cmp.Compare(a.st.Ino, b.st.Ino) })
 	return entries, nil
 }
 
