@@ -59,7 +59,7 @@ var floors = []floor{
 			"internal/subprocess"},
 		{"internal/stagedir", "internal/dirfd internal/lock"},
 		{"internal/state/ledger", "internal/atomicfile internal/lock internal/smallfile"},
-		{"internal/ui", "internal/event internal/units"},
+		{"internal/ui", "internal/event internal/sorting internal/units"},
 		{"internal/unpack", "internal/dirfd internal/gunzip internal/safepath"},
 		{"internal/volume", "internal/smallfile"},
 	}},

@@ -7,7 +7,7 @@
 // characters. The exceptions are json and rawjson, whose output is exact: their readers must handle
 // control characters. docs/PROGRESS.md describes both.
 //
-// It imports event and units. It writes to the given files and reads the environment.
+// It imports event, sorting and units. It writes to the given files and reads the environment.
 //
 // To test it, run go test ./internal/ui as any user. The terminal is a virtual one
 // (internal/vttest). testdata has golden screens and logs, which -update rewrites. FuzzLines reads

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/sorting"
 )
 
 // record is the state of a build in every mode. The views render it, and it is kept after they are
@@ -159,9 +160,11 @@ func (r *record) warn(e event.Warning) bool {
 }
 
 func (r *record) sortedWarnings() []event.Warning {
-	return slices.SortedStableFunc(slices.Values(r.warnings), func(a, b event.Warning) int {
+	list := slices.Clone(r.warnings)
+	sorting.StableFunc(list, func(a, b event.Warning) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 	})
+	return list
 }
 
 // total returns the number of pieces of work of the build, as far as known.
