@@ -13,16 +13,17 @@ import (
 
 // line is a step's line in the progress.
 type line struct {
-	id   event.ID
-	name string
-	step parser.Step
-	sink event.Sink
-	file string // the Dockerfile's name
+	id     event.ID
+	inputs []event.ID
+	name   string
+	step   parser.Step
+	sink   event.Sink
+	file   string // the Dockerfile's name
 }
 
 func (l *line) start() {
 	l.sink(event.Start{ID: l.id, Name: l.name, File: l.file,
-		Line: l.step.Range.Start, Time: time.Now()})
+		Line: l.step.Range.Start, Inputs: l.inputs, Time: time.Now()})
 }
 
 // done ends the line, and adds the position in the Dockerfile to the error.

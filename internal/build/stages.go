@@ -361,8 +361,31 @@ func (s *Solver) firstTime(ctx context.Context, st *parser.Stage, key cache.Key,
 // line returns the line of step n of a stage.
 func (s *Solver) line(ctx context.Context, st *parser.Stage, step parser.Step, n int) *line {
 	name := s.stageLabel(ctx, st, n) + " " + strings.TrimSpace(step.Name)
-	return &line{id: s.stepID(st, n), name: name, step: step,
+	below := s.stepID(st, n-1)
+	if n == 2 { // the first after FROM
+		below = s.lineOf(ctx, st.Base)
+	}
+	used := []event.ID{below}
+	for _, in := range inputs.From(step.Action) {
+		used = append(used, s.lineOf(ctx, in))
+	}
+	used = slices.DeleteFunc(used, func(id event.ID) bool { return id == "" })
+	return &line{id: s.stepID(st, n), inputs: used, name: name, step: step,
 		sink: s.sink, file: s.o.File}
+}
+
+// lineOf returns the ID of the work that makes an input; "" if there is none.
+func (s *Solver) lineOf(ctx context.Context, in parser.Input) event.ID {
+	switch in := in.(type) {
+	case parser.StageInput:
+		if n := s.total(ctx, in.Stage); n > 0 {
+			return s.stepID(in.Stage, n+1)
+		}
+		return s.lineOf(ctx, in.Stage.Base)
+	case parser.ImageInput:
+		return inputs.LineOf(in)
+	}
+	return ""
 }
 
 // action finds or makes the result of a step.

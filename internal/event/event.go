@@ -21,10 +21,13 @@ type Start struct {
 	ID ID
 	// the text for the user: "[build 2/5] RUN make", "pull docker.io/library/busybox:latest"
 	Name  string
-	Stage string    // the stage's name; "" for work without a stage
-	File  string    // the Dockerfile; "" if there is no line
-	Line  int       // first line in File, from 1; 0: none
-	Time  time.Time // when it was begun
+	Stage string // the stage's name; "" for work without a stage
+	File  string // the Dockerfile; "" if there is no line
+	Line  int    // first line in File, from 1; 0: none
+	// Inputs are the pieces of work whose results it uses, as far as they are known. They need not
+	// be part of the build.
+	Inputs []ID
+	Time   time.Time // when it was begun
 }
 
 // Done is sent when a piece of work that was begun has ended.

@@ -98,6 +98,12 @@ func keyOf(in parser.ImageInput) imageKey {
 	return imageKey{in.Ref, parser.FormatPlatform(in.Platform)}
 }
 
+// LineOf returns the ID of the work of unpacking an image.
+func LineOf(img parser.ImageInput) event.ID {
+	key := keyOf(img)
+	return event.ID("image " + key.ref + " " + key.platform)
+}
+
 // New returns the inputs of a build. The caller closes them.
 func New(o Options) *Inputs { return &Inputs{o: o, open: &open{}} }
 
@@ -296,7 +302,7 @@ func (in *Inputs) begin(img parser.ImageInput, name string) event.ID {
 	}
 	in.begun[key] = true
 	in.mu.Unlock()
-	id := event.ID("image " + key.ref + " " + key.platform)
+	id := LineOf(img)
 	if name == "" {
 		name = "[image] " + img.Ref
 	}

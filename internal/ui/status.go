@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,7 @@ type statuses struct {
 	jsonLines
 	rec     *record
 	digests map[*work]string // the vertexes that were written
+	inputs  map[*work][]event.ID
 }
 
 type solveStatus struct {
@@ -34,6 +36,7 @@ type solveStatus struct {
 // vertex is a piece of work. Readers tell its runs apart by Started.
 type vertex struct {
 	Digest    string     `json:"digest,omitempty"`
+	Inputs    []string   `json:"inputs,omitempty"`
 	Name      string     `json:"name,omitempty"`
 	Started   *time.Time `json:"started,omitempty"`
 	Completed *time.Time `json:"completed,omitempty"`
@@ -87,7 +90,8 @@ type sourcePosition struct {
 }
 
 func newStatuses(mu *sync.Mutex, rec *record, out io.Writer) *statuses {
-	return &statuses{jsonLines: newJSONLines(mu, out), rec: rec, digests: map[*work]string{}}
+	return &statuses{jsonLines: newJSONLines(mu, out), rec: rec, digests: map[*work]string{},
+		inputs: map[*work][]event.ID{}}
 }
 
 func (s *statuses) handle(e event.Event, w *work) {
@@ -96,6 +100,9 @@ func (s *statuses) handle(e event.Event, w *work) {
 	case event.Start:
 		if w.running > 1 {
 			return // equal work runs already
+		}
+		if len(e.Inputs) > 0 {
+			s.inputs[w] = e.Inputs
 		}
 		s.vertex(&out, w)
 	case event.Done:
@@ -126,7 +133,16 @@ func (s *statuses) vertex(out *solveStatus, w *work) *vertex {
 		s.digests[w] = sum
 	}
 	begun := encodable(w.begun)
-	out.Vertexes = append(out.Vertexes, vertex{Digest: sum, Name: w.name, Started: &begun})
+	var inputs []string
+	for _, id := range s.inputs[w] {
+		// A step begins before it waits for another stage, so its end may have more inputs.
+		input := s.digests[s.rec.work[id]]
+		if input != "" && !slices.Contains(inputs, input) {
+			inputs = append(inputs, input)
+		}
+	}
+	out.Vertexes = append(out.Vertexes, vertex{Digest: sum, Inputs: inputs, Name: w.name,
+		Started: &begun})
 	return &out.Vertexes[len(out.Vertexes)-1]
 }
 

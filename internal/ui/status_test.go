@@ -23,7 +23,7 @@ func TestStatusAsBuildKit(t *testing.T) {
 	}{
 		{solveStatus{}, buildkittest.Struct{File: graph, Name: "SolveStatus"}},
 		{vertex{}, buildkittest.Struct{File: graph, Name: "Vertex",
-			Without: []string{"inputs", "progressGroup"}}},
+			Without: []string{"progressGroup"}}},
 		{vertexStatus{}, buildkittest.Struct{File: graph, Name: "VertexStatus",
 			Without: []string{"name"}}},
 		{vertexLog{}, buildkittest.Struct{File: graph, Name: "VertexLog"}},
@@ -139,6 +139,18 @@ func TestStatusRuns(t *testing.T) {
 		}
 		if strings.Join(got, " ") != tt.want {
 			t.Errorf("%v: %q, want %q", tt.events, got, tt.want)
+		}
+	}
+}
+
+// The inputs of a vertex are vertexes that were written before, each once.
+func TestStatusInputs(t *testing.T) {
+	list := statusOf(t, event.Start{ID: "a"}, event.Done{ID: "a"}, event.Start{ID: "b",
+		Inputs: []event.ID{"a", "other", "a"}}, event.Done{ID: "b"})
+	for _, s := range list[2:] {
+		got := s.Vertexes[0].Inputs
+		if len(got) != 1 || got[0] != list[0].Vertexes[0].Digest {
+			t.Errorf("the inputs are %q, want those of %+v", got, list[0])
 		}
 	}
 }
