@@ -76,6 +76,8 @@ func newOne(env Env, spec Spec) (Exporter, error) {
 		return &local{env: env, spec: spec}, nil
 	case TypeTar:
 		return &flat{env: env, spec: spec}, nil
+	case TypeCacheOnly:
+		return nothing{spec}, nil
 	}
 	panic("unreachable: " + spec.Type)
 }
@@ -113,6 +115,16 @@ func checkDest(stdout io.Writer, spec Spec) error {
 		return nil
 	}
 	return fmt.Errorf("dest: %w", err)
+}
+
+// nothing is the exporter of TypeCacheOnly.
+type nothing struct{ spec Spec }
+
+// Export implements Exporter.
+func (n nothing) Export(_ context.Context, _ *Image, sink event.Sink) error {
+	return report(n.spec, "exporting nothing", sink, func(*job) (string, error) {
+		return "the results are in the cache", nil
+	})
 }
 
 // job is a running export, with the sink for its progress.

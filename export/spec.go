@@ -24,6 +24,8 @@ const (
 	TypeDocker Type = "docker" // an archive for docker load
 	TypeLocal  Type = "local"  // a directory with the files of the image
 	TypeTar    Type = "tar"    // a tar of the files of the image
+	// TypeCacheOnly writes nothing: the steps run, and their results are in the cache.
+	TypeCacheOnly Type = "cacheonly"
 )
 
 // Spec is one destination of an image, as described by -o.
@@ -48,6 +50,8 @@ type Spec struct {
 	// Annotations are added to the image's documents before it is exported.
 	Annotations []Annotation
 
+	// Epoch is the latest time of a file, in seconds since 1970; nil: that of the build.
+	Epoch *int64
 	// Split sets whether a flat export has a directory for each platform, "linux_amd64"; nil: if
 	// there are several.
 	Split *bool
@@ -106,6 +110,9 @@ func (a Annotation) String() string {
 // Flat reports whether s exports only the image's files, for which no layers, config and
 // manifest are needed.
 func (s Spec) Flat() bool { return s.Type == TypeLocal || s.Type == TypeTar }
+
+// MakesImage reports whether an image is made for s: manifest, configuration and layers.
+func (s Spec) MakesImage() bool { return !s.Flat() && s.Type != TypeCacheOnly }
 
 // String returns s in the syntax of -o.
 func (s Spec) String() string {
@@ -213,13 +220,13 @@ func fields(s string) ([]string, error) {
 	return record, nil
 }
 
-var typeNames = []string{"docker", "image", "local", "oci", "registry", "tar"}
+var typeNames = []string{"cacheonly", "docker", "image", "local", "oci", "registry", "tar"}
 
 func (s *Spec) setType(value string) error {
 	switch name := strings.ToLower(strings.TrimSpace(value)); name {
 	case "registry":
 		s.Type, s.Push = TypeImage, true
-	case "image", "oci", "docker", "tar":
+	case "image", "oci", "docker", "tar", "cacheonly":
 		s.Type = Type(name)
 	case "local":
 		s.Type, s.Dir = TypeLocal, true
@@ -232,14 +239,14 @@ func (s *Spec) setType(value string) error {
 // Keys by the types that they apply to. "annotation" means annotation.KEY and its variants.
 var (
 	layerKeys = []string{"annotation", "compression", "compression-level", "force-compression",
-		"oci-mediatypes", "prune-dead", "rewrite-timestamp"}
+		"oci-mediatypes", "prune-dead", "rewrite-timestamp", "source-date-epoch"}
 	keysOf = map[Type][]string{
-		TypeImage: append([]string{"name", "name-canonical", "push", "push-by-digest",
-			"registry.insecure"}, layerKeys...),
+		TypeImage: append([]string{"name", "push", "push-by-digest", "registry.insecure"},
+			layerKeys...),
 		TypeOCI:    append([]string{"dest", "name", "tar"}, layerKeys...),
 		TypeDocker: append([]string{"context", "dest", "name", "tar"}, layerKeys...),
-		TypeLocal:  {"dest", "platform-split"},
-		TypeTar:    {"dest", "platform-split"},
+		TypeLocal:  {"dest", "platform-split", "source-date-epoch"},
+		TypeTar:    {"dest", "platform-split", "source-date-epoch"},
 	}
 )
 
@@ -261,6 +268,9 @@ func (s *Spec) set(a attr) error {
 		return err
 	}
 	key := strings.ToLower(a.key)
+	if known, err := without(s.Type, key, a); known || err != nil {
+		return err
+	}
 	if !slices.Contains(keysOf[s.Type], key) || key == "annotation" {
 		if key != "annotation" && slices.Contains(allKeys(), key) {
 			return s.notTaken(key)
@@ -291,12 +301,12 @@ func (s *Spec) set(a attr) error {
 		s.Push = push // type=registry sets push only as a default
 	case "push-by-digest":
 		s.ByDigest, err = parseBool(a)
-	case "name-canonical":
-		_, err = parseBool(a) // an image can always be found by NAME@DIGEST
 	case "registry.insecure":
 		s.Insecure, err = parseBool(a)
 	case "platform-split":
 		s.Split, err = parseBoolPtr(a)
+	case "source-date-epoch":
+		s.Epoch, err = parseEpoch(a)
 	default:
 		err = s.Layers.set(key, a)
 	}
@@ -387,6 +397,9 @@ func (s *Spec) keys() []string {
 }
 
 func (s *Spec) notTaken(key string) error {
+	if len(keysOf[s.Type]) == 0 {
+		return fmt.Errorf("type=%s accepts no other attribute, and not %s", s.Type, key)
+	}
 	return fmt.Errorf("type=%s does not accept %s: it accepts %s", s.Type, key,
 		strings.Join(s.keys(), ", "))
 }
@@ -430,6 +443,15 @@ func parseBool(a attr) (bool, error) {
 		return false, fmt.Errorf("%s is %q: true or false is expected", a.key, a.value)
 	}
 	return b, nil
+}
+
+// parseEpoch parses a time in seconds since 1970.
+func parseEpoch(a attr) (*int64, error) {
+	n, err := strconv.ParseInt(strings.TrimSpace(a.value), 10, 64)
+	if err != nil || n < 0 {
+		return nil, fmt.Errorf("%s is %q: a time in seconds since 1970 is expected", a.key, a.value)
+	}
+	return &n, nil
 }
 
 func parseBoolPtr(a attr) (*bool, error) {

@@ -69,6 +69,21 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// An epoch is a time in seconds, for each type that writes something.
+func TestParseEpoch(t *testing.T) {
+	for _, kind := range []string{"image", "oci", "docker", "tar", "local,dest=d"} {
+		s, err := Parse("type=" + kind + ",source-date-epoch=17")
+		if err != nil || s.Epoch == nil || *s.Epoch != 17 {
+			t.Errorf("%s: the epoch is %v, %v, want 17", kind, s.Epoch, err)
+		}
+		for _, bad := range []string{"", "context", "-1", "1e9"} {
+			if _, err := Parse("type=" + kind + ",source-date-epoch=" + bad); err == nil {
+				t.Errorf("%s: the epoch %q is accepted", kind, bad)
+			}
+		}
+	}
+}
+
 func TestParseErrors(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"", "it is empty"},
@@ -77,12 +92,11 @@ func TestParseErrors(t *testing.T) {
 		{`""`, "it is empty"},
 		{"a\nb", "more than one line"},
 		{"a\x00", "NUL"},
-		{"dest=x", "type is missing: one of docker, image, local, oci, registry, tar"},
+		{"dest=x", "type is missing: one of cacheonly, docker, image, local, oci, registry, tar"},
 		{"dest=x,name=a", "type is missing"},
 		{"out,name=a", `"out" is not key=value`},
 		{"type=", `unknown type ""`},
-		{"type=dokcer", `unknown type "dokcer": did you mean docker? (known: docker, image, local, oci, registry, tar)`},
-		{"type=cacheonly", `unknown type "cacheonly" (known: docker`},
+		{"type=dokcer", `unknown type "dokcer": did you mean docker? (known: cacheonly, docker, image, local, oci, registry, tar)`},
 		{"type=oci,type=tar", "type is given twice"},
 		{"type=oci,dset=x", `unknown key "dset": did you mean dest? (known: annotation.KEY, compression, compression-level, dest,`},
 		{"type=oci,annotation=x", `unknown key "annotation"`},

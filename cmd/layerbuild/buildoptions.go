@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/export"
@@ -139,6 +140,26 @@ func (f *buildFlags) imageOptions(o *imagebuild.Options, e *env) error {
 			return err
 		}
 		o.Args[parser.EpochArg] = e.getenv(parser.EpochArg)
+	}
+	return f.outputEpochs(o)
+}
+
+// outputEpochs makes the epoch of an output the epoch of the build. The steps run once, for all
+// outputs, and their layers have the times of one epoch.
+func (f *buildFlags) outputEpochs(o *imagebuild.Options) error {
+	for i, s := range f.outputs {
+		if i >= len(o.Outputs) { // an output is wrong
+			return nil
+		}
+		if o.Outputs[i].Epoch == nil {
+			continue
+		}
+		epoch := strconv.FormatInt(*o.Outputs[i].Epoch, 10)
+		if have, ok := o.Args[parser.EpochArg]; ok && have != epoch {
+			return badValue("output", s, fmt.Errorf("%s is %q for the build, and all outputs of a "+
+				"build have the same", parser.EpochArg, have))
+		}
+		o.Args[parser.EpochArg] = epoch
 	}
 	return nil
 }

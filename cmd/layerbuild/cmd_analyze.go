@@ -224,7 +224,8 @@ func (f *analyzeFlags) forBuild(e *env, o *imagebuild.Options) (gateRules, error
 		return gateRules{}, nil
 	}
 	if !o.WantsImage() {
-		return gateRules{}, errors.New("--analyze: no image is made where only files are exported")
+		return gateRules{}, errors.New(
+			"--analyze: the outputs are files or cacheonly, and no image is made")
 	}
 	if f.format == "html" && len(o.Platforms) > 1 {
 		return gateRules{}, errors.New(

@@ -332,7 +332,7 @@ func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
 	var list []string
 	if f.iidFile != "" && !o.WantsImage() && !o.Check {
 		list = append(list,
-			"--iidfile gets an empty ID: only files are exported, and no image is made")
+			"--iidfile gets an empty ID: the outputs are files or cacheonly, and no image is made")
 	}
 	on := func(value string) bool { return value != "" && value != "false" }
 	for _, a := range f.attests {

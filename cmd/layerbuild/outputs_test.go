@@ -63,6 +63,8 @@ var outputOptions = []struct {
 	{option: "prune-dead=true", want: `"layers"`},
 	{option: "prune-dead=true,compression=zstd,compression-level=19", want: `layer\.v1\.tar\+zstd`},
 	{option: "rewrite-timestamp=true", want: `"layers"`},
+	{option: "unpack=true,store=false,oci-artifact=true", want: `"layers"`},
+	{option: "compression=estargz", err: "compression=estargz: layerbuild writes no eStargz layers"},
 	{option: "rewrite-timestamp=false", warns: "rewrite-timestamp=false has no effect"},
 	{option: "annotation.id=one", want: `"annotations":\{"id":"one"\}`},
 	{option: "annotation[linux/AMD64].id=one", platforms: "linux/amd64,linux/arm64",

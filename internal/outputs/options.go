@@ -35,14 +35,24 @@ type Options struct {
 }
 
 // WantsImage reports whether an image is made, and not only its files exported.
+// With type=cacheonly alone, no image is made even if it would have names, as with buildx.
 func (o *Options) WantsImage() bool {
-	return len(o.Names) > 0 || len(o.Specs) == 0 ||
-		slices.ContainsFunc(o.Specs, func(s export.Spec) bool { return !s.Flat() })
+	if len(o.Specs) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(o.Specs, export.Spec.MakesImage) ||
+		len(o.Names) > 0 && !o.cacheOnly()
+}
+
+// cacheOnly reports whether the results are only wanted in the cache.
+func (o *Options) cacheOnly() bool {
+	return len(o.Specs) > 0 && !slices.ContainsFunc(o.Specs,
+		func(s export.Spec) bool { return s.Type != export.TypeCacheOnly })
 }
 
 // WantsFiles reports whether an output needs the files of the image, and not its layers.
 func (o *Options) WantsFiles() bool {
-	return slices.ContainsFunc(o.Specs, func(s export.Spec) bool { return s.Flat() })
+	return slices.ContainsFunc(o.Specs, export.Spec.Flat)
 }
 
 // makesIndex reports whether an index is made instead of a single manifest.
@@ -102,7 +112,7 @@ func (o *Options) checkOutput(spec export.Spec) error {
 	if spec.Type == export.TypeDocker && len(o.Platforms) > 1 {
 		return export.DockerPlatformsError(len(o.Platforms))
 	}
-	if spec.Flat() {
+	if !spec.MakesImage() {
 		return nil
 	}
 	for _, a := range spec.Annotations {
@@ -160,7 +170,10 @@ func (o *Options) Warn(sink event.Sink) {
 		sink(event.Warning{Message: fmt.Sprintf(format, args...), Time: time.Now()})
 	}
 	if len(o.Annotations) > 0 && !o.WantsImage() {
-		warn("--annotation has no effect: only files are exported, and no image is made")
+		warn("--annotation has no effect: the outputs are files or cacheonly, and no image is made")
+	}
+	if len(o.Names) > 0 && o.cacheOnly() {
+		warn("--tag has no effect: with --output type=cacheonly no image is made")
 	}
 	for _, spec := range o.Specs {
 		switch rewrite := spec.Layers.RewriteTimestamp; {

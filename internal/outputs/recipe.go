@@ -73,7 +73,7 @@ func (o *Options) StoreRecipe() Recipe {
 		switch {
 		case spec.Type == export.TypeImage:
 			return RecipeOf(spec)
-		case !spec.Flat():
+		case spec.MakesImage():
 			all = append(all, RecipeOf(spec))
 		}
 	}

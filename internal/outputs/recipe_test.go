@@ -70,6 +70,10 @@ func TestStoreRecipe(t *testing.T) {
 			false},
 		{nil, []string{"type=local,dest=d", "type=tar,dest=t"}, "", false, true},
 		{[]string{"a"}, []string{"type=local,dest=d"}, "", true, true},
+		{nil, []string{"type=cacheonly"}, "", false, false},
+		{[]string{"a"}, []string{"type=cacheonly"}, "", false, false},
+		{[]string{"a"}, []string{"type=cacheonly", "type=local,dest=d"}, "", true, true},
+		{nil, []string{"type=cacheonly", zstd}, "zstd", true, false},
 	} {
 		o := Options{Names: tt.names, Specs: (&bench{T: t}).specs(tt.outputs...)}
 		if got := o.StoreRecipe(); got.Compression != tt.compression {

@@ -79,7 +79,7 @@ func (w *Writer) Write(ctx context.Context, built []Built) (res Result, err erro
 	made := map[string]ocispec.Descriptor{w.Recipe.key(): res.Root}
 	for i, e := range w.Exporters {
 		of := *img
-		if spec := w.Options.Specs[i]; !spec.Flat() {
+		if spec := w.Options.Specs[i]; spec.MakesImage() {
 			if of.Root, err = w.rootFor(ctx, made, RecipeOf(spec), built); err != nil {
 				return res, err
 			}
