@@ -35,7 +35,8 @@ func (c credential) basic() string {
 // https://docs.docker.com/reference/cli/docker/login/#credential-stores and
 // containers-auth.json(5).
 type authFile struct {
-	path string
+	path  string
+	parts bool // it may have entries for parts of a server
 	// by server; decoded when it is used, so that a broken entry does not affect the others
 	auths   map[string]json.RawMessage
 	helpers map[string]string // by server

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,18 @@ type Options struct {
 	Config string
 	// DockerConfig is a directory with a config.json; "": $DOCKER_CONFIG or ~/.docker.
 	DockerConfig string
+	// AuthFile is a file with credentials, as of containers-auth.json(5), that is read instead of
+	// all others; "": the files of docker and podman.
+	AuthFile string
+	// Login is sent to each server that asks for a user name; the zero value: what the files have.
+	Login Login
+	// CertDir is a directory with certificates for all servers, as of containers-certs.d(5), that
+	// is read instead of all others.
+	CertDir string
+	// Insecure allows plain http, and TLS without verification, for all servers. InsecureHosts
+	// lists the servers for which it is allowed.
+	Insecure      bool
+	InsecureHosts []string
 	// UserAgent is the User-Agent header; "": "layerbuild".
 	UserAgent string
 	// Backoff is the wait before the first retry; each further one is twice as long. 0: 250 ms.
@@ -44,6 +57,9 @@ type Options struct {
 	// Proxy chooses a proxy; nil: HTTP_PROXY, HTTPS_PROXY and NO_PROXY choose it.
 	Proxy func(*http.Request) (*url.URL, error)
 }
+
+// Login is a user name with its password.
+type Login struct{ Username, Password string }
 
 // Client sends requests to registries. It is safe for concurrent use. The caller closes it.
 type Client struct {
@@ -99,7 +115,7 @@ func New(o Options) *Client {
 		o:      o,
 		config: sync.OnceValues(func() (*config, error) { return loadConfig(o.Config) }),
 		creds: sync.OnceValues(func() (*credentialStore, error) {
-			return loadCredentials(o.DockerConfig)
+			return loadCredentials(o)
 		}),
 		hosts:   map[hostKey]*host{},
 		holders: map[blobIn]bool{},
@@ -130,7 +146,8 @@ type host struct {
 
 // host returns the state of a server, which is created on first use.
 func (c *Client) host(name string, insecure bool) (*host, error) {
-	key := hostKey{name, insecure}
+	key := hostKey{name, insecure || c.o.Insecure || slices.ContainsFunc(c.o.InsecureHosts,
+		func(domain string) bool { return serverOf(domain) == name })}
 	if h := c.known(key); h != nil {
 		return h, nil
 	}
@@ -169,7 +186,7 @@ func (c *Client) known(key hostKey) *host {
 // newHost reads the certificates for a server, and returns its state.
 func (c *Client) newHost(key hostKey) (*host, error) {
 	h := &host{c: c, name: key.name, insecure: key.insecure || isLoopback(key.name)}
-	tlsConfig, err := tlsFor(key.name, h.insecure)
+	tlsConfig, err := tlsFor(key.name, h.insecure, c.o.CertDir)
 	if err != nil {
 		return nil, err
 	}

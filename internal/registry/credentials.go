@@ -15,14 +15,29 @@ import (
 
 // credentialStore looks up credentials in the files and helpers of docker and podman.
 type credentialStore struct {
+	login Login // takes precedence over files
 	files []*authFile
 
 	known memo.Map[string, credential] // by host and repository, so that a helper is run once
 }
 
-// loadCredentials reads the Docker configuration, then the files of containers-auth.json(5).
-func loadCredentials(dir string) (*credentialStore, error) {
-	s := &credentialStore{}
+// loadCredentials reads the Docker configuration, then the files of containers-auth.json(5), unless
+// the options have a file or a login.
+func loadCredentials(o Options) (*credentialStore, error) {
+	s := &credentialStore{login: o.Login}
+	if o.Login != (Login{}) {
+		return s, nil
+	}
+	if o.AuthFile != "" {
+		file, err := readAuthFile(o.AuthFile)
+		if err != nil {
+			return nil, fmt.Errorf("read credentials: %w", err)
+		}
+		file.parts = true
+		s.files = append(s.files, file)
+		return s, nil
+	}
+	dir := o.DockerConfig
 	var paths []string
 	if dir == "" {
 		dir = os.Getenv("DOCKER_CONFIG")
@@ -44,7 +59,7 @@ func loadCredentials(dir string) (*credentialStore, error) {
 			paths = append(paths, filepath.Join(home, ".config", "containers", "auth.json"))
 		}
 	}
-	for _, p := range paths {
+	for i, p := range paths {
 		file, err := readAuthFile(p)
 		if errors.Is(err, fs.ErrPermission) &&
 			!strings.HasPrefix(p, dir+string(filepath.Separator)) {
@@ -54,6 +69,7 @@ func loadCredentials(dir string) (*credentialStore, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read credentials: %w", err)
 		}
+		file.parts = i > 0 || dir == "" // it is one of podman's
 		s.files = append(s.files, file)
 	}
 	return s, nil
@@ -61,6 +77,9 @@ func loadCredentials(dir string) (*credentialStore, error) {
 
 // get returns the credentials for a repository on a server; the zero value if there are none.
 func (s *credentialStore) get(ctx context.Context, host, repo string) (credential, error) {
+	if s.login != (Login{}) {
+		return credential{username: s.login.Username, password: s.login.Password}, nil
+	}
 	keys := []string{host}
 	if host == hubServer {
 		keys = []string{"https://" + reference.LegacyDockerHub + "/v1/", reference.DockerHub,
@@ -75,10 +94,10 @@ func (s *credentialStore) get(ctx context.Context, host, repo string) (credentia
 func (s *credentialStore) find(ctx context.Context, host, repo string,
 	keys []string) (credential, error) {
 	var errs []error
-	for i, file := range s.files {
+	for _, file := range s.files {
 		try := keys
 		// podman's files may hold credentials for a part of a registry; the longest match counts
-		if i > 0 {
+		if file.parts {
 			try = nil
 			for p := repo; p != ""; p = p[:max(0, strings.LastIndexByte(p, '/'))] {
 				for _, k := range keys {

@@ -657,17 +657,21 @@ func TestTLSMistakes(t *testing.T) {
 	plain.tag("a:latest", m, b)
 	secure.tag("a:latest", m, b)
 	// By a name that is not a loopback name, the same server is not trusted.
+	with := func(t *testing.T, s *server, o Options) *Client {
+		o.Backoff = time.Millisecond
+		o.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, s.host)
+		}
+		c := New(o)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
 	client := func(t *testing.T, s *server, conf string) *Client {
 		path := filepath.Join(t.TempDir(), "conf")
 		if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		c := New(Options{Config: path, Backoff: time.Millisecond,
-			Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, network, s.host)
-			}})
-		t.Cleanup(func() { c.Close() })
-		return c
+		return with(t, s, Options{Config: path})
 	}
 	if _, err := client(t, plain, "").Resolve(t.Context(), "registry.example/a",
 		amd64); err == nil || !strings.Contains(err.Error(), "answers with plain http") {
@@ -684,6 +688,19 @@ func TestTLSMistakes(t *testing.T) {
 			t.Errorf("insecure = true: %v", err)
 		}
 	}
+	for _, o := range []Options{{Insecure: true}, {InsecureHosts: []string{"registry.example"}}} {
+		for _, s := range []*server{plain, secure} {
+			if _, err := with(t, s, o).Resolve(t.Context(), "registry.example/a",
+				amd64); err != nil {
+				t.Errorf("%+v: %v", o, err)
+			}
+		}
+	}
+	other := Options{InsecureHosts: []string{"other.example"}}
+	if _, err := with(t, secure, other).Resolve(t.Context(), "registry.example/a",
+		amd64); err == nil {
+		t.Error("a server is not verified because another one need not be")
+	}
 	// With its authority in certs.d it is trusted by the name that is in the certificate.
 	dir := filepath.Join(os.Getenv("HOME"), ".config", "containers", "certs.d", "example.com")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -698,6 +715,25 @@ func TestTLSMistakes(t *testing.T) {
 	}
 	if _, err := client(t, secure, "").Resolve(t.Context(), "example.com/a", amd64); err != nil {
 		t.Errorf("certs.d: %v", err)
+	}
+	// Options.CertDir is used for all names, and instead of certs.d.
+	if err := os.WriteFile(filepath.Join(dir, "ca.crt"), []byte("nonsense"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	given := t.TempDir()
+	if err := os.WriteFile(filepath.Join(given, "any.crt"), []byte(pem), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"example.com/a": "", "other.example/a": "not other"} {
+		_, err := with(t, secure, Options{CertDir: given}).Resolve(t.Context(), name, amd64)
+		if want == "" && err != nil || want != "" &&
+			(err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s with CertDir: %v, want %q", name, err, want)
+		}
+	}
+	empty := Options{CertDir: t.TempDir()}
+	if _, err := with(t, secure, empty).Resolve(t.Context(), "example.com/a", amd64); err == nil {
+		t.Error("without its authority in CertDir the server is trusted")
 	}
 }
 
@@ -1116,7 +1152,11 @@ func TestCredentials(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
-	tests := []struct{ name, docker, podman, want string }{
+	tests := []struct {
+		name, docker, podman, given string
+		login                       Login
+		want                        string
+	}{
 		{name: "auths", docker: fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, s.host, auth)},
 		{name: "auths with a scheme",
 			docker: fmt.Sprintf(`{"auths":{"https://%s/v1/":{"auth":%q}}}`, s.host, auth)},
@@ -1134,6 +1174,13 @@ func TestCredentials(t *testing.T) {
 			want: "authentication required"},
 		{name: "broken helper", docker: `{"credsStore":"broken"}`, want: "the keychain is locked"},
 		{name: "broken file", docker: `{"auths":`, want: "config.json"},
+		{name: "given file", docker: `{"auths":`,
+			given: fmt.Sprintf(`{"auths":{"%s/group":{"auth":%q}}}`, s.host, auth)},
+		{name: "only the given file", docker: fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, s.host,
+			auth), given: `{}`, want: "authentication required"},
+		{name: "login", docker: `{"auths":`, login: Login{"me", "secret"}},
+		{name: "wrong login", docker: fmt.Sprintf(`{"auths":{%q:{"auth":%q}}}`, s.host, auth),
+			login: Login{"me", "wrong"}, want: "authentication required"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -1141,7 +1188,7 @@ func TestCredentials(t *testing.T) {
 			t.Setenv("DOCKER_CONFIG", dir)
 			t.Setenv("REGISTRY_AUTH_FILE", filepath.Join(dir, "auth.json"))
 			for name, data := range map[string]string{"config.json": tt.docker,
-				"auth.json": tt.podman} {
+				"auth.json": tt.podman, "given.json": tt.given} {
 				if data != "" {
 					if err := os.WriteFile(filepath.Join(dir, name),
 						[]byte(data), 0o600); err != nil {
@@ -1149,7 +1196,13 @@ func TestCredentials(t *testing.T) {
 					}
 				}
 			}
-			_, err := newClient(t, "").Resolve(t.Context(), s.host+"/group/a:1", amd64)
+			c := newClient(t, "")
+			if c.o.Login = tt.login; tt.given != "" {
+				c.o.AuthFile = filepath.Join(dir, "given.json")
+			}
+			c = New(c.o)
+			t.Cleanup(func() { c.Close() })
+			_, err := c.Resolve(t.Context(), s.host+"/group/a:1", amd64)
 			if tt.want == "" && err != nil || tt.want != "" &&
 				(err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)

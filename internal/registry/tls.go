@@ -15,9 +15,15 @@ import (
 
 // tlsFor returns the TLS configuration for a server: certificates are verified against the
 // system's authorities and those in the directories of containers-certs.d(5) and Docker, which
-// may also hold a client certificate.
-func tlsFor(name string, insecure bool) (*tls.Config, error) {
+// may also hold a client certificate. If dir is not "", the files in it are read instead.
+func tlsFor(name string, insecure bool, dir string) (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: insecure}
+	if dir != "" {
+		if _, err := addCertificates(c, dir); err != nil {
+			return nil, fmt.Errorf("certificates: %w", err)
+		}
+		return c, nil
+	}
 	dirs := []string{"/etc/containers/certs.d", "/etc/docker/certs.d"}
 	if home, err := os.UserHomeDir(); err == nil {
 		dirs = append([]string{filepath.Join(home, ".config", "containers", "certs.d")}, dirs...)
