@@ -80,13 +80,18 @@ func isLetter(s string) bool {
 
 // cache parses the places for importing and exporting step results.
 func (f *buildFlags) cache(o *imagebuild.Options, _ *env) error {
-	for _, s := range f.cacheFrom {
+	for _, s := range cachePlaces(f.cacheFrom) {
 		p, err := remotecache.ParseFrom(s)
 		if err != nil {
 			return err
 		}
 		if err := checkCacheRef(p); err != nil {
 			return badValue("cache-from", s, err)
+		}
+		if p.Insecure {
+			// The option applies to the server: the layers of the cache are fetched from it later.
+			n, _ := reference.Parse(p.Ref) // checked above
+			f.state.registry.InsecureHosts = append(f.state.registry.InsecureHosts, n.Domain)
 		}
 		o.Cache.From = append(o.Cache.From, p)
 	}
@@ -104,6 +109,20 @@ func (f *buildFlags) cache(o *imagebuild.Options, _ *env) error {
 		o.Cache.To = append(o.Cache.To, p)
 	}
 	return nil
+}
+
+// cachePlaces splits values with several names. As in buildx, commas separate names, unless they
+// separate the keys of one place.
+func cachePlaces(values []string) []string {
+	var list []string
+	for _, s := range values {
+		if strings.Contains(s, "=") {
+			list = append(list, s)
+			continue
+		}
+		list = append(list, strings.Split(s, ",")...)
+	}
+	return list
 }
 
 // checkCacheRef checks the name of an image that holds step results.

@@ -31,6 +31,7 @@ import (
 // stateFlags are the flags for the location of the state; every verb has them.
 type stateFlags struct {
 	root, driver string
+	registry     registry.Options
 	stderr       io.Writer // for warnings
 }
 
@@ -168,7 +169,7 @@ func (f *stateFlags) open(ctx context.Context) (*state.State, *images, error) {
 	if err != nil {
 		return nil, nil, f.full(err)
 	}
-	client := registry.New(registry.Options{})
+	client := registry.New(f.registry)
 	im := &images{resolver: image.New(image.Options{Store: state.Store, Cache: state.Cache,
 		Snapshots: state.Snapshots, Registry: client}), client: client, warnings: w}
 	state.Own(im.resolver)

@@ -108,10 +108,7 @@ func (e *Exporter) Export(ctx context.Context, places []Place,
 		}
 		id := event.ID(fmt.Sprint("cache-to ", i))
 		e.Sink(event.Start{ID: id, Name: "exporting cache to " + place.String(), Time: time.Now()})
-		doc, err := document(place.Max)
-		if err == nil {
-			err = e.exportTo(ctx, id, place, doc)
-		}
+		err := e.exportDocument(ctx, id, place, document)
 		if err != nil && place.IgnoreError && ctx.Err() == nil {
 			e.Sink(event.Warning{ID: id, Message: fmt.Sprintf("the cache is not exported: %v", err),
 				Time: time.Now()})
@@ -123,6 +120,18 @@ func (e *Exporter) Export(ctx context.Context, places []Place,
 		}
 	}
 	return nil
+}
+
+func (e *Exporter) exportDocument(ctx context.Context, id event.ID, place Place,
+	document func(all bool) (Document, error)) error {
+	if place.isService() {
+		return place.unsupported()
+	}
+	doc, err := document(place.Max)
+	if err != nil {
+		return err
+	}
+	return e.exportTo(ctx, id, place, doc)
 }
 
 func (e *Exporter) exportTo(ctx context.Context, id event.ID, place Place, doc Document) error {

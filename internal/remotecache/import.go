@@ -71,6 +71,9 @@ func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms 
 // images for the platforms.
 func importFrom(ctx context.Context, artifacts Artifacts, place Place,
 	platforms []ocispec.Platform) ([]Found, error) {
+	if place.isService() {
+		return nil, place.unsupported()
+	}
 	var list []Found
 	var errs []error
 	failed := func(err error) { // the images of an index often fail in the same way

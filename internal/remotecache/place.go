@@ -15,7 +15,8 @@ import (
 // Place is a place from which a build imports step results (--cache-from), or to which it exports
 // them (--cache-to).
 type Place struct {
-	// Type is "registry", "local" or, for an export, "inline": in the image itself.
+	// Type is "registry", "local" or, for an export, "inline": in the image itself. It may also be
+	// one of Services: then an import or an export fails.
 	Type string
 	// Ref is the name in a registry.
 	Ref string
@@ -29,18 +30,35 @@ type Place struct {
 	Max bool
 	// IgnoreError makes a failed export a warning.
 	IgnoreError bool
-	// Insecure allows plain http, and TLS without verification, for an export to a registry.
+	// Insecure allows plain http, and TLS without verification, for Ref.
 	Insecure bool
 }
 
-// ParseFrom parses a value of --cache-from.
+// Services are the types of BuildKit's caches in services for which there is no client here.
+var Services = []string{"azblob", "gha", "s3"}
+
+// isService reports whether the place is in one of Services.
+func (p Place) isService() bool { return slices.Contains(Services, p.Type) }
+
+// unsupported returns the error for a place in one of Services.
+func (p Place) unsupported() error {
+	return fmt.Errorf("layerbuild cannot access a cache of type %s; type=registry,ref=NAME is a "+
+		"cache in a registry, and type=local one in a directory", p.Type)
+}
+
+// ParseFrom parses a value of --cache-from. A place in one of Services is valid, so that a build
+// continues without it.
 func ParseFrom(s string) (Place, error) {
 	p, fields, err := parsePlace(s)
 	if err != nil {
 		return p, fmt.Errorf("--cache-from %q: %w", s, err)
 	}
-	if err := checkType(fields, "registry", "local"); err != nil {
+	service, err := checkType(fields, "registry", "local")
+	if err != nil {
 		return p, fmt.Errorf("--cache-from %q: %w", s, err)
+	}
+	if service != "" {
+		return Place{Type: service}, nil
 	}
 	for _, f := range fields {
 		switch f[0] {
@@ -54,9 +72,13 @@ func ParseFrom(s string) (Place, error) {
 			p.Tag = f[1]
 		case "digest":
 			p.Digest = digest.Digest(f[1])
+		case "registry.insecure":
+			if p.Insecure, err = parseBool(f[0], f[1]); err != nil {
+				return p, fmt.Errorf("--cache-from %q: %w", s, err)
+			}
 		default:
-			return p, fmt.Errorf(
-				"--cache-from %q: unknown key %q (known: type, ref, src, tag, digest)", s, f[0])
+			return p, fmt.Errorf("--cache-from %q: unknown key %q (known: type, ref, src, tag, "+
+				"digest, registry.insecure)", s, f[0])
 		}
 	}
 	switch {
@@ -73,14 +95,22 @@ func ParseFrom(s string) (Place, error) {
 	return p, nil
 }
 
-// ParseTo parses a value of --cache-to.
+// ParseTo parses a value of --cache-to. As in buildx, a cache that cannot be exported is an error.
+// A place in one of Services is valid only with ignore-error=true.
 func ParseTo(s string) (Place, error) {
 	p, fields, err := parsePlace(s)
 	if err != nil {
 		return p, fmt.Errorf("--cache-to %q: %w", s, err)
 	}
-	if err := checkType(fields, "registry", "local", "inline"); err != nil {
+	service, err := checkType(fields, "registry", "local", "inline")
+	if err != nil {
 		return p, fmt.Errorf("--cache-to %q: %w", s, err)
+	}
+	if service != "" {
+		if p, err = serviceTo(service, fields); err != nil {
+			return p, fmt.Errorf("--cache-to %q: %w", s, err)
+		}
+		return p, nil
 	}
 	for _, f := range fields {
 		if err := p.setTo(f[0], f[1]); err != nil {
@@ -102,6 +132,32 @@ func ParseTo(s string) (Place, error) {
 	return p, nil
 }
 
+// serviceTo returns the place for an export to one of Services, whose other keys are not checked.
+func serviceTo(service string, fields [][2]string) (Place, error) {
+	p := Place{Type: service}
+	for _, f := range fields {
+		if f[0] == "ignore-error" {
+			var err error
+			if p.IgnoreError, err = parseBool(f[0], f[1]); err != nil {
+				return p, err
+			}
+		}
+	}
+	if !p.IgnoreError {
+		return p, fmt.Errorf("%w; with ignore-error=true the build continues without it",
+			p.unsupported())
+	}
+	return p, nil
+}
+
+func parseBool(key, value string) (bool, error) {
+	is, err := strconv.ParseBool(value)
+	if err != nil {
+		return false, fmt.Errorf("%s=%s: true or false is expected", key, value)
+	}
+	return is, nil
+}
+
 func (p *Place) setTo(key, value string) (err error) {
 	switch key {
 	case "type":
@@ -118,27 +174,13 @@ func (p *Place) setTo(key, value string) (err error) {
 		}
 		p.Max = value == "max"
 	case "ignore-error":
-		p.IgnoreError, err = strconv.ParseBool(value)
+		p.IgnoreError, err = parseBool(key, value)
 	case "registry.insecure":
-		p.Insecure, err = strconv.ParseBool(value)
-	case "image-manifest", "oci-mediatypes":
-		// The exported artifact is always an OCI manifest.
-		var is bool
-		if is, err = strconv.ParseBool(value); err == nil && !is {
-			return fmt.Errorf("%s=false is not supported", key)
-		}
-	case "compression", "compression-level", "force-compression":
-		return fmt.Errorf(
-			"the cache holds the layers as they are in the image; give %s to --output", key)
+		p.Insecure, err = parseBool(key, value)
 	default:
-		return fmt.Errorf(
-			"unknown key %q (known: type, ref, dest, tag, mode, ignore-error, registry.insecure)",
-			key)
+		return without(key, value)
 	}
-	if err != nil {
-		return fmt.Errorf("%s=%s: true or false is expected", key, value)
-	}
-	return nil
+	return err
 }
 
 // parsePlace splits key=value pairs. A name alone is a name in a registry.
@@ -162,10 +204,11 @@ func parsePlace(s string) (Place, [][2]string, error) {
 	return Place{}, fields, nil
 }
 
-// checkType checks the type first, because the other valid keys depend on it.
-func checkType(fields [][2]string, known ...string) error {
+// checkType checks the type first, because the other valid keys depend on it. For one of Services
+// it returns the type, and otherwise "".
+func checkType(fields [][2]string, known ...string) (service string, err error) {
 	if len(fields) == 0 {
-		return nil // only a name was given
+		return "", nil // only a name was given
 	}
 	last := len(known) - 1
 	list := strings.Join(known[:last], ", ") + " or " + known[last]
@@ -174,17 +217,19 @@ func checkType(fields [][2]string, known ...string) error {
 		switch {
 		case f[0] != "type":
 		case given:
-			return errors.New("type is given twice")
+			return "", errors.New("type is given twice")
+		case slices.Contains(Services, f[1]):
+			given, service = true, f[1]
 		case !slices.Contains(known, f[1]):
-			return fmt.Errorf("type %q is not supported: %s is expected", f[1], list)
+			return "", fmt.Errorf("type %q is not supported: %s is expected", f[1], list)
 		default:
 			given = true
 		}
 	}
 	if !given {
-		return fmt.Errorf("type is missing: %s is expected", list)
+		return "", fmt.Errorf("type is missing: %s is expected", list)
 	}
-	return nil
+	return service, nil
 }
 
 // String returns the place in the form that the progress shows.
@@ -194,6 +239,9 @@ func (p Place) String() string {
 		return p.Dir
 	case "inline":
 		return "the image"
+	}
+	if p.isService() {
+		return "type=" + p.Type
 	}
 	return p.Ref
 }
