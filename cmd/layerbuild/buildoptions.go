@@ -21,12 +21,16 @@ func (f *buildFlags) options(e *env, args []string) (imagebuild.Options, error) 
 		return o, err
 	}
 	o.Source.Context, o.Source.Dockerfile, o.Source.Stdin = args[0], f.file, e.stdin
-	o.Image.Names, o.Image.Labels, o.Target, o.Pull = f.tags, f.labels, f.target, f.pull
-	o.Cache.No, o.Cache.NoStages, o.Cache.Sync = f.noCache, f.noCacheFilter, f.sync
-	o.Run.Network = f.network
+	o.Image.Names, o.Image.Labels, o.Target = f.tags, f.labels, f.target
+	o.Pull, o.NoPull = f.pull == "always", f.pull == "never"
+	o.Cache.No, o.Cache.NoStages, o.Cache.Sync = f.noCache || !f.layers, f.noCacheFilter, f.sync
+	o.Run.Network, o.Jobs = f.network, f.jobs
 	o.Lint.Experimental = f.lintExperimental
 	o.CheckLayers = e.getenv(checkLayers) == "1"
 	var err error
+	if f.jobs < 0 {
+		err = badValue("jobs", strconv.Itoa(f.jobs), errors.New("a number is expected, 0 or more"))
+	}
 	steps := []func(*imagebuild.Options, *env) error{f.sources, f.args, f.action,
 		f.cache, f.runOptions,
 		f.access, f.output, f.imageOptions}
@@ -58,6 +62,11 @@ func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 		}
 		o.Args[name] = value
 	}
+	if f.timestamp != "" {
+		if err := f.setTimestamp(o); err != nil {
+			return badValue("timestamp", string(f.timestamp), err)
+		}
+	}
 	// A value that begins with a letter may be the name of a context or stage: the plan decides.
 	if epoch := o.Args[parser.EpochArg]; !isLetter(epoch) && o.Source.Contexts[epoch] == "" {
 		if _, err := parser.ParseEpoch(epoch); err != nil {
@@ -70,6 +79,18 @@ func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 				fmt.Errorf("%w (known: skip=RULE,…|all;experimental=RULE,…|all;error=true)", err))
 		}
 	}
+	return nil
+}
+
+// setTimestamp makes the value of --timestamp the epoch.
+func (f *buildFlags) setTimestamp(o *imagebuild.Options) error {
+	if _, err := parser.ParseEpoch(string(f.timestamp)); err != nil {
+		return err
+	}
+	if have, ok := o.Args[parser.EpochArg]; ok && have != string(f.timestamp) {
+		return fmt.Errorf("--build-arg has %s=%s", parser.EpochArg, have)
+	}
+	o.Args[parser.EpochArg] = string(f.timestamp)
 	return nil
 }
 
@@ -177,6 +198,9 @@ func (f *buildFlags) outputEpochs(o *imagebuild.Options) error {
 		if have, ok := o.Args[parser.EpochArg]; ok && have != epoch {
 			return badValue("output", s, fmt.Errorf("%s is %q for the build, and all outputs of a "+
 				"build have the same", parser.EpochArg, have))
+		}
+		if _, err := parser.ParseEpoch(epoch); err != nil {
+			return badValue("output", s, err)
 		}
 		o.Args[parser.EpochArg] = epoch
 	}

@@ -22,7 +22,12 @@ func (f *buildFlags) action(o *imagebuild.Options, _ *env) error {
 }
 
 // resultFormat returns the format of --check and --call.
-func (f *buildFlags) resultFormat() string { return cmp.Or(f.call.format, f.format) }
+func (f *buildFlags) resultFormat() string {
+	if f.format == "oci" || f.format == "docker" { // a format of the image
+		return cmp.Or(f.call.format, "text")
+	}
+	return cmp.Or(f.call.format, f.format)
+}
 
 // checkRules checks the values of --lint.
 func checkRules(names []string) error {

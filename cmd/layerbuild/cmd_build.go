@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
@@ -22,16 +21,21 @@ import (
 
 // buildFlags are the flags of the build verb, as given.
 type buildFlags struct {
-	state stateFlags
+	state    stateFlags
+	registry registryFlags
+	others   otherValues
 
-	file, target, network, shmSize, progress, format      string
-	iidFile, metadataFile, cgroupParent, provenance, sbom string
-	tags, buildArgs, labels, annotations, contexts        []string
-	outputs, platforms, secrets, ssh, addHosts, ulimits   []string
-	allow, noCacheFilter, attests, cacheFrom, cacheTo     []string
-	noCache, sync, pull, push, load, quiet, check, debug  bool
-	lintExperimental                                      []string
-	call                                                  call
+	file, target, network, shmSize, progress, format    string
+	iidFile, metadataFile                               string
+	timestamp, logFile                                  given
+	tags, buildArgs, labels, annotations, contexts      []string
+	outputs, platforms, secrets, ssh, addHosts, ulimits []string
+	allow, noCacheFilter, cacheFrom, cacheTo            []string
+	noCache, sync, push, load, quiet, check, layers     bool
+	jobs                                                int
+	lintExperimental                                    []string
+	call                                                call
+	pull                                                pullPolicy
 
 	analyze analyzeFlags
 	keep    string // --keep-storage
@@ -43,9 +47,8 @@ func buildVerb() verb {
 		name: "build", args: "CONTEXT",
 		summary: "build an image from a Dockerfile",
 		notes: `CONTEXT is a directory, an archive, the URL of an archive or of a git repository, or - for an archive on standard
-input.
-
-The flags --attest, --provenance, --sbom, --cgroup-parent and --debug of docker and buildx are accepted and have no effect.`,
+input.`,
+		moreNotes: otherNotes,
 		examples: []example{
 			{"layerbuild -t app .", "build ./Dockerfile and name the image app"},
 			{"layerbuild build --target test --build-arg VERSION=3 .",
@@ -67,6 +70,12 @@ The flags --attest, --provenance, --sbom, --cgroup-parent and --debug of docker 
 			f.define(fs)
 			return f.prepare
 		},
+		withOthers: func(fs *pflag.FlagSet) prepareFunc {
+			var f buildFlags
+			f.define(fs)
+			f.others.define(fs)
+			return f.prepare
+		},
 	}
 }
 
@@ -75,10 +84,10 @@ func (f *buildFlags) define(fs *pflag.FlagSet) {
 	group(fs, "Inputs", f.defineInputs)
 	group(fs, "Outputs", f.defineOutputs)
 	group(fs, "Cache", f.defineCache)
+	group(fs, "Registries", f.registry.define)
 	group(fs, "Isolation of RUN", f.defineIsolation)
 	group(fs, "Checks", f.defineChecks)
 	group(fs, "Display", f.defineDisplay)
-	f.defineWithoutEffect(fs)
 }
 
 func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
@@ -92,10 +101,16 @@ func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.platforms, "platform", nil, "`OS/ARCH` platforms to build for\n"+
 		"For several platforms, the build makes an image index. Without the flag it is "+
 		"$DOCKER_DEFAULT_PLATFORM, or else the platform of this machine.")
-	fs.BoolVar(&f.pull, "pull", false, "look up base images in registries first")
+	fs.Var(&f.pull, "pull", "look up base images in registries first\n"+
+		"Without a value it is always, as with newer: an image that has not changed is not "+
+		"fetched again. The value missing looks up the images that the store does not have, as "+
+		"without the flag; never makes such an image an error.")
+	fs.Lookup("pull").NoOptDefVal = "always"
 	fs.Var((*list)(&f.secrets), "secret",
 		"`id=ID[,src=FILE|,env=VAR]` secret for RUN --mount=type=secret\n"+
 			"Without src and env, ID names an environment variable, or else a file.")
+	fs.Var(&f.timestamp, "timestamp", "`SECONDS` latest time in the image, since 1970\n"+
+		"It is the same as --build-arg SOURCE_DATE_EPOCH=SECONDS.")
 	fs.Var((*list)(&f.ssh), "ssh", "`default|ID[=SOCKET]` SSH agent for RUN --mount=type=ssh\n"+
 		"Without SOCKET it is the agent of $SSH_AUTH_SOCK.")
 }
@@ -120,6 +135,8 @@ func (f *buildFlags) defineOutputs(fs *pflag.FlagSet) {
 
 func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.noCache, "no-cache", false, "run every step again")
+	fs.BoolVar(&f.layers, "layers", true, "use results of earlier builds\n"+
+		"--layers=false is the same as --no-cache.")
 	fs.StringSliceVar(&f.noCacheFilter, "no-cache-filter", nil,
 		"`STAGE` run the steps of these stages again")
 	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` read results of steps from PLACE\n"+
@@ -147,7 +164,10 @@ func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 		"For example, --ulimit nofile=1024:2048 limits the number of open files. The value -1 "+
 		"means no limit.")
 	fs.StringSliceVar(&f.allow, "allow", nil,
-		"`network.host|security.insecure` permit RUN --network=host or --security=insecure")
+		"`network.host|security.insecure` permit RUN --network=host or --security=insecure\n"+
+			"The other permissions of buildx are accepted and have no effect: "+otherPermissions())
+	fs.IntVar(&f.jobs, "jobs", 0, "`N` RUN commands at the same time\n"+
+		"Without the flag, and with 0, all that do not depend on others run at the same time.")
 }
 
 func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
@@ -171,24 +191,22 @@ func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
 func (f *buildFlags) defineDisplay(fs *pflag.FlagSet) {
 	fs.Var(newProgress(&f.progress), "progress", progressUsage)
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print only the image ID")
-	fs.Var(newChoice(&f.format, "text", "text", "json"), "format", "format of --check and --call")
-}
-
-// defineWithoutEffect defines flags of docker and buildx that scripts use and that have no effect.
-func (f *buildFlags) defineWithoutEffect(fs *pflag.FlagSet) {
-	fs.Var((*list)(&f.attests), "attest", "")
-	fs.StringVar(&f.provenance, "provenance", "", "")
-	fs.StringVar(&f.sbom, "sbom", "", "")
-	fs.StringVar(&f.cgroupParent, "cgroup-parent", "", "")
-	fs.BoolVarP(&f.debug, "debug", "D", false, "")
-	for _, name := range []string{"attest", "provenance", "sbom", "cgroup-parent", "debug"} {
-		_ = fs.MarkHidden(name) // it was defined above
-	}
+	fs.Var(newChoice(&f.format, "text", "text", "json", "oci", "docker"), "format",
+		"format of --check, or of the image\n"+
+			"text and json are formats of --check and --call. As with podman, docker is the image "+
+			"with Docker's media types, as with --output …,oci-mediatypes=false, and oci is the "+
+			"image that layerbuild makes without the flag.")
+	fs.Var(&f.logFile, "logfile", "`FILE` write the progress to a file\n"+
+		"The plain display is written to the file, and only the error that ends the build to "+
+		"standard error. With --progress rawjson or json the file has that format.")
 }
 
 // prepare checks the command line.
 func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
 	if err := errors.Join(f.state.resolve(e), resolveProgress(e, &f.progress)); err != nil {
+		return nil, err
+	}
+	if err := f.state.access(&f.registry); err != nil {
 		return nil, err
 	}
 	o, err := f.options(e, args)
@@ -209,7 +227,8 @@ func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
 }
 
 // run runs the build.
-func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rules gateRules) error {
+func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options,
+	rules gateRules) (err error) {
 	mode := f.progress
 	if f.quiet {
 		mode = "quiet"
@@ -217,7 +236,16 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rule
 	if o.ListTargets || o.Outline {
 		mode = "quiet"
 	}
-	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
+	out, closeLog, err := f.openLog(e)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if cerr := closeLog(); err == nil && cerr != nil {
+			err = fmt.Errorf("--logfile: %w", cerr)
+		}
+	}()
+	display, err := ui.New(f.displayMode(mode), out, ui.Options{Getenv: e.getenv})
 	if err != nil {
 		return err
 	}
@@ -253,7 +281,8 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options, rule
 	}
 	if !ui.Silent(mode) && !ui.ForPrograms(mode) {
 		// an error means that standard error is closed
-		_ = ui.PrintWarnings(e.stderr, display.Warnings(), print)
+		_ = ui.PrintWarnings(out, display.Warnings(), ui.PrintOptions{
+			Color: ui.Color(out, e.getenv), Colors: e.getenv("BUILDKIT_COLORS")})
 	}
 	if err != nil {
 		return explain(e, display, mode, res, err, print)
@@ -334,31 +363,9 @@ func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
 		list = append(list,
 			"--iidfile gets an empty ID: the outputs are files or cacheonly, and no image is made")
 	}
-	on := func(value string) bool { return value != "" && value != "false" }
-	for _, a := range f.attests {
-		if !strings.Contains(a, "disabled=true") {
-			list = append(list, fmt.Sprintf("--attest %s has no effect: no attestations are made",
-				a))
-		}
-	}
-	if on(f.provenance) {
-		list = append(list, fmt.Sprintf("--provenance=%s has no effect: no attestations are made",
-			f.provenance))
-	}
-	if on(f.sbom) {
-		list = append(list, fmt.Sprintf(
-			"--sbom=%s has no effect: no software bill of materials is made", f.sbom))
-	}
-	if f.resultFormat() != "text" && !o.Check && !o.ListTargets && !o.Outline {
+	if f.resultFormat() == "json" && !o.Check && !o.ListTargets && !o.Outline {
 		list = append(list, fmt.Sprintf("--format %s has no effect without --check or --call",
 			f.resultFormat()))
 	}
-	if f.cgroupParent != "" {
-		list = append(list,
-			"--cgroup-parent has no effect: commands run in the control group of layerbuild")
-	}
-	if f.debug {
-		list = append(list, "--debug has no effect; see --progress plain and --progress json")
-	}
-	return list
+	return append(list, f.others.notes()...)
 }

@@ -28,6 +28,8 @@ func pullVerb() verb {
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
+			var access registryFlags
+			access.define(fs)
 			var progress string
 			fs.Var(newProgress(&progress), "progress", progressUsage)
 			var of string
@@ -42,7 +44,8 @@ func pullVerb() verb {
 					}
 				}
 				want, err := platform(e, of)
-				err = errors.Join(err, f.resolve(e), resolveProgress(e, &progress))
+				err = errors.Join(err, f.resolve(e), resolveProgress(e, &progress),
+					f.access(&access))
 				if err != nil {
 					return nil, err
 				}
@@ -91,6 +94,8 @@ func pushVerb() verb {
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
+			var access registryFlags
+			access.define(fs)
 			var progress string
 			fs.Var(newProgress(&progress), "progress", progressUsage)
 			return func(e *env, args []string) (runFunc, error) {
@@ -98,7 +103,8 @@ func pushVerb() verb {
 					return nil, errors.New("an image is expected")
 				}
 				err := checkImageAndNames(args[0], args[1:])
-				err = errors.Join(err, f.resolve(e), resolveProgress(e, &progress))
+				err = errors.Join(err, f.resolve(e), resolveProgress(e, &progress),
+					f.access(&access))
 				if err != nil {
 					return nil, err
 				}

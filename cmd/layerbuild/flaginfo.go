@@ -57,6 +57,9 @@ func describe(f *pflag.Flag) flagInfo {
 	if rest, ok := strings.CutPrefix(info.text, "`"); ok {
 		info.placeholder, info.text, _ = strings.Cut(rest, "` ")
 	}
+	if v, ok := f.Value.(interface{ placeholder() string }); ok {
+		info.placeholder = v.placeholder()
+	}
 	info.values = words(info.placeholder)
 	if v, ok := f.Value.(interface{ values() []string }); ok {
 		info.values = v.values()

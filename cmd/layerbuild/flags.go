@@ -121,6 +121,10 @@ func flagError(fs *pflag.FlagSet, err error) error {
 	var unknown *pflag.NotExistError
 	switch {
 	case errors.As(err, &invalid):
+		f := invalid.GetFlag()
+		if v, ok := f.Value.(*otherValue); ok && v.isSwitch(invalid.GetValue()) {
+			return fmt.Errorf("--%s: %w", f.Name, errors.Unwrap(invalid))
+		}
 		return badValue(invalid.GetFlag().Name, invalid.GetValue(), whatIsExpected(invalid))
 	case errors.As(err, &missing):
 		return fmt.Errorf("--%s: %s is expected after it", missing.GetFlag().Name,

@@ -164,7 +164,7 @@ func longHelp(w io.Writer, v verb) error {
 	if details.Len() > 0 {
 		b.WriteString("Details:\n" + details.String() + "\n")
 	}
-	paragraphs(b, v.notes)
+	paragraphs(b, v.allNotes())
 	if v.namesImages() {
 		paragraphs(b, v.imageText())
 	}
@@ -172,6 +172,14 @@ func longHelp(w io.Writer, v verb) error {
 	writeExamples(b, v.examples)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// allNotes returns the paragraphs of the long help.
+func (v verb) allNotes() string {
+	if v.moreNotes == nil {
+		return v.notes
+	}
+	return v.notes + "\n\n" + v.moreNotes()
 }
 
 // namesImages reports whether the help of a verb explains how an image is given.

@@ -39,15 +39,57 @@ func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
 		o.Run.Ulimits = setLast(o.Run.Ulimits, limit,
 			func(l executor.Ulimit) bool { return l.Name == limit.Name })
 	}
+	return f.permissions(o)
+}
+
+// permission is a value of --allow of buildx build or buildx bake.
+type permission struct {
+	name string
+	// why is the reason why the permission has no effect; "": it has one.
+	why string
+}
+
+// Reasons that several permissions have.
+const (
+	noPermission = "layerbuild does what the command line names without a permission"
+	noDevices    = "a required RUN --device is refused, and an optional one has no effect"
+)
+
+var permissions = [...]permission{
+	{name: "network.host"}, {name: "security.insecure"}, {"device", noDevices},
+	{"fs", noPermission}, {"fs.read", noPermission}, {"fs.write", noPermission},
+	{"image", noPermission}, {"image.load", noPermission}, {"image.push", noPermission},
+	{"ssh", noPermission},
+	{"buildx.local.delete", "it permits mode=delete of -o type=local, which is refused"},
+}
+
+// otherPermissions lists the permissions without effect.
+func otherPermissions() string {
+	var names []string
+	for _, p := range permissions {
+		if p.why != "" {
+			names = append(names, p.name)
+		}
+	}
+	return joinWords(names, "and") + "."
+}
+
+// permissions sets the permissions that --allow gives.
+func (f *buildFlags) permissions(o *imagebuild.Options) error {
+	device := false
 	for _, a := range f.allow {
-		switch name, _, _ := strings.Cut(a, "="); name {
-		case "network.host":
+		name, _, _ := strings.Cut(a, "=")
+		i := slices.IndexFunc(permissions[:], func(p permission) bool { return p.name == name })
+		switch {
+		case name == "network.host":
 			o.Run.HostNetwork = true
-		case "security.insecure":
+		case name == "security.insecure":
 			o.Run.Insecure = true
-		default:
+		case device && name == "alias": // the comma of device=NAME,alias=NAME
+		case i < 0:
 			return badValue("allow", a, errors.New("network.host or security.insecure is expected"))
 		}
+		device = name == "device"
 	}
 	return nil
 }

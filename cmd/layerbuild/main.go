@@ -48,6 +48,11 @@ type verb struct {
 	hidden bool
 	// flags defines the verb's flags and returns the function that checks the command line.
 	flags func(fs *pflag.FlagSet) prepareFunc
+	// withOthers is like flags, with the flags of other programs; nil: there are none. Most command
+	// lines have none of them, and to define them takes as long as to define the verb's own flags.
+	withOthers func(fs *pflag.FlagSet) prepareFunc
+	// moreNotes returns further paragraphs of the long help; nil: there are none.
+	moreNotes func() string
 }
 
 // example is a command line with an explanation, for the help of its verb.
@@ -143,7 +148,13 @@ func parseCommand(e *env, args []string) (command, error) {
 	c := command{verb: v.name}
 	fs := newFlagSet(v)
 	prepare := v.flags(fs)
-	switch err := fs.Parse(args); {
+	err = fs.Parse(args)
+	if errors.As(err, new(*pflag.NotExistError)) && v.withOthers != nil {
+		fs = newFlagSet(v)
+		prepare = v.withOthers(fs)
+		err = fs.Parse(args)
+	}
+	switch {
 	case errors.Is(err, pflag.ErrHelp):
 		c.run = func(context.Context) error { return shortHelp(e.stdout, v) }
 		return c, nil

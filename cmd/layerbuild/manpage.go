@@ -49,7 +49,7 @@ func verbPage(v verb, date string) manPage {
 	r.line(bold("layerbuild "+v.name) + " [" + italic("flags") + "] " + italic(v.args))
 	if v.notes != "" {
 		r.section("DESCRIPTION")
-		r.paragraphs(v.notes)
+		r.paragraphs(v.allNotes())
 	}
 	r.section("OPTIONS")
 	groups := flagsOf(v)

@@ -13,7 +13,8 @@ import (
 // output parses the destinations of the image.
 func (f *buildFlags) output(o *imagebuild.Options, e *env) error {
 	if err := errors.Join(checkNewNames("tag", f.tags), checkFile("iidfile", f.iidFile),
-		checkFile("metadata-file", f.metadataFile)); err != nil {
+		checkFile("metadata-file", f.metadataFile),
+		checkFile("logfile", string(f.logFile))); err != nil {
 		return err
 	}
 	for _, s := range f.outputs {
@@ -40,6 +41,7 @@ func (f *buildFlags) output(o *imagebuild.Options, e *env) error {
 	if f.load && !slices.ContainsFunc(o.Outputs, loads) {
 		o.Outputs = append(o.Outputs, export.Spec{Type: export.TypeDocker})
 	}
+	o.Outputs = f.mediaTypes(o.Outputs)
 	for i, spec := range o.Outputs {
 		if spec.Push && len(o.Image.Names)+len(spec.Names) == 0 {
 			flag := "--push"
@@ -73,7 +75,7 @@ func (f *buildFlags) checkApart(outputs []export.Spec) error {
 		}
 	}
 	for _, file := range [...]struct{ flag, name string }{{"iidfile", f.iidFile},
-		{"metadata-file", f.metadataFile}} {
+		{"metadata-file", f.metadataFile}, {"logfile", string(f.logFile)}} {
 		place := realPlace(file.name)
 		if place == "" {
 			continue
@@ -84,6 +86,30 @@ func (f *buildFlags) checkApart(outputs []export.Spec) error {
 		taken[place] = "--" + file.flag
 	}
 	return nil
+}
+
+// mediaTypes returns outputs with Docker's media types if --format docker is given. The image in
+// the store has them too, so an output of type=image is added if there is none.
+func (f *buildFlags) mediaTypes(outputs []export.Spec) []export.Spec {
+	if f.format != "docker" {
+		return outputs
+	}
+	oci := false
+	list := slices.Clone(outputs)
+	// An image is stored without type=image, too.
+	stored := len(list) == 0 || len(f.tags) > 0 && slices.ContainsFunc(list,
+		func(s export.Spec) bool { return s.Type != export.TypeCacheOnly })
+	for i := range list {
+		stored = stored && list[i].Type != export.TypeImage
+		if list[i].MakesImage() && list[i].Layers.OCIMediaTypes == nil {
+			list[i].Layers.OCIMediaTypes = &oci
+		}
+	}
+	if stored {
+		list = append(list, export.Spec{Type: export.TypeImage,
+			Layers: export.Layers{OCIMediaTypes: &oci}})
+	}
+	return list
 }
 
 // pushImages returns outputs with Push set for each output of type=image, of which it adds one if

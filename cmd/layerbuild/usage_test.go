@@ -311,6 +311,8 @@ func TestBadCommandLines(t *testing.T) {
 		{"build --timestamp 1 --build-arg SOURCE_DATE_EPOCH=2 context",
 			"--build-arg has SOURCE_DATE_EPOCH=2"},
 		{"build --logfile log --iidfile ./log context", "--logfile \"log\": --iidfile writes the same file"},
+		{"build context --ignorefile", "--ignorefile: FILE is expected after it"},
+		{"build --memory 1g --nonsense context", "unknown flag --nonsense"},
 		{"build --stdin context", "build: --stdin: the standard input of commands is empty"},
 		{"build -o type=tar,dest=x -o type=oci,dest=./x context",
 			"another output goes to the same place"},

@@ -28,7 +28,9 @@ type Config struct {
 	// Epoch is the latest time of a file, and the creation time of new layers and entries of the
 	// history (SOURCE_DATE_EPOCH), in seconds since 1970; nil keeps real times.
 	Epoch *int64
-	Sink  event.Sink
+	// Jobs limits the commands of RUN that run at the same time; 0: all that can run do.
+	Jobs int
+	Sink event.Sink
 }
 
 // Parts are the parts of an Engine that tests replace.
@@ -74,8 +76,13 @@ func New(c Config) *Engine {
 	if c.Parts.Run == nil {
 		c.Parts.Run = executor.Run
 	}
+	var commands chan struct{}
+	if c.Jobs > 0 {
+		commands = make(chan struct{}, c.Jobs)
+	}
 	return &Engine{
-		worker: &job.Worker{RunFunc: c.Parts.Run, State: c.State, Epoch: c.Epoch},
+		worker: &job.Worker{RunFunc: c.Parts.Run, State: c.State, Epoch: c.Epoch,
+			Commands: commands},
 		results: &results{
 			records: c.Parts.Records, lazyLayers: c.Parts.LazyLayers,
 			snapshots: c.Parts.Snapshots, images: c.Parts.Images, imports: c.Imports,

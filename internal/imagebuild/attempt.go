@@ -92,7 +92,7 @@ func (b *builder) run(ctx context.Context, a attempt, file string, plans []plan,
 	}
 	e := build.New(build.Config{
 		Parts: b.parts.Engine, Layers: a.layers, State: b.state, Imports: imports, Ran: &b.ran,
-		Epoch: w.Options.Epoch, Sink: b.opts.Sink,
+		Epoch: w.Options.Epoch, Jobs: b.opts.Jobs, Sink: b.opts.Sink,
 	})
 	defer func() { err = errors.Join(err, e.Close()) }()
 	solvers := b.newSolvers(e, a, file, plans)

@@ -166,7 +166,8 @@ func (b *builder) newInputs(lazy *layers.Lazy) *inputs.Inputs {
 			return source.IndexPlace{Dir: dir, Temp: b.state.Cache.Temp()}, err
 		},
 		Own:      source.OwnState{Dir: b.state.Root, Holds: state.Holds, Notice: notice},
-		Contexts: b.opts.Source.Contexts, Pull: b.opts.Pull, KeepGitDir: b.opts.keepGitDir(),
+		Contexts: b.opts.Source.Contexts, Pull: b.opts.Pull, Local: b.opts.NoPull,
+		KeepGitDir: b.opts.keepGitDir(),
 	})
 }
 

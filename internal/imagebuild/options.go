@@ -34,6 +34,11 @@ type Options struct {
 	Platforms []ocispec.Platform
 	// Pull requests base images from registries even if the store has an image of that name.
 	Pull bool
+	// NoPull requests no base images from registries: an image that is neither in the store nor
+	// cached is an error.
+	NoPull bool
+	// Jobs limits the commands of RUN that run at the same time; 0: all that can run do.
+	Jobs int
 	// Lint configures the rules on Dockerfiles.
 	Lint parser.LintOptions
 	// Analyze keeps the tables of layers while they are sealed, so that package analyze does not

@@ -64,6 +64,8 @@ type Options struct {
 	Contexts map[string]string
 	// Pull asks registries for images even if the store has one of that name.
 	Pull bool
+	// Local sends no requests for images to registries.
+	Local bool
 	// KeepGitDir keeps .git in contexts from git.
 	KeepGitDir bool
 }
@@ -164,7 +166,7 @@ func (in *Inputs) Resolve(ctx context.Context, img parser.ImageInput) (*image.Im
 func (in *Inputs) resolve(ctx context.Context, ref string,
 	img parser.ImageInput) (*image.Image, error) {
 	return in.o.Images.Resolve(ctx, ref,
-		image.ResolveOptions{Platform: img.Platform, Pull: in.o.Pull})
+		image.ResolveOptions{Platform: img.Platform, Pull: in.o.Pull, Local: in.o.Local})
 }
 
 // Unpacked is an image and the snapshot of its uppermost layer, "" for an image without layers.

@@ -220,6 +220,13 @@ func (r *runAction) run(ctx context.Context, active *snapshot.Active, out Output
 	if err != nil {
 		return err
 	}
+	// A command that waits here may hold the lock of a cache mount. The commands that run have all
+	// their locks, so they end.
+	done, err := r.w.command(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
 	return processError(r.instr.Args, r.w.run(ctx, active.Mounts(), p, out))
 }
 

@@ -16,6 +16,9 @@ type Worker struct {
 	State   *state.State
 	// Epoch is the latest time of a file, in seconds since 1970; nil keeps real times.
 	Epoch *int64
+	// Commands has one element for each command of a RUN that is running; nil: their number is not
+	// limited.
+	Commands chan struct{}
 }
 
 // RunFunc is the type of executor.Run.
@@ -36,6 +39,19 @@ func (w *Worker) execute(ctx context.Context, root []mount.Mount, action executo
 	spec := &executor.Spec{Root: root, MountPoints: w.State.MountPoints(), Action: action,
 		UserNS: w.State.NS.Rootless, SingleID: w.State.NS.SingleID, Epoch: w.Epoch}
 	return w.RunFunc(ctx, spec, out.Stream(1), out.Stream(2))
+}
+
+// command waits until another command of a RUN may run. The caller calls release when it has ended.
+func (w *Worker) command(ctx context.Context) (release func(), err error) {
+	if w.Commands == nil {
+		return func() {}, nil
+	}
+	select {
+	case w.Commands <- struct{}{}:
+		return func() { <-w.Commands }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // tell sends the messages of an action to its line.

@@ -1,0 +1,308 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/internal/units"
+	"github.com/spf13/pflag"
+)
+
+// otherFlag is a flag of docker build, docker buildx build, buildah build or podman build that is
+// not in the help of build: one that has no effect here, or is refused. The table otherFlags
+// determines how these flags are parsed, their messages, and docs/CLI.md.
+type otherFlag struct {
+	name, short string
+	value       string // the placeholder; "" for a boolean flag
+	effect      effect
+	// harmless holds the values for which nothing is lost whatever the effect of others is, each
+	// for the whole value or for one of its items, which commas separate.
+	harmless []string
+	why      string
+	check    func(string) error // nil: every value is valid
+}
+
+// effect is the effect of a flag of another program.
+type effect int
+
+const (
+	ignored effect = iota // no effect, and nothing is lost
+	noted                 // no effect, and one line on standard error gives the reason
+	refused
+)
+
+// Reasons that several flags have. Flags with the same reason have one line.
+const (
+	noLimits = "commands run with the limits of layerbuild itself; to set some, start it with " +
+		"systemd-run --scope -p MemoryMax=2G -p CPUQuota=50%"
+	noContainers = "no container of a step is left, whether the step succeeds or fails"
+	noSquash     = "every step keeps its layer; -o type=image,prune-dead=true leaves dead bytes " +
+		"out, and a last stage with one COPY --from has one layer"
+	noAttestation = "layerbuild makes no attestations"
+	onePlatform   = "give the platform in one word, such as --platform linux/arm64"
+	ownNamespaces = "commands always have namespaces of their own"
+	ownResolver   = "commands read /etc/resolv.conf of the host"
+	ownRuntime    = "commands are started without an OCI runtime"
+	ownRetries    = "requests to registries are always repeated"
+	subordinate   = "ids are mapped as /etc/subuid and /etc/subgid have them"
+	environment   = "the variables of an image are those of its ENV instructions"
+)
+
+var isTrue, isFalse = []string{"true"}, []string{"false"}
+
+// otherFlags are the flags of other programs, in the order of their names.
+var otherFlags = [...]otherFlag{
+	{name: "all-platforms", effect: refused, harmless: isFalse,
+		why: "list the platforms with --platform"},
+	{name: "arch", value: "ARCH", effect: refused, why: onePlatform},
+	{name: "attest", value: "SPEC", effect: noted, harmless: []string{"disabled=true"},
+		why: noAttestation},
+	{name: "builder", value: "NAME",
+		why: "there are no builders: layerbuild runs the steps itself"},
+	{name: "cache-ttl", value: "TIME", effect: refused,
+		why: "results have no time to live; --no-cache runs all steps again"},
+	{name: "cap-add", value: "CAPABILITY", effect: refused,
+		why: "RUN --security=insecure gives a command all capabilities"},
+	{name: "cap-drop", value: "CAPABILITY", effect: refused,
+		why: "a command would keep the capability; drop it in the command, with setpriv(1)"},
+	{name: "cgroup-parent", value: "NAME", effect: noted,
+		why: "commands run in the control group of layerbuild"},
+	{name: "cgroupns", value: "WHICH", effect: refused, harmless: []string{"private"},
+		why: ownNamespaces},
+	{name: "compress", why: "the context is read in its place, and sent nowhere"},
+	{name: "cpp-flag", value: "FLAG", effect: refused,
+		why: "layerbuild does not run the C preprocessor; run cpp, and build with -f -"},
+	{name: "cpu-period", value: "N", effect: noted, why: noLimits, check: wholeNumber},
+	{name: "cpu-quota", value: "N", effect: noted, why: noLimits, check: wholeNumber},
+	{name: "cpu-shares", short: "c", value: "N", effect: noted, why: noLimits, check: wholeNumber},
+	{name: "cpuset-cpus", value: "LIST", effect: noted, why: noLimits},
+	{name: "cpuset-mems", value: "LIST", effect: noted, why: noLimits},
+	{name: "debug", short: "D",
+		why: "there is no log for debugging; --progress plain shows all that commands print"},
+	{name: "decryption-key", value: "KEY", effect: refused,
+		why: "layerbuild does not read encrypted layers"},
+	{name: "device", value: "DEVICE", effect: refused,
+		why: "commands get no devices of the host"},
+	{name: "disable-compression", why: "layers are compressed when they are stored; " +
+		"-o …,compression=uncompressed changes that"},
+	{name: "disable-content-trust", effect: refused, harmless: isTrue,
+		why: "layerbuild does not check signatures; name images by digest"},
+	{name: "dns", value: "ADDRESS", effect: refused, why: ownResolver},
+	{name: "dns-option", value: "OPTION", effect: refused, why: ownResolver},
+	{name: "dns-search", value: "DOMAIN", effect: refused, why: ownResolver},
+	{name: "env", value: "NAME=VALUE", effect: refused, why: environment},
+	{name: "force-rm", why: noContainers},
+	{name: "from", value: "IMAGE", effect: refused, why: "to replace the image NAME of a FROM, " +
+		"give --build-context NAME=docker-image://IMAGE"},
+	{name: "hooks-dir", value: "DIR", effect: refused, why: ownRuntime},
+	{name: "http-proxy", effect: noted, harmless: isFalse,
+		why: "commands do not get the proxies of the environment; give --build-arg HTTP_PROXY " +
+			"and the like"},
+	{name: "identity-label", why: "the label names buildah and its version"},
+	{name: "ignorefile", value: "FILE", effect: refused,
+		why: "the file is read from its place: DOCKERFILE.dockerignore beside the Dockerfile, or " +
+			".dockerignore"},
+	{name: "ipc", value: "WHICH", effect: refused, harmless: []string{"private"},
+		why: ownNamespaces},
+	{name: "isolation", value: "KIND", effect: refused,
+		harmless: []string{"", "default", "process", "oci", "rootless", "chroot"},
+		why:      "layerbuild runs commands in namespaces, and in no other way"},
+	{name: "logsplit", effect: refused, harmless: isFalse,
+		why: "--logfile is one file for all platforms"},
+	{name: "manifest", value: "NAME", effect: refused,
+		why: "-t NAME and --platform with several platforms make an index of that name"},
+	{name: "memory", short: "m", value: "SIZE", effect: noted, why: noLimits, check: size},
+	{name: "memory-swap", value: "SIZE", effect: noted, why: noLimits, check: size},
+	{name: "no-hosts", effect: refused, harmless: isFalse,
+		why: "commands always get an /etc/hosts with the names of --add-host"},
+	{name: "omit-history", effect: refused, harmless: isFalse,
+		why: "the history of an image has its instructions"},
+	{name: "os", value: "OS", effect: refused, why: onePlatform},
+	{name: "os-feature", value: "FEATURE", effect: refused,
+		why: "the image has the features of its base image"},
+	{name: "os-version", value: "VERSION", effect: refused,
+		why: "the image has the version of its base image"},
+	{name: "pid", value: "WHICH", effect: refused, harmless: []string{"private"},
+		why: ownNamespaces},
+	{name: "policy", value: "SPEC", effect: refused, harmless: []string{"disabled=true"},
+		why: "layerbuild evaluates no policies, and a build must not succeed because its policy " +
+			"is left out"},
+	{name: "print", value: "ACTION", effect: refused, why: "it was renamed; give --call ACTION"},
+	{name: "provenance", value: "SPEC", effect: noted,
+		harmless: []string{"", "false", "disabled=true"}, why: noAttestation},
+	{name: "resource", value: "NAME=VALUE", effect: noted, why: noLimits, check: resource},
+	{name: "retry", value: "N", why: ownRetries, check: wholeNumber},
+	{name: "retry-delay", value: "TIME", why: ownRetries},
+	{name: "rewrite-timestamp",
+		why: "with an epoch the times in layers are always limited to it"},
+	{name: "rm", why: noContainers},
+	{name: "runtime", value: "PROGRAM", why: ownRuntime},
+	{name: "runtime-flag", value: "FLAG", why: ownRuntime},
+	{name: "sbom", value: "SPEC", effect: noted, harmless: []string{"", "false", "disabled=true"},
+		why: noAttestation},
+	{name: "security-opt", value: "OPTION", effect: noted,
+		why: "commands always run with the same filter for system calls and without labels; " +
+			"RUN --security=insecure has no filter"},
+	{name: "sign-by", value: "KEY", effect: refused,
+		why: "layerbuild does not sign images; sign the image in the registry, by its digest"},
+	{name: "skip-unused-stages", effect: refused, harmless: isTrue,
+		why: "only the stages that the target needs are built; build others with --target"},
+	{name: "squash", effect: noted, harmless: isFalse, why: noSquash},
+	{name: "squash-all", effect: noted, harmless: isFalse, why: noSquash},
+	{name: "stdin", effect: refused, harmless: isFalse,
+		why: "the standard input of commands is empty, so that a build can be repeated"},
+	{name: "unsetenv", value: "NAME", effect: refused, why: environment},
+	{name: "userns", value: "WHICH", effect: refused, harmless: []string{"container"},
+		why: ownNamespaces},
+	{name: "userns-gid-map", value: "MAP", effect: refused, why: subordinate},
+	{name: "userns-gid-map-group", value: "NAME", effect: refused, why: subordinate},
+	{name: "userns-uid-map", value: "MAP", effect: refused, why: subordinate},
+	{name: "userns-uid-map-user", value: "NAME", effect: refused, why: subordinate},
+	{name: "uts", value: "WHICH", effect: refused, harmless: []string{"private"},
+		why: ownNamespaces},
+	{name: "variant", value: "VARIANT", effect: refused, why: onePlatform},
+	{name: "volume", short: "v", value: "DIR:DIR", effect: refused,
+		why: "the files would not be part of the key of a step; give --build-context NAME=DIR " +
+			"and RUN --mount=from=NAME,target=DIR, or RUN --mount=type=cache,target=DIR for a " +
+			"cache"},
+}
+
+// isHarmless reports whether nothing is lost with a value of the flag.
+func (o *otherFlag) isHarmless(value string) bool {
+	if o.effect == ignored || slices.Contains(o.harmless, value) {
+		return true
+	}
+	return slices.ContainsFunc(strings.Split(value, ","), func(item string) bool {
+		return item != "" && slices.Contains(o.harmless, item)
+	})
+}
+
+// otherValue is the value of a flag of another program.
+type otherValue struct {
+	row   *otherFlag
+	noted bool // the value of a flag has no effect, and something is lost
+}
+
+func (v *otherValue) Set(s string) error {
+	if v.row.value == "" {
+		is, err := strconv.ParseBool(s)
+		if err != nil {
+			return errors.New("true or false is expected")
+		}
+		s = strconv.FormatBool(is)
+	}
+	if v.row.check != nil {
+		if err := v.row.check(s); err != nil {
+			return err
+		}
+	}
+	switch {
+	case v.row.isHarmless(s):
+	case v.row.effect == refused:
+		return errors.New(v.row.why)
+	default:
+		v.noted = true
+	}
+	return nil
+}
+
+func (v *otherValue) String() string      { return "" }
+func (v *otherValue) placeholder() string { return v.row.value }
+
+func (v *otherValue) Type() string { return "other" }
+
+// isSwitch reports whether a value is that of a boolean flag that is given without a value.
+func (v *otherValue) isSwitch(s string) bool { return v.row.value == "" && s == "true" }
+
+// otherValues are the values of the flags of other programs.
+type otherValues []otherValue
+
+// define defines the flags. No help and no completion has them; the man page and docs/CLI.md do.
+func (o *otherValues) define(fs *pflag.FlagSet) {
+	*o = make(otherValues, len(otherFlags))
+	for i := range otherFlags {
+		row := &otherFlags[i]
+		(*o)[i].row = row
+		f := fs.VarPF(&(*o)[i], row.name, row.short, row.why)
+		if f.Hidden = true; row.value == "" {
+			f.NoOptDefVal = "true"
+		}
+	}
+}
+
+// notes returns a line for each reason why flags that were given have no effect.
+func (o otherValues) notes() []string {
+	flags := map[string][]string{}
+	var reasons []string
+	for _, v := range o {
+		if !v.noted {
+			continue
+		}
+		if flags[v.row.why] == nil {
+			reasons = append(reasons, v.row.why)
+		}
+		flags[v.row.why] = append(flags[v.row.why], "--"+v.row.name)
+	}
+	for i, why := range reasons {
+		verb := " has"
+		if len(flags[why]) > 1 {
+			verb = " have"
+		}
+		reasons[i] = joinWords(flags[why], "and") + verb + " no effect: " + why
+	}
+	return reasons
+}
+
+// otherNotes explains the flags of other programs in the help of build.
+func otherNotes() string {
+	var without, never []string
+	for _, row := range otherFlags {
+		if row.effect == refused {
+			never = append(never, "--"+row.name)
+			continue
+		}
+		without = append(without, "--"+row.name)
+	}
+	return "These flags of docker, buildx, buildah and podman are accepted and have no effect: " +
+		strings.Join(without, " ") + ". If a limit or a property of the image is lost, a line on " +
+		"standard error gives the reason.\n\nThese are refused, with the reason and the remedy: " +
+		strings.Join(never, " ") + "."
+}
+
+func wholeNumber(s string) error {
+	if _, err := strconv.ParseInt(s, 10, 64); err != nil {
+		return errors.New("a whole number is expected")
+	}
+	return nil
+}
+
+// size checks a size of memory; -1 is no limit.
+func size(s string) error {
+	if s == "-1" {
+		return nil
+	}
+	_, err := units.ParseDocker(s)
+	return err
+}
+
+var errResource = errors.New("NAME=VALUE is expected, with the name memory, memory-swap, " +
+	"cpu-shares, cpu-period, cpu-quota, cpuset-cpus or cpuset-mems")
+
+// resource checks a value of --resource.
+func resource(s string) error {
+	name, value, ok := strings.Cut(s, "=")
+	if value = strings.TrimSpace(value); !ok {
+		return errResource
+	}
+	switch strings.TrimSpace(name) {
+	case "memory", "memory-swap":
+		return size(value)
+	case "cpu-shares", "cpu-period", "cpu-quota":
+		return wholeNumber(value)
+	case "cpuset-cpus", "cpuset-mems":
+		return nil
+	}
+	return errResource
+}

@@ -1,0 +1,328 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/spf13/pflag"
+)
+
+// programs are the programs whose flags docs/CLI.md lists, each with all its flags for builds.
+var programs = []struct{ name, flags string }{
+	// docker build without buildx, version 28
+	{"docker", `add-host build-arg cache-from cgroup-parent compress cpu-period cpu-quota cpu-shares
+cpuset-cpus cpuset-mems disable-content-trust file force-rm iidfile isolation label memory
+memory-swap network no-cache platform pull quiet rm security-opt shm-size squash tag target ulimit`},
+	// docker buildx build, version 0.38
+	{"buildx", `add-host allow annotation attest build-arg build-context builder cache-from cache-to
+call cgroup-parent check compress cpu-period cpu-quota cpu-shares cpuset-cpus cpuset-mems debug file
+force-rm iidfile isolation label load memory memory-swap metadata-file network no-cache
+no-cache-filter output platform policy print progress provenance pull push quiet resource rm sbom
+secret security-opt shm-size squash ssh tag target ulimit`},
+	// buildah build, version 1.28, with two flags of later versions
+	{"buildah", `add-host all-platforms annotation arch authfile build-arg build-context cache-from
+cache-to cache-ttl cap-add cap-drop cert-dir cgroup-parent cgroupns compress cpp-flag cpu-period
+cpu-quota cpu-shares cpuset-cpus cpuset-mems creds decryption-key device disable-compression
+disable-content-trust dns dns-option dns-search env file force-rm format from hooks-dir http-proxy
+identity-label ignorefile iidfile ipc isolation jobs label layers logfile logsplit manifest memory
+memory-swap network no-cache no-hosts omit-history os os-feature os-version output pid platform pull
+quiet retry retry-delay rewrite-timestamp rm runtime runtime-flag secret security-opt shm-size
+sign-by skip-unused-stages squash ssh stdin tag target timestamp tls-verify ulimit unsetenv userns
+userns-gid-map userns-gid-map-group userns-uid-map userns-uid-map-user uts variant volume`},
+	// podman build, version 4.3
+	{"podman", `add-host all-platforms annotation arch authfile build-arg build-context cache-from
+cache-to cache-ttl cap-add cap-drop cert-dir cgroup-parent cgroupns compress cpp-flag cpu-period
+cpu-quota cpu-shares cpuset-cpus cpuset-mems creds decryption-key device disable-compression
+disable-content-trust dns dns-option dns-search env file force-rm format from hooks-dir http-proxy
+identity-label ignorefile iidfile ipc isolation jobs label layers logfile logsplit manifest memory
+memory-swap network no-cache no-hosts omit-history os os-feature os-version output pid platform pull
+quiet retry retry-delay rm runtime runtime-flag secret security-opt shm-size sign-by
+skip-unused-stages squash squash-all ssh stdin tag target timestamp tls-verify ulimit unsetenv userns
+userns-gid-map userns-gid-map-group userns-uid-map userns-uid-map-user uts variant volume`},
+}
+
+// values are values of flags that have a check, for the test of their rows.
+var values = map[string]string{"resource": "memory=1g"}
+
+// Each row of the table: a value without effect is accepted silently or with a line that has the
+// reason, and a refused one is an error with the reason.
+func TestOtherFlags(t *testing.T) {
+	work := badSetup(t)
+	t.Chdir(work)
+	page := verbPage(buildVerb(), "").text
+	for i, row := range otherFlags {
+		if !strings.Contains(page, roffText("--"+row.name)) {
+			t.Errorf("layerbuild-build(1) has no --%s", row.name)
+		}
+		if i > 0 && otherFlags[i-1].name >= row.name {
+			t.Errorf("--%s is not in the order of names", row.name)
+		}
+		if row.why == "" || strings.HasSuffix(row.why, ".") {
+			t.Errorf("--%s: the reason is %q, want a phrase", row.name, row.why)
+		}
+		used := []string{values[row.name]}
+		switch {
+		case row.value == "":
+			used = []string{"true", "false", ""}
+		case used[0] == "":
+			used[0] = "17"
+		}
+		for _, value := range append(used, row.harmless...) {
+			arg := "--" + row.name + "=" + value
+			if row.value == "" && value == "" {
+				arg, value = "--"+row.name, "true"
+			}
+			t.Run(arg, func(t *testing.T) { checkOther(t, row, arg, value) })
+		}
+		if row.short != "" && row.value != "" && row.effect != refused {
+			if got := try(t, nil, "build", "--root=s", "-"+row.short, used[0],
+				"context"); got.err != nil {
+				t.Errorf("-%s %s: %v", row.short, used[0], got.err)
+			}
+		}
+		if row.value == "" || row.check != nil {
+			if got := try(t, nil, "build", "--root=s", "--"+row.name+"=nonsense",
+				"context"); got.status != exitUsage || !strings.Contains(got.text, "is expected") {
+				t.Errorf("--%s=nonsense: %q", row.name, got.text)
+			}
+		}
+	}
+}
+
+func checkOther(t *testing.T, row otherFlag, arg, value string) {
+	got := try(t, nil, "build", "--root=s", arg, "context")
+	harmless := row.effect == ignored || slices.Contains(row.harmless, value)
+	if row.effect == refused && !harmless {
+		if got.status != exitUsage || !strings.Contains(got.text, row.why) {
+			t.Errorf("status %d, %q, want a refusal with the reason %q", got.status, got.text,
+				row.why)
+		}
+		return
+	}
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	var o otherValues
+	o.define(fs)
+	if err := fs.Parse([]string{arg}); err != nil {
+		t.Fatal(err)
+	}
+	want := ""
+	if !harmless {
+		want = "--" + row.name + " has no effect: " + row.why
+	}
+	if line := strings.Join(o.notes(), "\n"); line != want {
+		t.Errorf("the lines are %q, want %q", line, want)
+	}
+}
+
+// Flags that are left out for one reason have one line.
+func TestOtherNotes(t *testing.T) {
+	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
+	var o otherValues
+	o.define(fs)
+	line := "-m 1g --squash --cpu-quota 5 --rm --sbom=false"
+	if err := fs.Parse(strings.Fields(line)); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"--cpu-quota and --memory have no effect: " + noLimits,
+		"--squash has no effect: " + noSquash}
+	if got := o.notes(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// Each permission is accepted, and only those with an effect set one.
+func TestPermissions(t *testing.T) {
+	for _, p := range permissions {
+		for _, value := range []string{p.name, p.name + "=x"} {
+			f := buildFlags{allow: []string{value}}
+			var o imagebuild.Options
+			if err := f.permissions(&o); err != nil {
+				t.Errorf("--allow %s: %v", value, err)
+			}
+			if has := o.Run.HostNetwork || o.Run.Insecure; has != (p.why == "") {
+				t.Errorf("--allow %s: a permission %t", value, has)
+			}
+		}
+	}
+	for list, ok := range map[string]bool{"device=a.b/c=d,alias=e": true, "alias=e": false,
+		"network.host,nonsense": false, "fs.read=/a,fs.write=/b,network.host": true} {
+		f := buildFlags{allow: strings.Split(list, ",")}
+		var o imagebuild.Options
+		if err := f.permissions(&o); (err == nil) != ok {
+			t.Errorf("--allow %s: %v", list, err)
+		}
+	}
+}
+
+// docs/CLI.md is generated from the definitions of the flags and the tables of attributes. -update
+// rewrites it.
+func TestCommandLinePage(t *testing.T) {
+	name := filepath.Join("..", "..", "docs", "CLI.md")
+	text := commandLinePage(t)
+	if *update {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(name)
+	if err != nil || string(have) != text {
+		t.Errorf("docs/CLI.md is not that of the definitions (%v); -update rewrites it", err)
+	}
+}
+
+const commandLineTop = `# The flags of docker, buildx, buildah and podman
+layerbuild accepts the command lines of ` + "`docker buildx build`, `docker build`, `buildah build` and `podman build`" + `. Each of their
+flags is in one of three states:
+
+- It **works**.
+- It is **ignored**: it has no effect, and the table gives the reason why nothing is lost. With *a note*, a limit or a property of the
+  image is lost, and one line on standard error gives the reason.
+- It is **refused**: the build ends before anything runs, with the reason and the remedy.
+
+This page is generated from the definitions of the flags (` + "`TestCommandLinePage`" + `), and each row is tested. ` +
+	"`layerbuild help build`" + ` explains
+the flags that work.
+
+## Flags
+The marks are d for docker 28 without buildx, x for buildx 0.38, b for buildah 1.28 and p for podman 4.3.
+
+| flag | of | state | effect or reason |
+| --- | --- | --- | --- |
+`
+
+func commandLinePage(t *testing.T) string {
+	var b strings.Builder
+	b.WriteString(commandLineTop)
+	marks := map[string]string{}
+	for i, p := range programs {
+		for name := range strings.FieldsSeq(p.flags) {
+			marks[name] += "dxbp"[i : i+1]
+		}
+	}
+	known := map[string]flagInfo{}
+	for _, g := range flagsOf(buildVerb()) {
+		for _, f := range g.flags {
+			known[f.name] = f
+		}
+	}
+	rows := map[string]string{}
+	for _, row := range otherFlags {
+		rows[row.name] = row.page(marks[row.name])
+		if marks[row.name] == "" {
+			t.Errorf("--%s is in the table, and no program has it", row.name)
+		}
+		delete(marks, row.name)
+	}
+	for name, of := range marks {
+		f, ok := known[name]
+		if !ok {
+			t.Errorf("--%s (%s) is not defined", name, of)
+		}
+		rows[name] = fmt.Sprintf("| `%s` | %s | works | %s |\n", flagForms(f.name, f.short,
+			f.placeholder), of, cell(f.text))
+	}
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		b.WriteString(rows[name])
+	}
+	b.WriteString("\n## Permissions\n`--allow` accepts the permissions of buildx build and " +
+		"buildx bake. Several may be separated by commas.\n\n| permission | state | reason |\n| --- | --- | --- |\n")
+	for _, p := range permissions {
+		state := "works"
+		if p.why != "" {
+			state = "ignored"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", p.name, state, p.why)
+	}
+	b.WriteString("\n## Attributes of --output\n[OUTPUTS.md](OUTPUTS.md) describes the " +
+		"attributes that work. Unknown attributes are an error.\n\n| attribute | types | state | reason |\n| --- | --- | --- | --- |\n")
+	for _, a := range export.Attributes() {
+		var types []string
+		for _, kind := range a.Types {
+			types = append(types, string(kind))
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", a, strings.Join(types, ", "),
+			stateOf(a.Refused), cell(a.Why))
+	}
+	b.WriteString(cacheTop)
+	for _, a := range remotecache.Attributes() {
+		for _, is := range []bool{false, true} {
+			var list []string
+			for _, value := range a.Values {
+				if slices.Contains(a.Refused, value) == is {
+					list = append(list, value)
+				}
+			}
+			if len(list) > 0 {
+				fmt.Fprintf(&b, "| `%s=%s` | %s | %s |\n", a.Key, strings.Join(list, "\\|"),
+					stateOf(is), cell(a.Why))
+			}
+		}
+	}
+	return b.String()
+}
+
+const cacheTop = `
+## Attributes of --cache-from and --cache-to
+These work: ` + "`type=registry`, `type=local`, `type=inline`, `ref`, `src`, `dest`, `tag`, `digest`, `mode`, `ignore-error` and `registry.insecure`" + `.
+The caches of BuildKit in services (` + "`type=gha`, `type=s3`, `type=azblob`" + `) cannot be used: with ` + "`--cache-from`" + ` the build prints a
+warning and continues without the cache. With ` + "`--cache-to`" + ` they are refused, as a cache that cannot be exported is an error for buildx,
+too; with ` + "`ignore-error=true`" + ` that is a warning. The others have no effect or are refused:
+
+| attribute of --cache-to | state | reason |
+| --- | --- | --- |
+`
+
+// page returns the rows of a flag on docs/CLI.md.
+func (o *otherFlag) page(of string) string {
+	forms := flagForms(o.name, o.short, o.value)
+	state := map[effect]string{ignored: "ignored", noted: "ignored, with a note",
+		refused: "refused"}[o.effect]
+	var silent []string
+	for _, value := range o.harmless {
+		if value != "" {
+			silent = append(silent, "`"+value+"`")
+		}
+	}
+	why := o.why
+	switch {
+	case len(silent) == 0:
+	case o.effect == noted:
+		why += ". Ignored without a note: " + strings.Join(silent, ", ")
+	default:
+		why += ". Ignored: " + strings.Join(silent, ", ")
+	}
+	return fmt.Sprintf("| `%s` | %s | %s | %s |\n", forms, of, state, cell(why))
+}
+
+// flagForms returns the ways to write a flag.
+func flagForms(name, short, value string) string {
+	s := "--" + name
+	if short != "" {
+		s = "-" + short + ", " + s
+	}
+	if value != "" {
+		s += " " + strings.ReplaceAll(value, "|", "\\|")
+	}
+	return s
+}
+
+func stateOf(isRefused bool) string {
+	if isRefused {
+		return "refused"
+	}
+	return "ignored"
+}
+
+// cell escapes a text for a table.
+func cell(s string) string { return strings.ReplaceAll(s, "|", "\\|") }
