@@ -111,8 +111,10 @@ func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
 			"Without src and env, ID names an environment variable, or else a file.")
 	fs.Var(&f.timestamp, "timestamp", "`SECONDS` latest time in the image, since 1970\n"+
 		"It is the same as --build-arg SOURCE_DATE_EPOCH=SECONDS.")
-	fs.Var((*list)(&f.ssh), "ssh", "`default|ID[=SOCKET]` SSH agent for RUN --mount=type=ssh\n"+
-		"Without SOCKET it is the agent of $SSH_AUTH_SOCK.")
+	fs.Var((*list)(&f.ssh), "ssh",
+		"`default|ID[=SOCKET|=KEY,…]` SSH agent for RUN --mount=type=ssh\n"+
+			"Without SOCKET it is the agent of $SSH_AUTH_SOCK. KEY is the file of a private key "+
+			"without a passphrase.")
 }
 
 func (f *buildFlags) defineOutputs(fs *pflag.FlagSet) {

@@ -24,31 +24,45 @@ func (f *buildFlags) access(o *imagebuild.Options, e *env) error {
 			func(s secret.Secret) bool { return s.ID == given.ID })
 	}
 	for _, s := range f.ssh {
-		id, socket, _ := strings.Cut(s, "=")
-		if id == "" {
-			return badValue("ssh", s, errors.New("default or ID[=SOCKET] is expected"))
-		}
-		if socket == "" {
-			if socket = e.getenv("SSH_AUTH_SOCK"); socket == "" {
-				return badValue("ssh", s,
-					fmt.Errorf("SSH_AUTH_SOCK is not set; start an agent or give its socket: "+
-						"--ssh %s=SOCKET", id))
-			}
-		}
-		info, err := os.Stat(socket)
+		agent, err := parseAgent(s, e.getenv)
 		if err != nil {
-			return badValue("ssh", s, plainError(err))
+			return badValue("ssh", s, err)
 		}
-		if info.Mode()&os.ModeSocket == 0 {
-			return badValue("ssh", s,
-				fmt.Errorf("%s is not the socket of an agent; for a key file, start an agent and "+
-					"use ssh-add",
-					socket))
-		}
-		o.SSH = setLast(o.SSH, secret.Agent{ID: id, Socket: socket},
-			func(a secret.Agent) bool { return a.ID == id })
+		o.SSH = setLast(o.SSH, agent, func(a secret.Agent) bool { return a.ID == agent.ID })
 	}
 	return nil
+}
+
+// parseAgent parses ID, ID=SOCKET or ID=KEY,KEY…, where a key is the file of a private key.
+func parseAgent(s string, getenv func(string) string) (secret.Agent, error) {
+	id, socket, _ := strings.Cut(s, "=")
+	if id == "" {
+		return secret.Agent{}, errors.New("default or ID[=SOCKET|=KEY,…] is expected")
+	}
+	if socket == "" {
+		if socket = getenv("SSH_AUTH_SOCK"); socket == "" {
+			return secret.Agent{}, fmt.Errorf("SSH_AUTH_SOCK is not set; start an agent, or give "+
+				"a socket or a key file: --ssh %s=SOCKET or --ssh %s=KEY", id, id)
+		}
+	}
+	files := strings.Split(socket, ",")
+	for _, name := range files {
+		info, err := os.Stat(name)
+		switch {
+		case err != nil:
+			return secret.Agent{}, fmt.Errorf("%s: %w", name, plainError(err))
+		case info.Mode()&os.ModeSocket != 0 && len(files) > 1:
+			return secret.Agent{}, fmt.Errorf("%s is the socket of an agent; it is given alone",
+				name)
+		case info.Mode()&os.ModeSocket != 0:
+			return secret.Agent{ID: id, Socket: socket}, nil
+		case !info.Mode().IsRegular():
+			return secret.Agent{}, fmt.Errorf(
+				"%s is neither the socket of an agent nor the file of a key", name)
+		}
+	}
+	keys, err := secret.ReadKeys(files)
+	return secret.Agent{ID: id, Keys: keys}, err
 }
 
 // parseSecret parses id=ID with src=FILE or env=VAR. With neither, the id names a variable, or

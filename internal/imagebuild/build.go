@@ -77,6 +77,7 @@ type builder struct {
 	tempdir     *state.TempDir
 	blocks      *layers.Blocks
 	secrets     *secret.Store
+	closeAgents func() error
 	cacheMounts *cachemount.Store
 	ran         build.Ran
 	repairs     repairs
@@ -95,7 +96,12 @@ func newBuilder(st *state.State, images *image.Resolver, o Options,
 		o.Sink = event.Discard
 	}
 	b.opts.Sink = b.repairs.markDone(o.Sink)
-	b.secrets = &secret.Store{Secrets: o.Secrets, Agents: o.SSH,
+	agents, closeAgents, err := secret.ServeKeys(o.SSH)
+	if err != nil {
+		return nil, fmt.Errorf("ssh agent: %w", err)
+	}
+	b.closeAgents = closeAgents
+	b.secrets = &secret.Store{Secrets: o.Secrets, Agents: agents,
 		Warn: func(message string) { warn(b.opts.Sink, message) }}
 	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return st.Path(state.Mounts) },
 		Empty: o.Cache.No, Lease: st.LeaseMount, FixType: st.FixType}
@@ -107,7 +113,7 @@ func (b *builder) close(ctx context.Context) error {
 	if b.ran.Changed() {
 		b.state.NoteUnsynced(ctx)
 	}
-	return errors.Join(b.blocks.Close(), b.tempdir.Close())
+	return errors.Join(b.blocks.Close(), b.tempdir.Close(), b.closeAgents())
 }
 
 // build performs the whole build, from the context to the outputs.

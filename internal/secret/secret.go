@@ -25,6 +25,8 @@ type Secret struct {
 type Agent struct {
 	ID     string
 	Socket string
+	// Keys are the keys of an agent that ServeKeys runs; nil: the agent has Socket already.
+	Keys *Keys
 }
 
 // Store has the secrets and agents of a build. The zero value has none.
