@@ -65,8 +65,7 @@ func ServeKeys(agents []Agent) (_ []Agent, close func() error, err error) {
 	if !slices.ContainsFunc(agents, func(a Agent) bool { return a.Keys != nil }) {
 		return agents, nothing, nil
 	}
-	// The name of a socket has at most 108 bytes (unix(7)), so the state directory may be too deep.
-	dir, err := os.MkdirTemp("", "layerbuild-ssh-")
+	dir, err := socketDir()
 	if err != nil {
 		return nil, nothing, err
 	}
@@ -92,6 +91,24 @@ func ServeKeys(agents []Agent) (_ []Agent, close func() error, err error) {
 		servers = append(servers, s)
 	}
 	return list, close, nil
+}
+
+// maxSocketDir is the length of the longest directory for sockets. The name of a socket has at most
+// 107 bytes (unix(7)).
+const maxSocketDir = 100
+
+// socketDir makes a directory for sockets: in that for temporary files or, if its name is too long,
+// in /tmp. git and ssh connect to the sockets, so they need a name that is valid in any process.
+func socketDir() (string, error) {
+	const pattern = "layerbuild-ssh-*"
+	dir, err := os.MkdirTemp("", pattern)
+	if err != nil || len(dir) <= maxSocketDir {
+		return dir, err
+	}
+	if err := os.Remove(dir); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp("/tmp", pattern)
 }
 
 // keyServer answers as an agent.

@@ -142,3 +142,26 @@ func TestReadKeysErrors(t *testing.T) {
 		t.Errorf("a missing file: %v", err)
 	}
 }
+
+// TestSocketDir checks that sockets have names that are short enough, wherever temporary files are.
+func TestSocketDir(t *testing.T) {
+	for _, name := range []string{"a", strings.Repeat("a", 100)} {
+		temp := filepath.Join(t.TempDir(), name)
+		if err := os.Mkdir(temp, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("TMPDIR", temp)
+		dir, err := socketDir()
+		if err != nil {
+			t.Fatal(err)
+		}
+		left, err := os.ReadDir(temp)
+		if len(dir) > maxSocketDir || err != nil || len(left) > 1 || len(left) > 0 &&
+			filepath.Dir(dir) != temp {
+			t.Errorf("in %s: %s, and %v is left, %v", temp, dir, left, err)
+		}
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	}
+}
