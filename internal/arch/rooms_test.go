@@ -82,6 +82,7 @@ var floors = []floor{
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
 		{"internal/cachemount", "internal/lock internal/memo parser"},
 		{"internal/outline", "diff internal/dirfd"},
+		{"internal/sbom", "internal/unpack"},
 		{"internal/source", "internal/subprocess internal/atomicfile internal/dirfd internal/fileentry " +
 			"internal/giturl internal/hostfile internal/pattern internal/safepath " +
 			"internal/unpack internal/volume"},
@@ -99,7 +100,7 @@ var floors = []floor{
 			"internal/store internal/unpack snapshot"},
 		{"internal/container", "executor internal/event internal/image internal/state snapshot"},
 		{"internal/imageanalysis", "analyze diff internal/image internal/ocidoc " +
-			"internal/ocijson internal/state parser"},
+			"internal/ocijson internal/sbom internal/state parser"},
 		{"internal/layers", "diff executor/copyfs internal/blocks internal/cache internal/dirfd internal/image " +
 			"internal/imageanalysis internal/layercheck internal/memo internal/mount " +
 			"internal/outline internal/state internal/store internal/unpack parser snapshot"},

@@ -210,10 +210,8 @@ func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec 
 		}
 		return endOf(img, base, analyze.BaseGiven), nil
 	}
-	if rec != nil && rec.Base.History+len(rec.Steps) == len(img.Config.History) {
-		b := analyze.Base{Name: rec.Base.Name, Digest: rec.Base.Digest, Layers: rec.Base.Layers,
-			Source: analyze.BaseRecord}
-		return ending{b, rec.Base.History}, nil
+	if end, ok := recordedEnd(img, rec); ok {
+		return end, nil
 	}
 	name, d := img.Manifest.Annotations[ocispec.AnnotationBaseImageName],
 		img.Manifest.Annotations[ocispec.AnnotationBaseImageDigest]
@@ -239,6 +237,17 @@ func baseEnd(ctx context.Context, images *image.Resolver, img *image.Image, rec 
 	end := guess(img)
 	end.base.Note = note + end.base.Note
 	return end, nil
+}
+
+// recordedEnd returns the end of the base that the record of the build names. There is none if the
+// record is missing or that of another history.
+func recordedEnd(img *image.Image, rec *Record) (ending, bool) {
+	if rec == nil || rec.Base.History+len(rec.Steps) != len(img.Config.History) {
+		return ending{}, false
+	}
+	b := analyze.Base{Name: rec.Base.Name, Digest: rec.Base.Digest, Layers: rec.Base.Layers,
+		Source: analyze.BaseRecord}
+	return ending{b, rec.Base.History}, true
 }
 
 // annotated finds the base that annotations name.
