@@ -125,7 +125,7 @@ func TestErrors(t *testing.T) {
 			`Dockerfile:1: parse check options: invalid check option "skp"`},
 		{"epoch", "FROM busybox\n",
 			PlanOptions{BuildArgs: map[string]string{"SOURCE_DATE_EPOCH": "today"}},
-			`Dockerfile: SOURCE_DATE_EPOCH: "today" is not a number of seconds`},
+			`Dockerfile: invalid SOURCE_DATE_EPOCH: today (it is not a number of seconds)`},
 		{"image that is not there", "FROM busybox\nFROM nowhere\n", PlanOptions{},
 			"Dockerfile:2: no such image"},
 	}

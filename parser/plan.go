@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/reference"
@@ -54,6 +53,9 @@ type Plan struct {
 	// Epoch is SOURCE_DATE_EPOCH from the build arguments or from a global ARG, in seconds since
 	// 1970; nil when it is not set.
 	Epoch *int64
+	// EpochFrom is set instead of Epoch if the value is the name of a source whose time is meant.
+	// The caller makes another plan, with the time in BuildArgs.
+	EpochFrom EpochSource
 
 	file     *File
 	opts     PlanOptions
@@ -73,6 +75,8 @@ type Plan struct {
 	// stages.
 	badName error
 	budget  budget
+	// epochStage is the name of the stage that SOURCE_DATE_EPOCH names; "" if it names none.
+	epochStage string
 }
 
 // Stage is a FROM and the instructions after it.
@@ -158,6 +162,9 @@ func (p *Plan) readStages() error {
 	}
 	if p.badName != nil {
 		return p.badName
+	}
+	if err := p.findEpochStage(); err != nil {
+		return err
 	}
 	p.prune()
 	return nil
@@ -245,57 +252,6 @@ func globalArgs(e env, x expander, meta []instructions.ArgCommand,
 		}
 	}
 	return e, list, nil
-}
-
-// EpochArg is the build argument, and the variable of the environment, with the time of the image.
-const EpochArg = "SOURCE_DATE_EPOCH"
-
-// ParseEpoch parses the value of SOURCE_DATE_EPOCH, in seconds since 1970. It returns nil for "".
-func ParseEpoch(s string) (*int64, error) {
-	if s = strings.TrimSpace(s); s == "" {
-		return nil, nil
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %q is not a number of seconds", EpochArg, s)
-	}
-	// RFC 3339, in which documents of images have times
-	if y := time.Unix(n, 0).UTC().Year(); y < 0 || y > 9999 {
-		return nil, fmt.Errorf("%s: %s seconds since 1970 is not in the years 0 to 9999 (is it in "+
-			"milliseconds?)", EpochArg, s)
-	}
-	return &n, nil
-}
-
-// setEpoch parses SOURCE_DATE_EPOCH. Its value may also be the name of a context, whose own time is
-// used then. A directory has no such time, and the argument is ignored.
-func (p *Plan) setEpoch(stages []instructions.Stage) error {
-	v, ok := p.opts.BuildArgs[EpochArg]
-	if !ok {
-		v, _ = p.globals.Get(EpochArg)
-	}
-	epoch, err := ParseEpoch(v)
-	if err == nil {
-		p.Epoch = epoch
-		if epoch != nil {
-			p.setArg(EpochArg, strconv.FormatInt(*epoch, 10))
-		} else if ok {
-			p.setArg(EpochArg, "")
-		}
-		return nil
-	}
-	if v == "context" || slices.Contains(p.opts.Contexts, v) {
-		p.setArg(EpochArg, "")
-		return nil
-	}
-	if slices.ContainsFunc(stages, func(s instructions.Stage) bool {
-		return strings.EqualFold(s.Name, v)
-	}) {
-		return p.file.fail(Range{},
-			fmt.Errorf("%s=%s: the time of a stage is not supported; give a number of seconds",
-				EpochArg, v))
-	}
-	return p.file.fail(Range{}, err)
 }
 
 // setArg changes an argument in all sets of arguments that have it; "" removes it. The caller's map

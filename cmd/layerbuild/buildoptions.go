@@ -67,8 +67,7 @@ func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 			return badValue("timestamp", string(f.timestamp), err)
 		}
 	}
-	// A value that begins with a letter may be the name of a context or stage: the plan decides.
-	if epoch := o.Args[parser.EpochArg]; !isLetter(epoch) && o.Source.Contexts[epoch] == "" {
+	if epoch := o.Args[parser.EpochArg]; !mayBeSource(o, epoch) {
 		if _, err := parser.ParseEpoch(epoch); err != nil {
 			return badValue("build-arg", parser.EpochArg+"="+epoch, err)
 		}
@@ -94,9 +93,11 @@ func (f *buildFlags) setTimestamp(o *imagebuild.Options) error {
 	return nil
 }
 
-// isLetter reports whether s begins with an ASCII letter.
-func isLetter(s string) bool {
-	return s != "" && ('a' <= s[0]|0x20 && s[0]|0x20 <= 'z')
+// mayBeSource reports whether a value of SOURCE_DATE_EPOCH may be the name of a context or of a
+// stage. Names of stages begin with a letter. Only the plan knows them.
+func mayBeSource(o *imagebuild.Options, epoch string) bool {
+	return o.Source.Contexts[epoch] != "" ||
+		epoch != "" && 'a' <= epoch[0]|0x20 && epoch[0]|0x20 <= 'z'
 }
 
 // cache parses the places for importing and exporting step results.
@@ -175,11 +176,12 @@ func (f *buildFlags) imageOptions(o *imagebuild.Options, e *env) error {
 	}
 	// As in buildx, the variable sets the build argument, so that an ARG of that name has its
 	// value, too.
-	if _, ok := o.Args[parser.EpochArg]; !ok && e.getenv(parser.EpochArg) != "" {
-		if _, err := parser.ParseEpoch(e.getenv(parser.EpochArg)); err != nil {
+	epoch := e.getenv(parser.EpochArg)
+	if _, ok := o.Args[parser.EpochArg]; !ok && epoch != "" {
+		if _, err := parser.ParseEpoch(epoch); err != nil && !mayBeSource(o, epoch) {
 			return err
 		}
-		o.Args[parser.EpochArg] = e.getenv(parser.EpochArg)
+		o.Args[parser.EpochArg] = epoch
 	}
 	return f.outputEpochs(o)
 }

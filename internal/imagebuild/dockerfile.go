@@ -102,10 +102,11 @@ func makePlans(ctx context.Context, d dockerfile, in *inputs.Inputs,
 	if o.Check || o.Outline {
 		platforms = platforms[:1] // only one, as in BuildKit
 	}
+	epochs := epochs{in: in, sink: o.Sink}
 	for i, platform := range platforms {
 		lint := o.Lint
 		lint.Off = i > 0 // the rules have had the whole file with the first platform
-		p, err := d.plan(ctx, in, d.planOptions(o, platform, lint))
+		p, err := d.plan(ctx, in, d.planOptions(o, platform, lint), &epochs)
 		if i == 0 && p.plan != nil {
 			warnings = p.plan.Warnings()
 			d.warn(o.Sink, warnings)
@@ -124,8 +125,13 @@ func makePlans(ctx context.Context, d dockerfile, in *inputs.Inputs,
 // plan makes and checks the plan of one platform. It returns the plan, with its warnings, even if
 // it returns an error. Of several errors it returns the first one in the file.
 func (d *dockerfile) plan(ctx context.Context, in *inputs.Inputs,
-	o parser.PlanOptions) (p plan, err error) {
-	if p.plan, err = d.parsed.Plan(o); err != nil {
+	o parser.PlanOptions, epochs *epochs) (p plan, err error) {
+	if p.plan, err = d.parsed.Plan(o); err == nil && p.plan.EpochFrom != nil {
+		if o.BuildArgs, err = epochs.set(ctx, o.BuildArgs, p.plan.EpochFrom); err == nil {
+			p.plan, err = d.parsed.Plan(o)
+		}
+	}
+	if err != nil {
 		return p, err
 	}
 	p.prefetch, err = in.CheckPlan(ctx, p.plan, len(d.parsed.Targets()))

@@ -2,6 +2,10 @@ package inputs
 
 import (
 	"context"
+	"fmt"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
 
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
@@ -62,4 +66,44 @@ func (in *Inputs) Files(ctx context.Context, input parser.Input) (*Files, error)
 		return in.OfSnapshot(ctx, "")
 	}
 	panic("unreachable")
+}
+
+// Remote opens a source of an ADD that is a URL, without fetching it if its key is known.
+func (in *Inputs) Remote(ctx context.Context, add *parser.Copy, src string) (source.Remote, error) {
+	if kind, _ := parser.SourceKind(src); kind == parser.Git {
+		o := in.Git(add.KeepGitDir)
+		o.Checksum = add.Checksum
+		return source.Git(ctx, src, o)
+	}
+	o := in.HTTP()
+	o.Checksum = digest.Digest(add.Checksum)
+	return source.HTTP(ctx, src, o)
+}
+
+// ModTime returns the time of a source that SOURCE_DATE_EPOCH names. It returns false if the source
+// has none, such as an image. The context of the build must have been opened by Main.
+func (in *Inputs) ModTime(ctx context.Context, src parser.EpochSource) (time.Time, bool, error) {
+	switch src := src.(type) {
+	case *parser.Copy:
+		_, remote := src.SplitSources()
+		r, err := in.Remote(ctx, src, remote[0])
+		if err != nil {
+			return time.Time{}, false, err
+		}
+		in.closeLater(r)
+		return r.ModTime(ctx)
+	case parser.ContextInput:
+		if src.Name == "" {
+			return in.open.main.ModTime(ctx)
+		}
+		if _, ok := in.ContextImage(src); ok {
+			return time.Time{}, false, nil
+		}
+		c, err := in.Named(ctx, src.Name)
+		if err != nil {
+			return time.Time{}, false, err
+		}
+		return c.ModTime(ctx)
+	}
+	panic(fmt.Sprintf("unexpected source %T", src))
 }

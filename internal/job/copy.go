@@ -106,7 +106,7 @@ func (c *copyAction) contentKey(ctx context.Context) (key cache.Key, inputs stri
 		content = append(content, string(m.Digest))
 	}
 	for _, src := range c.remote {
-		r, err := c.openRemote(ctx, src)
+		r, err := c.in.Remote(ctx, a, src)
 		if err != nil {
 			return "", "", err
 		}
@@ -119,17 +119,6 @@ func (c *copyAction) contentKey(ctx context.Context) (key cache.Key, inputs stri
 		Content: digest.FromString(fmt.Sprintf("%q", content)),
 	}, EpochKey(c.w.Epoch), fmt.Sprint(c.remoteUnpack()))
 	return key, inputs, err
-}
-
-func (c *copyAction) openRemote(ctx context.Context, src string) (source.Remote, error) {
-	if kind, _ := parser.SourceKind(src); kind == parser.Git {
-		o := c.in.Git(c.copy.KeepGitDir)
-		o.Checksum = c.copy.Checksum
-		return source.Git(ctx, src, o)
-	}
-	o := c.in.HTTP()
-	o.Checksum = digest.Digest(c.copy.Checksum)
-	return source.HTTP(ctx, src, o)
 }
 
 // keepOwner reports whether files keep their owners, as files of stages and images do.

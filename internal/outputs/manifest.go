@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/layerbuild/layerbuild/diff"
 	"github.com/layerbuild/layerbuild/export"
@@ -167,11 +169,21 @@ func (w *Writer) layerAs(ctx context.Context, l *layers.Layer,
 			return d, fmt.Errorf("compress layer %s: %w", l.Descriptor.Digest, err)
 		}
 	}
+	if own && r.Clamped && w.Options.Epoch != nil {
+		d.Annotations = maps.Clone(d.Annotations)
+		if d.Annotations == nil {
+			d.Annotations = map[string]string{}
+		}
+		d.Annotations[annotationClamped] = strconv.FormatInt(*w.Options.Epoch, 10)
+	}
 	if r.Docker {
 		d = ocidoc.DockerDescriptor(d)
 	}
 	return d, nil
 }
+
+// annotationClamped is BuildKit's annotation of a layer whose times were limited to an epoch.
+const annotationClamped = "buildkit/rewritten-timestamp"
 
 // compressionOf returns the compression of a layer's media type, with the name that recipes use.
 func compressionOf(mediaType string) string {

@@ -20,6 +20,9 @@ type Recipe struct {
 	Force       bool   // compress the base's layers, too
 	Docker      bool   // Docker's media types
 	PruneDead   bool
+	// Clamped annotates the layers that the build made with the epoch to which their times are
+	// limited, as BuildKit does with rewrite-timestamp=true. It has no effect without an epoch.
+	Clamped     bool
 	Annotations []export.Annotation // in addition to those of the whole build
 }
 
@@ -28,6 +31,7 @@ func RecipeOf(o export.Spec) Recipe {
 	l := o.Layers
 	r := Recipe{Compression: l.Compression, Force: l.Force, PruneDead: l.PruneDead,
 		Annotations: o.Annotations}
+	r.Clamped = l.RewriteTimestamp != nil && *l.RewriteTimestamp
 	r.Docker = l.OCIMediaTypes != nil && !*l.OCIMediaTypes
 	switch r.Compression {
 	case export.Uncompressed:

@@ -35,6 +35,7 @@ type Context struct {
 	dir     *os.File
 	fetched *Fetched // nil for a directory of this machine
 	o       Options
+	modTime time.Time // the time of the commit or of the download; zero if there is none
 
 	// set if the context is a Dockerfile, or the Dockerfile was read from standard input
 	dockerfile []byte
@@ -359,6 +360,7 @@ func (c *Context) git(ctx context.Context, u *giturl.URL) error {
 	if c.fetched, err = r.Fetch(ctx); err != nil {
 		return err
 	}
+	c.modTime = r.committed
 	c.tree, err = NewTree(c.fetched.Dir, TreeOptions{})
 	return err
 }
@@ -370,6 +372,7 @@ func (c *Context) http(ctx context.Context, address string) error {
 		return err
 	}
 	defer f.Close()
+	c.modTime = f.modTime
 	file, err := os.Open(filepath.Join(f.temp, f.Items[0].Path))
 	if err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +19,8 @@ type Fetched struct {
 	// Items are the files that ADD copies from Dir.
 	Items []Item
 
-	temp string
+	temp    string
+	modTime time.Time // the server's Last-Modified; zero if there is none
 }
 
 // newFetched makes a temporary directory in the directory that tempDir returns.

@@ -14,8 +14,8 @@ import (
 	"regexp"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
+	"time"
 
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -37,6 +37,8 @@ type Repository struct {
 	ref    string // refs/heads/… or refs/tags/…, or the commit
 	object string // the object to which ref refers: Commit, or the tag object
 	keep   bool
+
+	committed time.Time // the time of the commit; set by Fetch
 }
 
 // Git finds the commit to which a git URL refers.
@@ -188,7 +190,7 @@ func (r *Repository) Fetch(ctx context.Context) (_ *Fetched, err error) {
 		return nil, err
 	}
 	if r.commitTime() {
-		if err := r.setTimes(ctx, tree, gitDir); err != nil {
+		if err := r.setTimes(tree); err != nil {
 			return nil, err
 		}
 	}
@@ -229,6 +231,9 @@ func (r *Repository) checkout(ctx context.Context, tree, gitDir string) error {
 	} else if strings.TrimSpace(commit) != r.Commit && !isCommit(r.ref) {
 		return fmt.Errorf("git %s: %s is of commit %s, not %s", giturl.Redact(r.URL.Remote), r.ref,
 			strings.TrimSpace(commit), r.Commit)
+	}
+	if err := r.readCommitTime(ctx, g); err != nil {
+		return err
 	}
 	if _, err := os.Lstat(filepath.Join(tree, ".gitmodules")); err != nil || !r.submodules() {
 		return nil
@@ -317,18 +322,8 @@ func removeGitFiles(tree string) error {
 }
 
 // setTimes sets the times of all files to the time of the commit.
-func (r *Repository) setTimes(ctx context.Context, tree, gitDir string) error {
-	g := r.git(tree)
-	g.gitDir = gitDir
-	out, err := g.run(ctx, "log", "-1", "--format=%ct", "HEAD")
-	if err != nil {
-		return err
-	}
-	sec, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
-	if err != nil {
-		return fmt.Errorf("git %s: the commit's time: %w", giturl.Redact(r.URL.Remote), err)
-	}
-	at := []unix.Timespec{{Sec: sec}, {Sec: sec}}
+func (r *Repository) setTimes(tree string) error {
+	at := []unix.Timespec{{Sec: r.committed.Unix()}, {Sec: r.committed.Unix()}}
 	var names []string
 	if err := filepath.WalkDir(tree, func(name string, _ fs.DirEntry, err error) error {
 		names = append(names, name)

@@ -235,6 +235,9 @@ func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if d.mtime.Unix() != 0 {
+		f.modTime = d.mtime
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Close())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	digest "github.com/opencontainers/go-digest"
 
@@ -134,6 +135,9 @@ type Remote interface {
 	Key() digest.Digest
 	// Fetch fetches the content. The caller closes the result.
 	Fetch(ctx context.Context) (*Fetched, error)
+	// ModTime returns the time of the content, for SOURCE_DATE_EPOCH. It returns false if it has
+	// none.
+	ModTime(ctx context.Context) (time.Time, bool, error)
 	// Close removes content that was downloaded and not fetched. It must always be called.
 	Close() error
 }

@@ -99,6 +99,11 @@ func listAll(ctx context.Context, dir *os.File) ([]Item, error) {
 	if err != nil {
 		return nil, err
 	}
+	return t.list(ctx)
+}
+
+// list lists the tree without reading any file.
+func (t *Tree) list(ctx context.Context) ([]Item, error) {
 	m, err := t.newMatching(ctx, Query{})
 	if err != nil {
 		return nil, err
