@@ -78,7 +78,7 @@ type env struct {
 func verbs() []verb {
 	return []verb{
 		buildVerb(), runVerb(), imagesVerb(), historyVerb(), inspectVerb(), tagVerb(), removeVerb(),
-		pullVerb(), pushVerb(), pruneVerb(), infoVerb(),
+		pullVerb(), pushVerb(), loginVerb(), logoutVerb(), pruneVerb(), infoVerb(),
 		analyzeVerb(), diffVerb(), pruneImageVerb(), helpVerb(), versionVerb(), docsVerb(),
 	}
 }

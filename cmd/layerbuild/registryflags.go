@@ -20,12 +20,20 @@ func (f *registryFlags) define(fs *pflag.FlagSet) {
 	fs.Var(&f.authFile, "authfile", "`FILE` file with the credentials for registries\n"+
 		"The file has the format of containers-auth.json(5) and docker's config.json. Without "+
 		"the flag, the files of docker and podman are read.")
-	fs.Var(&f.certDir, "cert-dir", "`DIR` certificates for registries\n"+
-		"The directory holds NAME.crt for authorities, and NAME.cert with NAME.key for the "+
-		"client. It replaces the directories of containers-certs.d(5).")
+	f.defineCertDir(fs)
 	fs.Var(&f.creds, "creds", "`USER:PASSWORD` credentials for registries\n"+
 		"They are sent to each registry that asks for some, and replace those in files. Other "+
 		"users of the machine can read them in the list of processes.")
+	f.defineTLSVerify(fs)
+}
+
+func (f *registryFlags) defineCertDir(fs *pflag.FlagSet) {
+	fs.Var(&f.certDir, "cert-dir", "`DIR` certificates for registries\n"+
+		"The directory holds NAME.crt for authorities, and NAME.cert with NAME.key for the "+
+		"client. It replaces the directories of containers-certs.d(5).")
+}
+
+func (f *registryFlags) defineTLSVerify(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.tlsVerify, "tls-verify", true, "require verified TLS of registries\n"+
 		"With --tls-verify=false plain http and any certificate are accepted. Registries on "+
 		"loopback never need verified TLS.")

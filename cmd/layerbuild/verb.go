@@ -20,8 +20,6 @@ var others = map[string]string{
 	"exec": "see 'layerbuild run'", "start": "see 'layerbuild run'",
 	"save":   "see 'layerbuild build -o type=docker,dest=FILE'",
 	"export": "see 'layerbuild build -o DIR'",
-	"login":  "layerbuild uses the credentials of docker login and podman login",
-	"logout": "layerbuild uses the credentials of docker and podman",
 	"slim":   "see 'layerbuild prune-image'", "squash": "see 'layerbuild prune-image'",
 	"dive": "see 'layerbuild analyze'",
 }

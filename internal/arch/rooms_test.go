@@ -54,7 +54,7 @@ var floors = []floor{
 		{"internal/mount", "internal/dirfd internal/safepath"},
 		{"internal/ns", "internal/smallfile internal/sorting"},
 		{"internal/ocidoc", "internal/ocijson"},
-		{"internal/registry", "internal/hostfile internal/memo internal/ocidoc " +
+		{"internal/registry", "internal/atomicfile internal/hostfile internal/memo internal/ocidoc " +
 			"internal/ocijson internal/platform internal/reference internal/sorting " +
 			"internal/subprocess"},
 		{"internal/stagedir", "internal/dirfd internal/lock"},

@@ -166,7 +166,7 @@ func splitDomain(s string) (domain, rest string) {
 // split parses [domain/]path[:tag][@digest]. It does not check the digest's algorithm and length.
 func split(s string) (Name, bool) {
 	var n Name
-	if first, rest, ok := strings.Cut(s, "/"); ok && isDomain(first) {
+	if first, rest, ok := strings.Cut(s, "/"); ok && IsDomain(first) {
 		n.Domain, s = first, rest
 	}
 	s, sum, hasDigest := strings.Cut(s, "@")
@@ -175,9 +175,9 @@ func split(s string) (Name, bool) {
 	return n, isPath(path) && (!hasTag || isTag(tag)) && (!hasDigest || isDigest(sum))
 }
 
-// isDomain reports whether s is a host name or an IPv6 address in brackets, perhaps followed by a
+// IsDomain reports whether s is a host name or an IPv6 address in brackets, perhaps followed by a
 // port.
-func isDomain(s string) bool {
+func IsDomain(s string) bool {
 	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
 		if i+1 == len(s) || !all(s[i+1:], isDigit) {
 			return false

@@ -41,6 +41,8 @@ type authFile struct {
 	auths   map[string]json.RawMessage
 	helpers map[string]string // by server
 	helper  string            // for all other servers
+	// content has all fields of the file, for write
+	content map[string]json.RawMessage
 }
 
 // readAuthFile reads a file. A missing or empty file has no credentials.
@@ -54,8 +56,7 @@ func readAuthFile(path string) (*authFile, error) {
 		return nil, err
 	}
 	defer f.Close()
-	var content map[string]json.RawMessage
-	if err := json.NewDecoder(f).Decode(&content); err == io.EOF {
+	if err := json.NewDecoder(f).Decode(&a.content); err == io.EOF {
 		return a, nil
 	} else if err != nil {
 		return nil, fmt.Errorf("%s: invalid JSON: %w", path, err)
@@ -66,7 +67,7 @@ func readAuthFile(path string) (*authFile, error) {
 	}{
 		{"credsStore", &a.helper}, {"credHelpers", &a.helpers}, {"auths", &a.auths},
 	} {
-		if raw, ok := content[field.name]; ok {
+		if raw, ok := a.content[field.name]; ok {
 			if err := json.Unmarshal(raw, field.to); err != nil {
 				return nil, fmt.Errorf("%s: %s: %w", path, field.name, err)
 			}
@@ -82,13 +83,16 @@ func (a *authFile) get(ctx context.Context, server string) (credential, error) {
 		helper = a.helper
 	}
 	if helper != "" {
-		return askHelper(ctx, "docker-credential-"+helper, server)
+		return askHelper(ctx, helperProgram+helper, server)
 	}
 	key := server
 	if _, ok := a.auths[key]; !ok {
-		// docker used to write https://example.com/v1/ for example.com.
+		// docker used to write https://example.com/v1/ for example.com. In podman's files
+		// example.com/v1 is a part of the server.
 		keys := slices.Sorted(maps.Keys(a.auths))
-		i := slices.IndexFunc(keys, func(k string) bool { return serverOfKey(k) == server })
+		i := slices.IndexFunc(keys, func(k string) bool {
+			return serverOfKey(k) == server && (!a.parts || strings.Contains(k, "://"))
+		})
 		if i < 0 {
 			return credential{}, nil
 		}
@@ -161,7 +165,7 @@ func askHelper(ctx context.Context, program, server string) (credential, error) 
 			return credential{}, errors.New(message)
 		}
 	}
-	if program == "docker-credential-desktop.exe" && errors.Is(err, exec.ErrNotFound) {
+	if program == helperProgram+"desktop.exe" && errors.Is(err, exec.ErrNotFound) {
 		return credential{}, fmt.Errorf("%w (is Docker Desktop running?)", err)
 	}
 	if err != nil {

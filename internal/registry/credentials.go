@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/memo"
@@ -28,48 +26,16 @@ func loadCredentials(o Options) (*credentialStore, error) {
 	if o.Login != (Login{}) {
 		return s, nil
 	}
-	if o.AuthFile != "" {
-		file, err := readAuthFile(o.AuthFile)
-		if err != nil {
-			return nil, fmt.Errorf("read credentials: %w", err)
-		}
-		file.parts = true
-		s.files = append(s.files, file)
-		return s, nil
-	}
-	dir := o.DockerConfig
-	var paths []string
-	if dir == "" {
-		dir = os.Getenv("DOCKER_CONFIG")
-	}
-	home, _ := os.UserHomeDir()
-	if dir == "" && home != "" {
-		dir = filepath.Join(home, ".docker")
-	}
-	if dir != "" {
-		paths = append(paths, filepath.Join(dir, "config.json"))
-	}
-	if f := os.Getenv("REGISTRY_AUTH_FILE"); f != "" {
-		paths = append(paths, f)
-	} else {
-		if d := os.Getenv("XDG_RUNTIME_DIR"); d != "" {
-			paths = append(paths, filepath.Join(d, "containers", "auth.json"))
-		}
-		if home != "" {
-			paths = append(paths, filepath.Join(home, ".config", "containers", "auth.json"))
-		}
-	}
-	for i, p := range paths {
-		file, err := readAuthFile(p)
-		if errors.Is(err, fs.ErrPermission) &&
-			!strings.HasPrefix(p, dir+string(filepath.Separator)) {
+	for _, f := range LoginFiles(o) {
+		file, err := readAuthFile(f.Path)
+		if errors.Is(err, fs.ErrPermission) && f.parts && o.AuthFile == "" {
 			// belongs to another user: the variable was inherited from that user's environment
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read credentials: %w", err)
 		}
-		file.parts = i > 0 || dir == "" // it is one of podman's
+		file.parts = f.parts
 		s.files = append(s.files, file)
 	}
 	return s, nil
@@ -82,7 +48,7 @@ func (s *credentialStore) get(ctx context.Context, host, repo string) (credentia
 	}
 	keys := []string{host}
 	if host == hubServer {
-		keys = []string{"https://" + reference.LegacyDockerHub + "/v1/", reference.DockerHub,
+		keys = []string{hubKey, reference.DockerHub,
 			reference.LegacyDockerHub}
 	}
 	return s.known.Do(ctx, host+"/"+repo, func() (credential, error) {

@@ -10,11 +10,11 @@
 // The files are read when a registry is first used, so a build without a registry does not read
 // them.
 //
-// It imports hostfile, memo, ocidoc, ocijson, platform, reference, sorting and subprocess. It reads
-// files of the user's configuration, runs credential helpers and uses the network. It does not use
-// the store.
+// It imports atomicfile, hostfile, memo, ocidoc, ocijson, platform, reference, sorting and
+// subprocess. It reads files of the user's configuration, runs credential helpers and uses the
+// network. It writes the files of credentials for login and logout. It does not use the store.
 //
-// To test it, run go test ./internal/registry as any user. Servers run in the test process; one
-// test pushes to docker-registry where it is installed. FuzzAuthFile, FuzzConf and
-// FuzzChallenges read hostile files and answers.
+// To test it, run go test ./internal/registry as any user. Servers run in the test process; two
+// tests use docker-registry where it is installed. FuzzAuthFile, FuzzConf, FuzzChallenges and
+// FuzzParseServer read hostile files, answers and names.
 package registry

@@ -1541,44 +1541,7 @@ func TestDockerRegistry(t *testing.T) {
 	if err != nil {
 		t.Skip("docker-registry is not installed")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := l.Addr().String()
-	l.Close()
-	dir := t.TempDir()
-	conf := fmt.Sprintf("version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: %s\n  delete:\n    enabled: true\nhttp:\n  addr: %s\n", filepath.Join(dir, "data"), host)
-	path := filepath.Join(dir, "config.yml")
-	if err := os.WriteFile(path, []byte(conf), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(bin, "serve", path)
-	// the registry reads settings from REGISTRY_… variables
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		if t.Failed() {
-			t.Logf("docker-registry: %s", out.String())
-		}
-	})
-	for i := 0; ; i++ {
-		conn, err := net.Dial("tcp", host)
-		if err == nil {
-			conn.Close()
-			break
-		}
-		if i > 200 {
-			t.Fatal("docker-registry does not start")
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	host := serveRegistry(t, bin, "")
 	b := blobs{}
 	m1, m2 := b.image(amd64, 2_000_000, 0, 10),
 		b.image(ocispec.Platform{OS: "linux", Architecture: "arm64"}, 5)
