@@ -79,6 +79,7 @@ var floors = []floor{
 			"internal/unpack"},
 		{"analyze/browse", "analyze internal/dirfd internal/ui internal/units"},
 		{"analyze/html", "analyze internal/ui internal/units"},
+		{"internal/bake", "internal/suggest"},
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
 		{"internal/cachemount", "internal/lock internal/memo parser"},
 		{"internal/outline", "diff internal/dirfd"},
@@ -174,7 +175,8 @@ var floors = []floor{
 // modules lists the rooms that may import each third-party module. go.mod requires no others.
 var modules = map[string]string{
 	"github.com/BurntSushi/toml":        "internal/registry", // containers-registries.conf
-	"github.com/docker/go-units":        "internal/units",
+	"github.com/docker/go-units":        "internal/bake internal/units",
+	"github.com/hashicorp/hcl/v2":       "internal/bake",
 	"github.com/klauspost/compress":     "internal/blocks internal/imageanalysis internal/imagetest internal/unpack",
 	"github.com/mattn/go-runewidth":     "internal/ui",
 	"github.com/moby/buildkit":          "parser",
@@ -185,8 +187,9 @@ var modules = map[string]string{
 	"github.com/opencontainers/image-spec": anyRoom,
 	"github.com/spf13/pflag":               "cmd/layerbuild",
 	"github.com/ulikunitz/xz":              "internal/unpack",
-	"go.yaml.in/yaml/v3":                   "analyze",         // the gate's rules
-	"golang.org/x/crypto":                  "internal/secret", // the protocol of ssh agents
+	"github.com/zclconf/go-cty":            "internal/bake",         // the values of HCL
+	"go.yaml.in/yaml/v3":                   "analyze internal/bake", // rules; compose files
+	"golang.org/x/crypto":                  "internal/secret",       // the protocol of ssh agents
 	"golang.org/x/sync":                    anyRoom,
 	// TestSystemCalls lists the rooms that call the kernel
 	"golang.org/x/sys":  anyRoom,
