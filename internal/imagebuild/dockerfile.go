@@ -48,6 +48,9 @@ func parseDockerfile(ctx context.Context, in *inputs.Inputs, o *Options) (d dock
 	if d.name, d.text, err = d.context.ReadDockerfile(ctx); err != nil {
 		return d, err
 	}
+	if err := parser.CheckFrontend(d.name, d.text, o.Args[parser.SyntaxArg]); err != nil {
+		return d, err
+	}
 	if d.parsed, err = parser.Parse(d.name, d.text); err != nil && d.parsed != nil {
 		// Plan fails with the same error, and returns the warnings of the lines before it.
 		if plan, _ := d.parsed.Plan(d.planOptions(o, ocispec.Platform{}, o.Lint)); plan != nil {
