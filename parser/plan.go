@@ -37,6 +37,8 @@ type PlanOptions struct {
 	// Contexts are the names of the named build contexts. A context replaces a stage or an image
 	// with the same name.
 	Contexts []string
+	// Empty are those of Contexts that have no files, like scratch: "docker-image://scratch".
+	Empty []string
 	// Ignore are the patterns of the ignore file of the main context; only the CopyIgnoredFile
 	// rule uses them.
 	Ignore []string
@@ -294,7 +296,7 @@ func (p *Plan) addStage(i int, st *instructions.Stage) error {
 		}
 	}
 	if ctx, ok := p.context(st.Name); ok && st.Name != "" {
-		s.Base, s.replaced = ContextInput{Name: ctx, Platform: s.Platform}, true
+		s.Base, s.replaced = p.contextInput(ctx, s.Platform), true
 		s.nodes, s.commands = nil, nil
 	} else if err := s.setBase(); err != nil {
 		p.noteBadName(s.Range, err)
@@ -380,12 +382,20 @@ func (p *Plan) noteBadName(at Range, err error) {
 // imageInput returns the input for a name that is not a stage. The error is a *nameError.
 func (p *Plan) imageInput(name string, platform ocispec.Platform) (Input, error) {
 	if ctx, ok := p.context(name); ok {
-		return ContextInput{Name: ctx, Platform: platform}, nil
+		return p.contextInput(ctx, platform), nil
 	}
 	if _, err := reference.Parse(name); err != nil {
 		return nil, &nameError{name, err}
 	}
 	return ImageInput{Ref: name, Platform: platform}, nil
+}
+
+// contextInput returns the input for a named context.
+func (p *Plan) contextInput(name string, platform ocispec.Platform) Input {
+	if slices.Contains(p.opts.Empty, name) {
+		return Scratch{}
+	}
+	return ContextInput{Name: name, Platform: platform}
 }
 
 // context finds the named context that replaces a stage or an image. The name of an image has

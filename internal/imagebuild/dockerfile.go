@@ -13,6 +13,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
@@ -78,7 +79,14 @@ func (d *dockerfile) warn(sink event.Sink, list []parser.Warning) {
 // stages.
 func (d *dockerfile) planOptions(o *Options, p ocispec.Platform,
 	lint parser.LintOptions) parser.PlanOptions {
+	var empty []string
+	for name, value := range o.Source.Contexts {
+		if value == image.SchemeName+"scratch" {
+			empty = append(empty, name)
+		}
+	}
 	return parser.PlanOptions{
+		Empty: empty,
 		BuildArgs: o.Args, Target: o.Target, Labels: o.Image.Labels, Platform: p,
 		Contexts: slices.Sorted(maps.Keys(o.Source.Contexts)),
 		Ignore:   d.context.Tree().Ignore(), Lint: lint,
