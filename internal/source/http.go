@@ -123,19 +123,18 @@ func (d *Download) resolve(ctx context.Context) error {
 	etag := ""
 	if old != nil {
 		etag = old.ETag
+		if d.unchanged(ctx, etag) {
+			d.use(old)
+			return nil
+		}
 	}
 	resp, err := d.get(ctx, etag)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	// Some servers send the same content again instead of 304 Not Modified.
-	if old != nil && (resp.StatusCode == http.StatusNotModified ||
-		sameETag(resp.Header.Get("ETag"), old.ETag)) {
-		d.Digest, d.mtime = old.Digest, time.Unix(old.MTime, 0)
-		if d.Name == "" {
-			d.Name = old.Name
-		}
+	if old != nil && confirms(resp, etag) {
+		d.use(old)
 		return nil
 	}
 	if d.body, err = d.save(resp); err != nil {
@@ -153,6 +152,32 @@ func (d *Download) resolve(ctx context.Context) error {
 	return nil
 }
 
+// use sets the fields to those of an earlier build.
+func (d *Download) use(old *seen) {
+	d.Digest, d.mtime = old.Digest, time.Unix(old.MTime, 0)
+	if d.Name == "" {
+		d.Name = old.Name
+	}
+}
+
+// unchanged reports whether the server confirms with HEAD that the file still has an ETag. Some
+// servers ignore If-None-Match and would send the whole file as the response to GET. A server that
+// does not answer HEAD is asked with GET.
+func (d *Download) unchanged(ctx context.Context, etag string) bool {
+	resp, err := d.request(ctx, http.MethodHead, etag)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	return confirms(resp, etag)
+}
+
+// confirms reports whether a response to a request with If-None-Match says that the file still has
+// the ETag. Some servers send 200 OK with the same ETag instead of 304 Not Modified.
+func confirms(resp *http.Response, etag string) bool {
+	return resp.StatusCode == http.StatusNotModified || sameETag(resp.Header.Get("ETag"), etag)
+}
+
 // sameETag compares ETags with the weak comparison of RFC 9110 section 8.8.3.2, as for caches.
 func sameETag(a, b string) bool {
 	return a != "" && strings.TrimPrefix(a, "W/") == strings.TrimPrefix(b, "W/")
@@ -167,7 +192,7 @@ const attempts = 3
 func (d *Download) get(ctx context.Context, etag string) (*http.Response, error) {
 	wait := 200 * time.Millisecond
 	for try := 1; ; try++ {
-		resp, err := d.request(ctx, etag)
+		resp, err := d.request(ctx, http.MethodGet, etag)
 		var again *temporaryError
 		if err == nil || try == attempts || !errors.As(err, &again) {
 			return resp, err
@@ -186,12 +211,16 @@ type temporaryError struct{ error }
 
 func (e *temporaryError) Unwrap() error { return e.error }
 
-func (d *Download) request(ctx context.Context, etag string) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url.String(), nil)
+func (d *Download) request(ctx context.Context, method, etag string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, d.url.String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", d.url.Redacted(), err)
 	}
 	req.Header.Set("User-Agent", "layerbuild")
+	if method == http.MethodHead {
+		// net/http sets it for GET only, and some servers have an ETag for each encoding.
+		req.Header.Set("Accept-Encoding", "gzip")
+	}
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}

@@ -50,6 +50,7 @@ type site struct {
 	content string
 	etag    string
 	always  bool // sends the content even if the client already has it
+	noHead  bool // refuses HEAD
 	fail    int  // number of requests that fail first
 	header  http.Header
 }
@@ -70,6 +71,11 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "later", http.StatusServiceUnavailable)
 		return
 	}
+	if s.noHead && r.Method == http.MethodHead {
+		w.Header().Set("ETag", s.etag)
+		http.Error(w, "no", http.StatusMethodNotAllowed)
+		return
+	}
 	if strings.HasSuffix(r.URL.Path, "/secret") && r.Header.Get("Authorization") != "Bearer x" {
 		http.Error(w, "no", http.StatusUnauthorized)
 		return
@@ -83,6 +89,9 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(http.StatusNotModified)
 			return
 		}
+	}
+	if r.Method == http.MethodHead {
+		return
 	}
 	s.bodies++
 	io.WriteString(w, s.content)
@@ -176,9 +185,12 @@ func TestHTTPKeys(t *testing.T) {
 }
 
 func TestHTTPRevalidates(t *testing.T) {
-	for _, always := range []bool{false, true} {
+	for _, tt := range []struct {
+		always, noHead bool
+		bodies         int // downloads of an unchanged file
+	}{{false, false, 1}, {true, false, 1}, {false, true, 1}, {true, true, 2}} {
 		s := newSite(t)
-		s.etag, s.always = `"one"`, always
+		s.etag, s.always, s.noHead = `"one"`, tt.always, tt.noHead
 		o := HTTPOptions{TempDir: below(t.TempDir()), Store: &memory{}}
 		open := func() *Download {
 			t.Helper()
@@ -196,6 +208,9 @@ func TestHTTPRevalidates(t *testing.T) {
 		}
 		if second.body != nil {
 			t.Error("what did not change was downloaded again")
+		}
+		if s.bodies != tt.bodies {
+			t.Errorf("%+v: the server sent the file %d times, want %d", tt, s.bodies, tt.bodies)
 		}
 		if _, got := fetchAll(t, second); got != "hello" {
 			t.Errorf("content = %q, want hello", got)
