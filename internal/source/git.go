@@ -238,7 +238,18 @@ func (r *Repository) checkout(ctx context.Context, tree, gitDir string) error {
 	if _, err := os.Lstat(filepath.Join(tree, ".gitmodules")); err != nil || !r.submodules() {
 		return nil
 	}
-	_, err := g.run(ctx, "submodule", "-q", "update", "--init", "--recursive", "--depth=1")
+	return updateSubmodules(ctx, g)
+}
+
+// updateSubmodules fetches the commits of submodules, alone if all servers permit it, and checks
+// them out. A server of plain files (git's dumb HTTP) serves no shallow clones.
+func updateSubmodules(ctx context.Context, g *git) error {
+	update := []string{"submodule", "-q", "update", "--init", "--recursive"}
+	_, err := g.run(ctx, append(update, "--depth=1")...)
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	_, err = g.run(ctx, update...)
 	return err
 }
 

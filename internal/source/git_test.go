@@ -3,6 +3,7 @@ package source
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -271,22 +272,41 @@ func TestGitCommitTime(t *testing.T) {
 	}
 }
 
+// TestGitSubmodules checks submodules, one of which has a submodule of its own, at commits that are
+// not the last ones of their branches.
 func TestGitSubmodules(t *testing.T) {
-	r := newRemoteRepo(t, true)
-	sub := filepath.Join(r.root, "sub.git")
-	r.make(sub)
-	r.commit(sub, "file s 0644 sub\n")
-	r.commit(r.dir, "file f 0644 one\n")
-	r.run(r.dir, "submodule", "-q", "add", strings.TrimSuffix(r.URL, "r.git")+"sub.git", "mod")
-	r.commit(r.dir, "")
+	for _, smart := range []bool{true, false} {
+		t.Run(fmt.Sprintf("smart=%t", smart), func(t *testing.T) {
+			r := newRemoteRepo(t, smart)
+			add := func(to, name string) {
+				dir := filepath.Join(r.root, name+".git")
+				r.make(dir)
+				r.commit(dir, "file "+name+" 0644 old\n")
+				r.run(to, "submodule", "-q", "add",
+					strings.Replace(r.URL, "r.git", name+".git", 1), name)
+			}
+			r.commit(r.dir, "file f 0644 one\n")
+			add(r.dir, "one")
+			add(filepath.Join(r.root, "one.git"), "two")
+			r.commit(filepath.Join(r.root, "one.git"), "")
+			r.run(filepath.Join(r.dir, "one"), "pull", "-q")
+			r.commit(r.dir, "")
+			for _, name := range []string{"one", "two"} {
+				r.commit(filepath.Join(r.root, name+".git"), "file "+name+" 0644 new\n")
+			}
 
-	_, got := r.fetch(r.URL, GitOptions{})
-	if !strings.Contains(got, "dir mod 0755\nfile mod/s 0644 sub\n") ||
-		strings.Contains(got, "mod/.git") {
-		t.Errorf("tree = %s, want the submodule and no trace of its repository", got)
-	}
-	if _, got := r.fetch(r.URL+"?submodules=0", GitOptions{}); strings.Contains(got, "mod/s") {
-		t.Errorf("tree = %s, want no submodule", got)
+			_, got := r.fetch(r.URL, GitOptions{})
+			want := "dir one 0755\nfile one/.gitmodules 0644"
+			if !strings.Contains(got, want) || !strings.Contains(got, "file one/one 0644 old\n") ||
+				!strings.Contains(got, "file one/two/two 0644 old\n") ||
+				strings.Contains(got, "one/.git ") || strings.Contains(got, "two/.git ") {
+				t.Errorf("tree = %s, want both submodules and no trace of their repositories", got)
+			}
+			_, got = r.fetch(r.URL+"?submodules=0", GitOptions{})
+			if strings.Contains(got, "one/one") {
+				t.Errorf("tree = %s, want no submodule", got)
+			}
+		})
 	}
 }
 
