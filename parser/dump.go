@@ -19,10 +19,10 @@ func (p *Plan) Text(base func(*Stage) (dockerspec.DockerOCIImage, error)) (strin
 	}
 	var b strings.Builder
 	for _, s := range p.Stages {
-		fmt.Fprintf(&b, "stage %s: %s, %s, line %d", s.label(), inputText(s.Base),
+		fmt.Fprintf(&b, "stage %s: %s, %s, line %d", s.Label(), inputText(s.Base),
 			FormatPlatform(s.Platform), s.Range.Start)
 		for i, n := range s.Needs {
-			b.WriteString([]string{", needs ", " "}[min(i, 1)] + n.label())
+			b.WriteString([]string{", needs ", " "}[min(i, 1)] + n.Label())
 		}
 		b.WriteString("\n" + steps[s])
 	}
@@ -47,7 +47,7 @@ func stepText(s Step) string {
 func inputText(in Input) string {
 	switch in := in.(type) {
 	case StageInput:
-		return "stage " + in.Stage.label()
+		return "stage " + in.Stage.Label()
 	case ImageInput:
 		return "image " + in.Ref + " " + FormatPlatform(in.Platform)
 	case ContextInput:

@@ -651,7 +651,7 @@ func (p *Plan) checkCycles() error {
 		for _, n := range s.Needs {
 			if state[n] == entered {
 				return p.file.fail(s.useOf(n),
-					fmt.Errorf("circular dependency detected on stage: %s", n.label()))
+					fmt.Errorf("circular dependency detected on stage: %s", n.Label()))
 			}
 			if state[n] == left {
 				continue
@@ -684,8 +684,8 @@ func (s *Stage) useOf(other *Stage) Range {
 	return s.Range
 }
 
-// label returns the stage's name for messages.
-func (s *Stage) label() string {
+// Label returns the stage's name for messages: its name, or "stage-" and its index.
+func (s *Stage) Label() string {
 	if s.Name != "" {
 		return s.Name
 	}
@@ -724,7 +724,7 @@ func (s *Stage) mayUse(other *Stage, as string) error {
 		return nil
 	}
 	return fmt.Errorf("cannot copy from stage %q, it needs to be defined before current stage %q",
-		as, s.label())
+		as, s.Label())
 }
 
 // Resolved passes the platform of an image from which a step takes files to the rules. It need not

@@ -178,7 +178,7 @@ func (s *Stage) begin(base dockerspec.DockerOCIImage) (state, error) {
 		parent := in.Stage.final.Load()
 		if parent == nil {
 			return st, fmt.Errorf("stage %q has to be walked before stage %q",
-				in.Stage.label(), s.label())
+				in.Stage.Label(), s.Label())
 		}
 		st.env, st.args, st.workdirSet = parent.env, parent.args, parent.workdirSet
 		st.sizes = parent.sizes

@@ -96,7 +96,7 @@ func (c *copyAction) contentKey(ctx context.Context) (key cache.Key, inputs stri
 		if c.from, err = c.inputs.Files(ctx, a.From); err != nil {
 			return "", "", err
 		}
-		m, err := c.from.Tree.Match(ctx, source.Query{Patterns: c.local, Exclude: a.Exclude,
+		m, err := match(ctx, c.from, a.From, source.Query{Patterns: c.local, Exclude: a.Exclude,
 			Parents: a.Parents, KeepOwner: c.keepOwner(), Epoch: c.w.Epoch})
 		if err != nil {
 			return "", "", err

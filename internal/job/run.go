@@ -116,10 +116,10 @@ func showsFiles(m parser.RunMount) bool {
 // check returns an error for a RUN that needs a permission that the user has not given.
 func (r *runAction) check() error {
 	if r.instr.Security == "insecure" && !r.opts.Insecure {
-		return errors.New("RUN --security=insecure is not permitted; add --allow security.insecure")
+		return errors.New("entitlement security.insecure is not allowed; add --allow security.insecure")
 	}
 	if r.instr.Network == "host" && r.opts.Network == "none" && !r.opts.HostNetwork {
-		return errors.New("RUN --network=host is not permitted where --network is none; " +
+		return errors.New("entitlement network.host is not allowed where --network is none; " +
 			"add --allow network.host")
 	}
 	return nil
@@ -137,12 +137,12 @@ func (r *runAction) contentKey(ctx context.Context) (key cache.Key, inputs strin
 		if f == nil {
 			continue
 		}
-		match, err := f.Tree.Match(ctx, r.mountQuery(m))
+		found, err := match(ctx, f, m.From, r.mountQuery(m))
 		if err != nil {
 			return "", "", err
 		}
-		r.content[i], r.digested[i] = match.Digest, match
-		list = append(list, fmt.Sprintf("mount %d %s", i, match.Digest))
+		r.content[i], r.digested[i] = found.Digest, found
+		list = append(list, fmt.Sprintf("mount %d %s", i, found.Digest))
 		made = append(made, stageResult(f)...)
 	}
 	if len(r.content) > 0 {
@@ -286,7 +286,7 @@ func (r *runAction) copyTo(ctx context.Context, dir string, f *inputs.Files, i i
 	m := r.digested[i]
 	if m == nil {
 		var err error
-		if m, err = f.Tree.Match(ctx, r.mountQuery(from)); err != nil {
+		if m, err = match(ctx, f, from.From, r.mountQuery(from)); err != nil {
 			return err
 		}
 	}

@@ -661,9 +661,9 @@ func readDuplicate(ctx context.Context, all *bytes.Buffer, f *os.File) (int64, e
 
 func errLong(limit int) error {
 	if limit < 1<<20 {
-		return fmt.Errorf("it is longer than %d bytes", limit)
+		return fmt.Errorf("it exceeds the maximum allowed size of %d bytes", limit)
 	}
-	return fmt.Errorf("it is longer than %d MiB", limit>>20)
+	return fmt.Errorf("it exceeds the maximum allowed size of %d MiB", limit>>20)
 }
 
 func readLimited(r io.Reader, limit int) ([]byte, error) {

@@ -61,7 +61,8 @@ func openRepository(ctx context.Context, u *giturl.URL, o GitOptions) (*Reposito
 		want = u.Commit
 	}
 	if strings.Trim(want, hexDigits) != "" {
-		return nil, fmt.Errorf("git %s: %q is not a commit", giturl.Redact(u.Remote), want)
+		return nil, fmt.Errorf("git %s: invalid checksum %q, expected hex commit hash",
+			giturl.Redact(u.Remote), want)
 	}
 	switch {
 	case isCommit(u.Ref):
@@ -77,8 +78,8 @@ func openRepository(ctx context.Context, u *giturl.URL, o GitOptions) (*Reposito
 		}
 	}
 	if want != "" && !strings.HasPrefix(r.Commit, want) && !strings.HasPrefix(r.object, want) {
-		return nil, fmt.Errorf("git %s: %s is at commit %s, not %s", giturl.Redact(u.Remote),
-			r.ref, r.Commit, want)
+		return nil, fmt.Errorf("git %s: expected checksum to match %s, got %s at %s",
+			giturl.Redact(u.Remote), want, r.Commit, r.ref)
 	}
 	return r, nil
 }

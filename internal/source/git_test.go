@@ -177,8 +177,8 @@ func TestGitErrors(t *testing.T) {
 	one := r.commit(r.dir, "file f 0644 one\nlink l -> .\n")
 	for suffix, want := range map[string]string{
 		"#none":                       `there is no branch or tag "none"`,
-		"?commit=ffff":                "refs/heads/main is at commit " + one + ", not ffff",
-		"?commit=xyz":                 `"xyz" is not a commit`,
+		"?commit=ffff":                "expected checksum to match ffff, got " + one + " at refs/heads/main",
+		"?commit=xyz":                 `invalid checksum "xyz", expected hex commit hash`,
 		"#" + strings.Repeat("0", 40): "0000000000",
 		"#:none": `directory "none" in commit ` + one +
 			": no such file or directory",

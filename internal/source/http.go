@@ -292,8 +292,8 @@ func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 	if got := verify.Digest(); d.Digest == "" {
 		d.Digest = got
 	} else if got != d.Digest {
-		return nil, fmt.Errorf("get %s: digest mismatch: got %s, want %s",
-			d.url.Redacted(), got, d.Digest)
+		return nil, fmt.Errorf("digest mismatch for %s: %s (expected: %s)", d.url.Redacted(), got,
+			d.Digest)
 	}
 	if err := file.Close(); err != nil {
 		return nil, err
