@@ -86,7 +86,7 @@ func (d *dockerfile) planOptions(o *Options, p ocispec.Platform,
 		}
 	}
 	return parser.PlanOptions{
-		Empty: empty,
+		Empty:     empty,
 		BuildArgs: o.Args, Target: o.Target, Labels: o.Image.Labels, Platform: p,
 		Contexts: slices.Sorted(maps.Keys(o.Source.Contexts)),
 		Ignore:   d.context.Tree().Ignore(), Lint: lint,

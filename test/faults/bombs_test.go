@@ -126,7 +126,7 @@ func TestManyEntries(t *testing.T) {
 		{"directories without entries", func(i int) *tar.Header {
 			return &tar.Header{Typeflag: tar.TypeReg,
 				Name: fmt.Sprintf("d%d/d%d/f", i/1000, i), Mode: 0o644}
-		}, "directories have no entry of their own"},
+		}, "directories that have no entry of their own"},
 		{"one name", func(i int) *tar.Header {
 			return &tar.Header{Typeflag: []byte{tar.TypeReg, tar.TypeDir, tar.TypeFifo}[i%3],
 				Name: "name", Mode: 0o644}
