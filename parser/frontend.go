@@ -12,14 +12,15 @@ import (
 // SyntaxArg is the build argument that replaces the syntax directive.
 const SyntaxArg = "BUILDKIT_SYNTAX"
 
-// CheckFrontend returns an error, which is an *Error, if a file is written for another frontend than
-// BuildKit's for Dockerfiles: if its syntax directive, or arg, the value of SyntaxArg, names an
-// unknown image. Such a file may have a language of its own, so that it is checked before Parse.
-// The image is not fetched.
+// CheckFrontend returns an *Error if a file is written for another frontend than BuildKit's for
+// Dockerfiles: if its syntax directive, or arg, the value of SyntaxArg, names an unknown image.
+// Such a file may have a language of its own, so that it is checked before Parse. The image is not
+// fetched.
 func CheckFrontend(name string, text []byte, arg string) error {
 	if arg != "" {
 		if image := strings.Fields(arg); len(image) > 0 && !isDockerfileFrontend(image[0]) {
-			return &Error{File: name, Err: fmt.Errorf("%s: %w", SyntaxArg, unknownFrontend(image[0]))}
+			err := fmt.Errorf("%s: %w", SyntaxArg, unknownFrontend(image[0]))
+			return &Error{File: name, Err: err}
 		}
 		return nil
 	}

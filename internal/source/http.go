@@ -172,8 +172,8 @@ func (d *Download) unchanged(ctx context.Context, etag string) bool {
 	return confirms(resp, etag)
 }
 
-// confirms reports whether a response to a request with If-None-Match says that the file still has
-// the ETag. Some servers send 200 OK with the same ETag instead of 304 Not Modified.
+// confirms reports whether the response to a request with If-None-Match means that the file still
+// has the ETag. Some servers send 200 OK with the same ETag instead of 304 Not Modified.
 func confirms(resp *http.Response, etag string) bool {
 	return resp.StatusCode == http.StatusNotModified || sameETag(resp.Header.Get("ETag"), etag)
 }
