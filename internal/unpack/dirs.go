@@ -13,7 +13,8 @@ import (
 )
 
 // linkDir is the open directory of the last hard link's target. Links to files of one directory
-// often follow one another.
+// often follow one another. It is closed before a name is removed: the directory could be below
+// that name, or have been found through it.
 type linkDir struct {
 	path string
 	fd   int
@@ -281,11 +282,11 @@ func (u *unpacker) leadsToDir(path string) bool {
 
 // remove removes the file or directory name in dir, with everything in it. path is its path.
 func (u *unpacker) remove(dir int, name []byte, path string) error {
+	u.closeLinkDir()
 	err := dirfd.Unlink(dir, name, 0)
 	if err != unix.EISDIR && err != unix.EPERM {
 		return err
 	}
-	u.closeLinkDir() // the target's directory may be below
 	err = dirfd.RemoveDirs(dir, name, path, func(path []byte) {
 		delete(u.dirs, string(path))
 		u.notImplied(string(path))

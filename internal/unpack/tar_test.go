@@ -149,6 +149,26 @@ func TestTar(t *testing.T) {
 			want:   "file a 0600 x\ndir d 0755\nfile d/t 0600 y\nhardlink e => a\n",
 		},
 		{
+			name:   "hard links through a link that is replaced between them",
+			before: "dir d 0755\nfile d/t 0600 one\ndir e 0755\nfile e/t 0600 two\nlink l -> d",
+			stream: "hardlink a => l/t\nlink l -> e\nhardlink b => l/t",
+			want:   "file a 0600 one\nfile b 0600 two\ndir d 0755\nhardlink d/t => a\ndir e 0755\nhardlink e/t => b\nlink l -> e\n",
+		},
+		{
+			name:   "hard links to a directory that a whiteout removes between them",
+			before: "dir d 0755\nfile d/t 0600 one",
+			stream: "hardlink a => d/t\nfile .wh.d 0000\nfile d/t 0600 two\nhardlink b => d/t",
+			want:   "file a 0600 one\nfile b 0600 two\ndir d 0755\nhardlink d/t => b\n",
+			o:      Options{Whiteouts: Delete},
+		},
+		{
+			name:   "hard links through a link that a whiteout removes between them",
+			before: "dir d 0755\nfile d/t 0600 one\nlink l -> d",
+			stream: "hardlink a => l/t\nfile .wh.l 0000\nfile l/t 0600 two\nhardlink b => l/t",
+			want:   "file a 0600 one\nfile b 0600 two\ndir d 0755\nhardlink d/t => a\ndir l 0755\nhardlink l/t => b\n",
+			o:      Options{Whiteouts: Delete},
+		},
+		{
 			name:   "names stay inside",
 			stream: "file ../../out 0600 1\nfile /abs 0600 2\nfile a/../../b 0600 3\nfile ./c/./d//e 0600 4\nhardlink h => ../../abs\nlink l -> ../../..",
 			want:   "file abs 0600 2\nfile b 0600 3\ndir c 0755\ndir c/d 0755\nfile c/d/e 0600 4\nhardlink h => abs\nlink l -> ../../..\nfile out 0600 1\n",

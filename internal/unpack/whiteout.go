@@ -168,6 +168,7 @@ func (u *unpacker) isPurged(path string) bool {
 func (u *unpacker) purge(dir int, name []byte, path string) error {
 	_, made := u.made[u.nameHash(path)]
 	made = made || u.dirs[path] != nil && !u.dirs[path].restore
+	u.closeLinkDir()
 	var st dirfd.Stat
 	if err := dirfd.Lstat(dir, name, &st); err != nil {
 		if err == unix.ENOENT {
