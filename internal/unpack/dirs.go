@@ -166,9 +166,7 @@ func (u *unpacker) imply(parent node, d Implied) (int, error) {
 	u.dirs[string(u.path)] = m
 	d.Path = string(u.path)
 	u.implied[d.Path] = d
-	if u.made != nil {
-		u.made[u.nameHash(string(u.path))] = struct{}{}
-	}
+	u.isMade(u.path)
 	if err := u.keepName(u.path, impliedMemory); err != nil {
 		return -1, err
 	}
@@ -302,9 +300,6 @@ func (u *unpacker) hardlink(h *Header, dir *node, name []byte) error {
 	target := cleanName(u.tgt[:0], h.Link)
 	if u.tgt = append(target, 0); len(target) == 0 {
 		return bad("a hard link to the root")
-	}
-	if bytes.Equal(target, u.clean) {
-		return nil
 	}
 	parent, base := split(target)
 	base = u.tgt[len(target)-len(base):]

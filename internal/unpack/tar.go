@@ -243,6 +243,9 @@ func (u *unpacker) entry(h *Header) error {
 			return err
 		}
 	}
+	if done, err := u.leftOut(h); done || err != nil {
+		return err
+	}
 	dir, err := u.enter(parent, forFiles)
 	if err != nil {
 		return err
@@ -251,18 +254,37 @@ func (u *unpacker) entry(h *Header) error {
 	case TypeDir:
 		return u.directory(h, dir, name)
 	case TypeFile:
-		err = u.file(h, dir, name)
+		return u.file(h, dir, name)
 	case TypeSymlink:
-		err = u.symlink(h, dir, name)
+		return u.symlink(h, dir, name)
 	case TypeHardlink:
-		err = u.hardlink(h, dir, name)
-	default:
-		err = u.special(h, dir, name)
+		return u.hardlink(h, dir, name)
 	}
-	if err == nil && u.made != nil {
+	return u.special(h, dir, name)
+}
+
+// leftOut handles entries for which nothing is made: a device 0:0, and a hard link to itself. done
+// reports whether h is one. The directories above it are not made either: in place, a whiteout of
+// them keeps only what the stream has made.
+func (u *unpacker) leftOut(h *Header) (done bool, err error) {
+	switch {
+	case h.Type == TypeHardlink:
+		u.tgt = cleanName(u.tgt[:0], h.Link)
+		return bytes.Equal(u.tgt, u.clean), nil
+	case h.Type != TypeChar || h.Major != 0 || h.Minor != 0:
+		return false, nil
+	case u.o.OnWhiteoutDevice != nil:
+		u.o.OnWhiteoutDevice(string(u.clean))
+		return true, nil
+	}
+	return true, u.skipped("device 0:0", unix.EINVAL)
+}
+
+// isMade records that the stream has made a file or directory.
+func (u *unpacker) isMade(path []byte) {
+	if u.made != nil {
 		u.made[u.nameHash(string(path))] = struct{}{}
 	}
-	return err
 }
 
 // settle is called before an entry that may remove a link through which directories were listed.
@@ -345,9 +367,7 @@ func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 				m.existed = true
 			}
 			u.dirs[path] = m
-			if u.made != nil {
-				u.made[u.nameHash(path)] = struct{}{}
-			}
+			u.isMade(u.clean)
 			return nil
 		case dirfd.Type(&st) == unix.S_IFLNK && u.o.FollowDirLinks && u.leadsToDir(path):
 			return nil
@@ -361,9 +381,7 @@ func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 	if err != nil {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	if u.made != nil {
-		u.made[u.nameHash(path)] = struct{}{}
-	}
+	u.isMade(u.clean)
 	u.dirs[path] = m
 	return nil
 }
@@ -372,16 +390,20 @@ func (u *unpacker) overlay() bool {
 	return u.o.Whiteouts == Overlay || u.o.Whiteouts == OverlayUser
 }
 
-// create calls make. If the name exists, create removes it and calls make again.
+// create calls make, which makes the entry's file. If the name exists, create removes it and calls
+// make again.
 func (u *unpacker) create(dir *node, name []byte, make func() error) error {
 	err := make()
-	if err != unix.EEXIST {
-		return err
+	if err == unix.EEXIST {
+		if err := u.remove(dir.fd, name, string(u.clean)); err != nil {
+			return err
+		}
+		err = make()
 	}
-	if err := u.remove(dir.fd, name, string(u.clean)); err != nil {
-		return err
+	if err == nil {
+		u.isMade(u.clean)
 	}
-	return make()
+	return err
 }
 
 func (u *unpacker) file(h *Header, dir *node, name []byte) error {
@@ -590,13 +612,6 @@ func (u *unpacker) lchown(h *Header, dir *node, name []byte) error {
 func (u *unpacker) special(h *Header, dir *node, name []byte) error {
 	format := map[byte]uint32{TypeChar: unix.S_IFCHR, TypeBlock: unix.S_IFBLK,
 		TypeFifo: unix.S_IFIFO}[h.Type]
-	if h.Type == TypeChar && h.Major == 0 && h.Minor == 0 {
-		if u.o.OnWhiteoutDevice != nil {
-			u.o.OnWhiteoutDevice(string(u.clean))
-			return nil
-		}
-		return u.skipped("device 0:0", unix.EINVAL)
-	}
 	mode := u.mode(h)
 	err := u.create(dir, name, func() error {
 		return dirfd.Mknod(dir.fd, name, format|0o600, unix.Mkdev(h.Major, h.Minor))
@@ -645,6 +660,7 @@ func (u *unpacker) standIn(h *Header, dir *node, name []byte) error {
 	if err != nil {
 		return fmt.Errorf("mark the file that stands for a device: %w", err)
 	}
+	u.isMade(u.clean)
 	u.o.OnStandIn(string(u.clean))
 	return u.finishFile(h, dir, fd, false)
 }

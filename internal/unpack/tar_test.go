@@ -234,6 +234,15 @@ func TestTar(t *testing.T) {
 			o:      Options{Whiteouts: Delete},
 		},
 		{
+			name:   "a name that the stream has, but does not make",
+			before: "file a 0600\nfile c 0600\ndir d/e 0755\ndir f/g 0755",
+			stream: "char a 0600 0:0\nfile .wh.a 0000\nhardlink c => c\nfile .wh.c 0000\n" +
+				"char d/e/f 0600 0:0\nfile .wh.d 0000\nchar n/c 0600 0:0\n" +
+				"hardlink f/g/h => f/g/h\nfile .wh.f 0000\nhardlink n/h => n/h",
+			want: "",
+			o:    Options{Whiteouts: Delete, OnWhiteoutDevice: func(string) {}},
+		},
+		{
 			name:   "what aufs left",
 			stream: "dir .wh..wh.plnk 0700\nfile .wh..wh.plnk/1.2 0600\nfile .wh..wh.aufs 0600\nfile a 0600",
 			want:   "file a 0600\n",
@@ -294,6 +303,15 @@ func TestTarAsRoot(t *testing.T) {
 			stream:  "file .wh.a 0000\nfile c/new 0600 root:root @1\nlink a 0777 0:0 @1 -> c",
 			want:    "link a root:root @1 -> c\ndir c 0755 root:root @9\nfile c/new 0600 root:root @1\n",
 			o:       Options{Whiteouts: Delete},
+			implied: []Implied{{Path: "."}},
+		},
+		{
+			name: "overlay: names that the stream has, but does not make",
+			stream: "char a 0600 0:0\nfile .wh.a 0000\nhardlink c => c\nfile .wh.c 0000\n" +
+				"char d/e/f 0600 0:0\nfile .wh.d 0000\nchar n/c 0600 0:0\n" +
+				"hardlink f/g/h => f/g/h\nfile .wh.f 0000\nhardlink n/h => n/h",
+			want:    "whiteout a\nwhiteout c\nwhiteout d\nwhiteout f\n",
+			o:       Options{Whiteouts: Overlay, OnWhiteoutDevice: func(string) {}},
 			implied: []Implied{{Path: "."}},
 		},
 		{
