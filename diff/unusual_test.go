@@ -139,11 +139,11 @@ func mountedAs(t *testing.T, top string, lower []string) string {
 // times matches the times of this test's run.
 var times = regexp.MustCompile(`@\d{9,}(\.\d+)?`)
 
-// listing returns the notation of the files in a directory, without its root.
+// listing returns the notation of the files in a directory.
 func listing(t *testing.T, dir string) string {
 	t.Helper()
 	text, err := fstree.Print(dir, fstree.Show{Owners: true, Times: true, Xattrs: true,
-		Plain: true})
+		Plain: true, Root: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -142,7 +142,7 @@ func (u *unpacker) step(part []byte, why purpose) error {
 // stream has listed it or a layer below has made it, before a file is made in it. The time is set
 // again at the end.
 func (u *unpacker) restoreLater(fd int, path string) error {
-	if !u.flushed && u.o.Whiteouts != Delete || u.flushing || u.dirs[path] != nil || path == "" {
+	if !u.flushed && u.o.Whiteouts != Delete || u.flushing || u.dirs[path] != nil {
 		return nil
 	}
 	var st dirfd.Stat

@@ -156,7 +156,7 @@ func (u *unpacker) begin(root int) error {
 		return err
 	}
 	u.stack = append(u.stack, n)
-	return nil
+	return u.restoreLater(fd, "")
 }
 
 // examine finds the attributes that files inherit when they are made in an existing directory.
@@ -667,12 +667,12 @@ func (u *unpacker) standIn(h *Header, dir *node, name []byte) error {
 
 // finishDirs sets the attributes of directories that were kept for the end.
 func (u *unpacker) finishDirs() error {
-	listed := u.dirs[""] != nil
+	root := u.dirs[""]
 	if err := u.flush(); err != nil {
 		return err
 	}
 	u.stats.Implied = slices.AppendSeq(u.stats.Implied, maps.Values(u.implied))
-	if !listed {
+	if root == nil || root.restore {
 		u.stats.Implied = append(u.stats.Implied, Implied{Path: "."})
 	}
 	slices.Sort(u.stats.Replaced)
