@@ -149,8 +149,8 @@ func (u *unpacker) restoreLater(fd int, path string) error {
 	if err := dirfd.Fstat(fd, &st); err != nil {
 		return err
 	}
-	u.dirs[path] = &dirMeta{sec: st.Mtime.Sec, nsec: int64(st.Mtime.Nsec),
-		existed: true, restore: true}
+	u.setLater(path, &dirMeta{sec: st.Mtime.Sec, nsec: int64(st.Mtime.Nsec),
+		existed: true, restore: true})
 	return nil
 }
 
@@ -163,8 +163,8 @@ func (u *unpacker) imply(parent node, d Implied) (int, error) {
 	if u.o.Owner != nil {
 		m.uid, m.gid = uint32(u.o.Owner.UID), uint32(u.o.Owner.GID)
 	}
-	u.dirs[string(u.path)] = m
 	d.Path = string(u.path)
+	u.setLater(d.Path, m)
 	u.implied[d.Path] = d
 	u.isMade(u.path)
 	if err := u.keepName(u.path, impliedMemory); err != nil {

@@ -165,3 +165,25 @@ func TestMaxNames(t *testing.T) {
 		}
 	}
 }
+
+// TestMaxPendingBytes checks that the memory for attributes that are kept to the end is limited. An
+// attribute that every file system refuses shows when the directory gets its attributes.
+func TestMaxPendingBytes(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for i := range 300 {
+		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: fmt.Sprintf("d%d", i),
+			PAXRecords: map[string]string{"SCHILY.xattr.user.": strings.Repeat("x", 64<<10)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.WriteString("no header")
+	set := 0
+	o := Options{OnOwnerError: func(string, int, int, error) {},
+		OnSkip: func(string, string, error) { set++ }}
+	_, err := apply(t, t.TempDir(), b.Bytes(), o)
+	if want := maxPendingBytes >> 16; err == nil || set < want || set > want+1 {
+		t.Errorf("%d directories got their attributes, want %d; error %v", set, want, err)
+	}
+}

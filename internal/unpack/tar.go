@@ -62,6 +62,7 @@ type unpacker struct {
 	stack    []node              // the open directories of path, root first
 	path     []byte              // path of the last directory of stack
 	dirs     map[string]*dirMeta // attributes of directories, to be set at the end
+	pending  int                 // bytes of names and attributes in dirs since the last flush
 	ended    bool                // the stream has been read to its end
 	flushing bool
 	flushed  bool                // directories not in dirs may have their attributes
@@ -108,6 +109,10 @@ const (
 	// more, all get them at once, and the time of a directory that is written into later is set
 	// again.
 	maxPending = 16_000
+	// maxPendingBytes is the size of the names and attributes of these directories from which on
+	// they get them. One directory may have a megabyte of attributes.
+	maxPendingBytes = 16 << 20
+	xattrMemory     = 64
 	// maxNames limits the memory for the names of whiteouts, and of directories that the stream
 	// omits although it has entries in them. Each needs some bytes in addition to its text.
 	maxNames       = 64 << 20
@@ -185,7 +190,7 @@ func (u *unpacker) all() error {
 		if err := u.entry(h); err != nil {
 			return fmt.Errorf("unpack %q: %w", h.Name, err)
 		}
-		if len(u.dirs) > cmp.Or(u.o.maxPending, maxPending) {
+		if len(u.dirs) > cmp.Or(u.o.maxPending, maxPending) || u.pending > maxPendingBytes {
 			if err := u.flush(); err != nil {
 				return err
 			}
@@ -317,7 +322,7 @@ func (u *unpacker) rootEntry(h *Header) error {
 	if !u.o.SkipRoot {
 		m := u.meta(h)
 		m.existed = true
-		u.dirs[""] = m
+		u.setLater("", m)
 	}
 	return nil
 }
@@ -348,6 +353,15 @@ func (u *unpacker) owner(h *Header) (uid, gid uint32) {
 	return h.UID, h.GID
 }
 
+// setLater keeps the attributes of the directory path until the end or the next flush.
+func (u *unpacker) setLater(path string, m *dirMeta) {
+	u.dirs[path] = m
+	u.pending += len(path)
+	for _, x := range m.xattrs {
+		u.pending += len(x.Name) + len(x.Value) + xattrMemory
+	}
+}
+
 // directory makes a directory, or uses the existing one.
 func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 	m := u.meta(h)
@@ -366,7 +380,7 @@ func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 			} else {
 				m.existed = true
 			}
-			u.dirs[path] = m
+			u.setLater(path, m)
 			u.isMade(u.clean)
 			return nil
 		case dirfd.Type(&st) == unix.S_IFLNK && u.o.FollowDirLinks && u.leadsToDir(path):
@@ -382,7 +396,7 @@ func (u *unpacker) directory(h *Header, dir *node, name []byte) error {
 		return fmt.Errorf("make directory: %w", err)
 	}
 	u.isMade(u.clean)
-	u.dirs[path] = m
+	u.setLater(path, m)
 	return nil
 }
 
@@ -709,6 +723,7 @@ func (u *unpacker) flush() error {
 	u.leave(1) // the open descriptor may belong to an earlier directory
 	u.path = u.path[:0]
 	clear(u.dirs)
+	u.pending = 0
 	u.followed = u.followed[:0]
 	if root != nil {
 		u.dirs[""] = root
