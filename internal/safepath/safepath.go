@@ -11,15 +11,15 @@ import (
 )
 
 // InRoot opens name as if dir were the root directory: ".." stops at dir, and symbolic links,
-// including absolute ones, are resolved inside it. flags are those of open(2); O_CLOEXEC is added.
-// The caller closes the descriptor.
+// including absolute ones, are resolved inside it. name may be longer than the limit of one system
+// call. flags are those of open(2); O_CLOEXEC is added. The caller closes the descriptor.
 func InRoot(dir int, name string, flags int, mode uint32) (int, error) {
 	return open(dir, name, flags, mode, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
 }
 
 // NoLinks opens name below dir. It returns ELOOP if any part of it, including the last, is a
-// symbolic link (with O_PATH|O_NOFOLLOW it opens a link in the last part). The caller closes the
-// descriptor.
+// symbolic link (with O_PATH|O_NOFOLLOW it opens a link in the last part). name may be longer than
+// the limit of one system call. The caller closes the descriptor.
 func NoLinks(dir int, name string, flags int, mode uint32) (int, error) {
 	return open(dir, name, flags, mode, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|
 		unix.RESOLVE_NO_MAGICLINKS)
@@ -36,7 +36,9 @@ func open(dir int, name string, flags int, mode uint32, resolve uint64) (int, er
 		if err == unix.EINTR || err == unix.EAGAIN && tries < maxTries {
 			continue
 		}
-		if err == unix.EAGAIN {
+		// ENAMETOOLONG: name is longer than the limit of one system call, or a part of it is too
+		// long, which resolveParts finds.
+		if err == unix.EAGAIN || err == unix.ENAMETOOLONG && len(name) >= unix.PathMax {
 			fd, err = resolveParts(dir, name, how)
 		}
 		if err != nil {

@@ -248,6 +248,21 @@ func TestLinkLongPath(t *testing.T) {
 	if err := unix.Fstatat(root, "g", &st, 0); err != nil || st.Nlink != 3 {
 		t.Errorf("the file has %d names, %v, want 3", st.Nlink, err)
 	}
+	for _, open := range []func(int, string, int, uint32) (int, error){InRoot, NoLinks} {
+		fd, err := open(root, path+"g", unix.O_PATH, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var same unix.Stat_t
+		if err := unix.Fstat(fd, &same); err != nil || same.Ino != st.Ino {
+			t.Errorf("opened %d, %v, want %d", same.Ino, err, st.Ino)
+		}
+		unix.Close(fd)
+		if _, err := open(root, path+strings.Repeat("x", 256), unix.O_PATH, 0); !errors.Is(err,
+			unix.ENAMETOOLONG) {
+			t.Errorf("a long name below: %v", err)
+		}
+	}
 	// A single name cannot be split, so the kernel returns the error.
 	if err := Link(root, strings.Repeat("x", 5000), dir, "h"); err != unix.ENAMETOOLONG {
 		t.Errorf("a long name: %v", err)

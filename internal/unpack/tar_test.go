@@ -413,6 +413,27 @@ func TestTarAsRoot(t *testing.T) {
 	}
 }
 
+// TestTarLongNames unpacks names that are longer than the limit of one system call (PATH_MAX).
+func TestTarLongNames(t *testing.T) {
+	a, b := strings.Repeat(strings.Repeat("a", 200)+"/", 25),
+		strings.Repeat(strings.Repeat("b", 200)+"/", 25)
+	dir := t.TempDir()
+	_, err := apply(t, dir, stream(t, "file "+a+"d/f 0600 x\nhardlink "+b+"g => "+a+"d/f\n"+
+		"link "+a+"l -> d\nfile "+a+"l/h 0600 y\nhardlink "+b+"i => "+a+"l/h\n"+
+		"hardlink f => "+b+"g\nhardlink h => "+b+"i"), mine(Options{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"f": "x", "h": "y"} {
+		var st unix.Stat_t
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		if err := errors.Join(err, unix.Stat(filepath.Join(dir, name), &st)); err != nil ||
+			string(got) != want || st.Nlink != 3 {
+			t.Errorf("%s is %q with %d names, %v, want %q with 3", name, got, st.Nlink, err, want)
+		}
+	}
+}
+
 func TestTarErrors(t *testing.T) {
 	for _, test := range []struct {
 		name, stream string
