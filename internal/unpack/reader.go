@@ -402,11 +402,11 @@ func (r *Reader) describe(b []byte, n *numbers) error {
 		return bad("a name of %d bytes", max(len(h.Name), len(h.Link)))
 	}
 	if bytes.IndexByte(h.Name, 0) >= 0 || bytes.IndexByte(h.Link, 0) >= 0 {
-		return bad("name %q -> %q with a zero byte", h.Name, h.Link)
+		return bad("a name or a link target with a zero byte")
 	}
 	if h.Type == TypeFile && endsInSlash(h.Name) {
 		// archive/tar reads a file, GNU tar a directory.
-		return bad("ambiguous: a regular file whose name %q ends in a slash", h.Name)
+		return bad("ambiguous: a regular file whose name ends in a slash")
 	}
 	return nil
 }

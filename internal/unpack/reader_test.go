@@ -298,6 +298,10 @@ func TestReaderErrors(t *testing.T) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.is)
 		}
 	}
+	slash := rawFile("unusual/", "")
+	if _, err := read([]byte(slash)); err == nil || strings.Count(err.Error(), "unusual/") != 1 {
+		t.Errorf("a file with a slash: %v, want an error with its name once", err)
+	}
 	if got, err := read(patch(file, 108, "\xff\xff\xff\xff\xff\xff\xff\xfe")); err != nil ||
 		!strings.Contains(got, "4294967294:") {
 		t.Errorf("owner -2 (nobody) reads as %q, %v", got, err)
