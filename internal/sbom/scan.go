@@ -112,6 +112,9 @@ func eachEntry(ctx context.Context, r io.Reader,
 			return a.Drain()
 		}
 		if err == nil {
+			err = context.Cause(ctx)
+		}
+		if err == nil {
 			err = do(t, h)
 		}
 		if err != nil {
