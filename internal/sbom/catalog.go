@@ -70,6 +70,13 @@ var catalogers = []cataloger{
 	{wants: isOSRelease, read: readOSRelease},
 	{wants: isDpkgStatus, read: readDpkgStatus, set: "dpkg"},
 	{wants: isCopyright, read: readCopyright, quiet: true},
+	{wants: isAPK, read: readAPK, set: "apk"},
+	{wants: isRPM, read: readRPM, set: "rpm", large: true},
+	{wants: isNPM, read: readNPM, quiet: true},
+	{wants: isPython, read: readPython, quiet: true},
+	{wants: isGem, read: readGem, quiet: true},
+	{wants: isJava, read: readJava, large: true},
+	{wants: isExecutable, read: readExecutable, large: true},
 }
 
 // catalogerOf returns the cataloger of a file, or nil.
@@ -93,8 +100,15 @@ type field struct{ name, value string }
 // of one or more lines, and empty lines between the paragraphs.
 func paragraphs(text []byte, do func(fields []field)) {
 	var fields []field
+	var value strings.Builder // of the last field
+	endField := func() {
+		if n := len(fields); n > 0 {
+			fields[n-1].value = value.String()
+		}
+		value.Reset()
+	}
 	end := func() {
-		if len(fields) > 0 {
+		if endField(); len(fields) > 0 {
 			do(fields)
 		}
 		fields = fields[:0]
@@ -105,13 +119,15 @@ func paragraphs(text []byte, do func(fields []field)) {
 		case len(line) == 0:
 			end()
 		case line[0] == ' ' || line[0] == '\t':
-			if n := len(fields); n > 0 {
-				fields[n-1].value += "\n" + strings.TrimSpace(string(line))
+			if len(fields) > 0 {
+				value.WriteByte('\n')
+				value.Write(bytes.TrimSpace(line))
 			}
 		default:
-			name, value, ok := bytes.Cut(line, []byte(":"))
-			if ok {
-				fields = append(fields, field{string(name), string(bytes.TrimSpace(value))})
+			if name, rest, ok := bytes.Cut(line, []byte(":")); ok {
+				endField()
+				fields = append(fields, field{name: string(name)})
+				value.Write(bytes.TrimSpace(rest))
 			}
 		}
 	}

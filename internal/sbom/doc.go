@@ -8,13 +8,13 @@
 // installed in the second layer therefore belongs to the second layer, even if the fourth rewrites
 // the database.
 //
-// A Document is written as SPDX 2.3, as CycloneDX 1.6, or as a table. The same image gives the same
-// bytes.
+// A Document is written as SPDX 2.3 or as CycloneDX 1.6. The same image gives the same bytes.
 //
 // It imports unpack. It makes no system calls and starts no processes. It reads layers through the
 // caller's function and writes only temporary files: an executable or an archive that is too large
 // for memory is copied to one.
 //
-// To test it, run go test ./internal/sbom as any user. FuzzScan reads hostile layers, and
-// FuzzParagraphs hostile databases of dpkg.
+// To test it, run go test ./internal/sbom as any user. The tests validate both formats with their
+// published schemas. FuzzScan reads hostile layers; FuzzTexts, FuzzParagraphs, FuzzRPM, FuzzJava and
+// FuzzExecutable read hostile files, and FuzzExpression hostile licenses.
 package sbom
