@@ -132,7 +132,7 @@ var floors = []floor{
 			"export internal/atomicfile internal/build internal/container internal/event " +
 			"internal/hostfile internal/image internal/imageanalysis internal/imagebuild " +
 			"internal/layers internal/memo internal/ns internal/ocidoc " +
-			"internal/reference internal/registry internal/remotecache internal/secret " +
+			"internal/reference internal/registry internal/remotecache internal/sbom internal/secret " +
 			"internal/source internal/state internal/store internal/suggest internal/ui internal/units parser " +
 			"snapshot"},
 	}},
@@ -195,11 +195,12 @@ var modules = map[string]string{
 	"golang.org/x/sys":  anyRoom,
 	"golang.org/x/term": "analyze/browse cmd/layerbuild executor export internal/ui",
 
-	"github.com/distribution/reference": "", // tests of internal/reference
-	"github.com/google/go-cmp":          "internal/goldentest snapshot/snapshottest",
-	"github.com/rogpeppe/go-internal":   "", // the scripts of cmd/layerbuild
-	"go.uber.org/goleak":                "",
-	"pgregory.net/rapid":                "",
+	"github.com/distribution/reference":        "", // tests of internal/reference
+	"github.com/google/go-cmp":                 "internal/goldentest snapshot/snapshottest",
+	"github.com/rogpeppe/go-internal":          "", // the scripts of cmd/layerbuild
+	"github.com/santhosh-tekuri/jsonschema/v6": "", // the published schemas
+	"go.uber.org/goleak":                       "",
+	"pgregory.net/rapid":                       "",
 }
 
 // anyRoom is for modules that define plain data, or functions that could be in the standard

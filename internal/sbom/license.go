@@ -167,11 +167,11 @@ func licenseRef(license string) string {
 		switch c := license[i]; {
 		case isLetterOrDigit(c) || c == '.':
 			b.WriteByte(c)
-		case b.Len() > 0:
+		default:
 			b.WriteByte('-')
 		}
 	}
-	name := strings.Trim(b.String(), "-")
+	name := strings.Join(strings.FieldsFunc(b.String(), func(r rune) bool { return r == '-' }), "-")
 	if name == license && len(name) <= maxRef {
 		return "LicenseRef-" + name
 	}
