@@ -132,6 +132,8 @@ var failures = []failing{
 	{args: "analyze oci:dir"},
 	{args: "analyze ./dir"},
 	{args: "diff app REGISTRY/nosuch"},
+	{args: "sbom REGISTRY/nosuch"},
+	{args: "sbom ./file"},
 	{args: "tag nosuch x"},
 	{args: "rm nosuch"},
 	{args: "prune-image -t x REGISTRY/nosuch"},

@@ -79,7 +79,8 @@ func verbs() []verb {
 	return []verb{
 		buildVerb(), runVerb(), imagesVerb(), historyVerb(), inspectVerb(), tagVerb(), removeVerb(),
 		pullVerb(), pushVerb(), loginVerb(), logoutVerb(), pruneVerb(), infoVerb(),
-		analyzeVerb(), diffVerb(), pruneImageVerb(), helpVerb(), versionVerb(), docsVerb(),
+		analyzeVerb(), diffVerb(), pruneImageVerb(), sbomVerb(),
+		helpVerb(), versionVerb(), docsVerb(),
 	}
 }
 

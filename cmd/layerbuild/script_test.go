@@ -195,7 +195,7 @@ func args(ts *testscript.TestScript, neg bool, all []string, low, high int) {
 }
 
 var verbs = []string{"build", "run", "images", "history", "inspect", "tag", "rm", "pull", "push",
-	"prune", "info", "analyze", "diff", "prune-image"}
+	"prune", "info", "analyze", "diff", "prune-image", "sbom"}
 
 func cmdLayerbuild(ts *testscript.TestScript, neg bool, all []string) {
 	s := of(ts)

@@ -21,7 +21,7 @@ var variables = [...]variable{
 		"commas. prune-image does not read it."},
 	{parser.EpochArg, "A time in seconds since 1970. It is the time of creation of the image and " +
 		"the latest time of its files, so that two builds can make the same bytes. It counts as " +
-		"a build argument."},
+		"a build argument. sbom uses it as the time of its documents."},
 	{"SSH_AUTH_SOCK",
 		"The socket of the SSH agent for --ssh, and for git repositories that are fetched by SSH."},
 	{"DOCKER_CONFIG", "The directory of config.json, which has the credentials of docker login. " +
