@@ -82,7 +82,9 @@ func TestTexts(t *testing.T) {
 			"Gem::Specification.new do |s|\n s.name = %q{x}\n s.version = Gem::Version.new('2')\n" +
 				" s.name = \"b\"\nend", "b 2"},
 	} {
-		t.Run(c.name, func(t *testing.T) { equal(t, packagesOf(t, c.path, []byte(c.text)), c.want) })
+		t.Run(c.name, func(t *testing.T) {
+			equal(t, packagesOf(t, c.path, []byte(c.text)), c.want)
+		})
 	}
 }
 
@@ -177,7 +179,8 @@ func TestThisExecutable(t *testing.T) {
 }
 
 func TestGoPackages(t *testing.T) {
-	info := &debug.BuildInfo{GoVersion: "go1.22.1 X:x", Main: debug.Module{Path: "m", Version: "(devel)"},
+	info := &debug.BuildInfo{GoVersion: "go1.22.1 X:x",
+		Main: debug.Module{Path: "m", Version: "(devel)"},
 		Deps: []*debug.Module{{Path: "a", Version: "v1"},
 			{Path: "b", Version: "v1", Replace: &debug.Module{Path: "c", Version: "v2"}},
 			{Path: "d", Version: "v3", Replace: &debug.Module{Path: "./d"}}, nil}}
@@ -185,7 +188,8 @@ func TestGoPackages(t *testing.T) {
 	for _, p := range goPackages(info) {
 		fmt.Fprintf(&b, "%s %s\n", p.Name, p.Version)
 	}
-	equal(t, strings.ReplaceAll(b.String(), "m \n", "m -\n"), "stdlib 1.22.1\nm -\na v1\nc v2\nd v3")
+	equal(t, strings.ReplaceAll(b.String(), "m \n", "m -\n"),
+		"stdlib 1.22.1\nm -\na v1\nc v2\nd v3")
 }
 
 // elfWith returns an ELF file with one section, which is loaded at an address.

@@ -15,6 +15,6 @@
 // for memory is copied to one.
 //
 // To test it, run go test ./internal/sbom as any user. The tests validate both formats with their
-// published schemas. FuzzScan reads hostile layers; FuzzTexts, FuzzParagraphs, FuzzRPM, FuzzJava and
-// FuzzExecutable read hostile files, and FuzzExpression hostile licenses.
+// published schemas. FuzzScan reads hostile layers; FuzzTexts, FuzzParagraphs, FuzzRPM, FuzzJava
+// and FuzzExecutable read hostile files, and FuzzExpression hostile licenses.
 package sbom

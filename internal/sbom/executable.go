@@ -23,7 +23,8 @@ func isExecutable(_ string, head []byte) bool {
 var goMark = []byte("\xff Go buildinf:")
 
 func readExecutable(c *content) (findings, error) {
-	if c.data != nil && !bytes.Contains(c.data, goMark) && !bytes.Contains(c.data, []byte(cargoSection)) {
+	if c.data != nil && !bytes.Contains(c.data, goMark) &&
+		!bytes.Contains(c.data, []byte(cargoSection)) {
 		return findings{}, nil
 	}
 	info, err := goInfo(c)

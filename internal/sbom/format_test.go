@@ -60,18 +60,22 @@ func sampleDocument(t testing.TB) *Document {
 	t.Helper()
 	js := func(name, license string) entry {
 		return entry{path: "app/node_modules/" + name + "/package.json", content: fmt.Sprintf(
-			`{"name": %q, "version": "1.0.0", "license": %s, "author": {"name": "A"}}`, name, license)}
+			`{"name": %q, "version": "1.0.0", "license": %s, "author": {"name": "A"}}`, name,
+			license)}
 	}
 	return scanned(t,
-		layerOf(t, entry{path: "etc/os-release", content: debian}, status(stanza("libc6", "2.41-12"))),
+		layerOf(t, entry{path: "etc/os-release", content: debian},
+			status(stanza("libc6", "2.41-12"))),
 		layerOf(t, js("mit", `"MIT"`), js("@scope/both", `"(MIT OR Apache-2.0)"`),
-			js("odd", `"SEE LICENSE IN \"x\" <é>"`), js("two", `["MIT", {"type": "GPL-2.0+ WITH x"}]`),
+			js("odd", `"SEE LICENSE IN \"x\" <é>"`),
+			js("two", `["MIT", {"type": "GPL-2.0+ WITH x"}]`),
 			js("plus", `"EPL-1.0+"`), js("none", "7"),
 			entry{path: "lib/apk/db/installed", content: "P:musl\nV:1.2-r0\nA:x86_64\nL:MIT\n\n"},
 			entry{path: "x/specifications/a.gemspec", content: "# stub: a 1 ruby lib\n"},
 			entry{path: "y/b-1.dist-info/METADATA",
 				content: "Name: B_b\nVersion: 1\nLicense: BSD\nAuthor: \xff\n"}),
-		layerOf(t, entry{path: "app/again/package.json", content: `{"name":"mit","version":"1.0.0"}`}))
+		layerOf(t, entry{path: "app/again/package.json",
+			content: `{"name":"mit","version":"1.0.0"}`}))
 }
 
 // TestSchemas validates documents with the published schemas.
@@ -166,7 +170,8 @@ func TestSPDX(t *testing.T) {
 		"two": "LicenseRef-GPL-2.0-WITH-x-", "B_b": "LicenseRef-BSD",
 	} {
 		got := byName[name].LicenseDeclared
-		if got != want && !(strings.HasPrefix(want, "LicenseRef-") && strings.HasPrefix(got, want)) {
+		if isRef := strings.HasPrefix(want, "LicenseRef-"); got != want &&
+			!(isRef && strings.HasPrefix(got, want)) {
 			t.Errorf("license of %s: %s, want %s", name, got, want)
 		}
 	}

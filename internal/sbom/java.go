@@ -140,8 +140,10 @@ func own(projects []Package, manifest map[string]string, name string) []Package 
 	}
 	artifact, version := splitName(name)
 	p := Package{Type: Java, Name: artifact,
-		Version:  firstOf(manifest, "Implementation-Version", "Bundle-Version", "Specification-Version"),
-		Supplier: firstOf(manifest, "Implementation-Vendor", "Bundle-Vendor", "Specification-Vendor"),
+		Version: firstOf(manifest, "Implementation-Version", "Bundle-Version",
+			"Specification-Version"),
+		Supplier: firstOf(manifest, "Implementation-Vendor", "Bundle-Vendor",
+			"Specification-Vendor"),
 		Licenses: licensesOfBundle(license),
 		group:    groupOf(manifest)}
 	if version != "" {

@@ -46,7 +46,8 @@ func readPython(c *content) (findings, error) {
 			stated = []string{l} // some packages give the whole text
 		}
 		for _, f := range fields {
-			if l, ok := strings.CutPrefix(f.value, licenseClassifier); ok && f.name == "Classifier" {
+			l, ok := strings.CutPrefix(f.value, licenseClassifier)
+			if ok && strings.EqualFold(f.name, "Classifier") {
 				classified = append(classified, strings.TrimPrefix(l, "OSI Approved :: "))
 			}
 		}

@@ -105,8 +105,8 @@ func (d *sqlite) table(page int64, depth int, do func(row [][]byte) error) error
 	return nil
 }
 
-// row reads a cell of a leaf: the size of the record, the number of the row, and the record. The end
-// of a long record is in a list of other pages.
+// row reads a cell of a leaf: the size of the record, the number of the row, and the record. The
+// end of a long record is in a list of other pages.
 func (d *sqlite) row(cell []byte, do func(row [][]byte) error) error {
 	size, n := varint(cell)
 	if n == 0 || size > maxSQLiteRecord {
