@@ -26,7 +26,11 @@ type archive struct {
 func (a *archive) Export(ctx context.Context, img *Image, sink event.Sink) error {
 	return report(a.spec, "export "+a.spec.archiveName(), sink, func(j *job) (string, error) {
 		err := toDest(ctx, a.env, a.spec, func(w io.Writer) error {
-			return writeArchive(ctx, w, img, a.spec, j)
+			m, err := member(img, a.spec)
+			if err != nil {
+				return err
+			}
+			return writeArchive(ctx, w, []Member{m}, a.spec, j)
 		})
 		if err != nil {
 			return "", fmt.Errorf("export %s: %w", a.spec.archiveName(), err)
@@ -48,31 +52,37 @@ func (s Spec) archiveName() string {
 	return what + " to " + s.Dest
 }
 
-// writeArchive writes img in the format of spec. Its output depends only on the image: entries are
-// sorted, and all times are 0.
-func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *job) error {
-	tags, err := names(img, spec)
+// writeArchive writes images in the format of spec. Its output depends only on the images: entries
+// are sorted, and all times are 0.
+func writeArchive(ctx context.Context, w io.Writer, members []Member, spec Spec, j *job) error {
+	g, err := readGraphs(ctx, members)
 	if err != nil {
 		return err
 	}
-	g, err := readGraph(ctx, img.Content, img.Root)
-	if err != nil {
-		return err
+	var list []ocispec.Descriptor
+	var docker []dockerManifest
+	for i, m := range members {
+		list = append(list, m.entries()...)
+		d, err := m.docker(g.roots[i], spec)
+		if err != nil {
+			return err
+		}
+		docker = append(docker, d...)
 	}
-	ix, err := json.Marshal(index(entries(img.Root, tags)))
+	ix, err := json.Marshal(index(list))
 	if err != nil {
 		return err
 	}
 	files := map[string][]byte{ocispec.ImageIndexFile: ix,
 		ocispec.ImageLayoutFile: []byte(ocidoc.LayoutFile)}
-	if spec.Type == TypeDocker || len(g.images()) == 1 {
-		if files["manifest.json"], err = dockerManifests(g, tags); err != nil {
+	if len(docker) > 0 {
+		if files["manifest.json"], err = json.Marshal(docker); err != nil {
 			return err
 		}
 	}
 	j.begin("write blobs", g.size)
 	a := newTarFile(w)
-	if err := writeBlobs(ctx, a, g, img.Content, j); err != nil {
+	if err := writeBlobs(ctx, a, g, j); err != nil {
 		return err
 	}
 	for _, name := range []string{ocispec.ImageIndexFile, "manifest.json",
@@ -92,7 +102,7 @@ func writeArchive(ctx context.Context, w io.Writer, img *Image, spec Spec, j *jo
 }
 
 // writeBlobs writes blobs/, which is sorted before all other entries of an archive.
-func writeBlobs(ctx context.Context, a *tarFile, g *graph, content Fetcher, j *job) error {
+func writeBlobs(ctx context.Context, a *tarFile, g *graphs, j *job) error {
 	dirs := []string{"blobs/"}
 	for _, d := range g.blobs {
 		if dir := "blobs/" + d.Digest.Algorithm().String() + "/"; !slices.Contains(dirs, dir) {
@@ -112,16 +122,16 @@ func writeBlobs(ctx context.Context, a *tarFile, g *graph, content Fetcher, j *j
 			}
 			done = dir
 		}
-		if err := writeBlob(ctx, a, g, content, d, buf, j); err != nil {
+		if err := writeBlob(ctx, a, g, d, buf, j); err != nil {
 			return fmt.Errorf("write %s: %w", d.Digest, err)
 		}
 	}
 	return nil
 }
 
-func writeBlob(ctx context.Context, a *tarFile, g *graph, content Fetcher, d ocispec.Descriptor,
-	buf []byte, j *job) error {
-	r, err := g.open(ctx, content, d)
+func writeBlob(ctx context.Context, a *tarFile, g *graphs, d ocispec.Descriptor, buf []byte,
+	j *job) error {
+	r, err := g.open(ctx, d)
 	if err != nil || r == nil {
 		return err
 	}

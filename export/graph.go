@@ -145,3 +145,45 @@ func (g *graph) images() []manifest {
 		return !ocidoc.IsImage(m.desc)
 	})
 }
+
+// graphs holds the blobs of several images, each once.
+type graphs struct {
+	blobs []ocispec.Descriptor // by digest
+	size  int64                // of all blobs
+	roots []*graph             // of each image
+	of    map[digest.Digest]blobIn
+}
+
+// blobIn is the image from which a blob is read.
+type blobIn struct {
+	graph   *graph
+	content Fetcher
+}
+
+func readGraphs(ctx context.Context, members []Member) (*graphs, error) {
+	all := &graphs{of: map[digest.Digest]blobIn{}}
+	for _, m := range members {
+		g, err := readGraph(ctx, m.Content, m.Root)
+		if err != nil {
+			return nil, err
+		}
+		all.roots = append(all.roots, g)
+		for _, d := range g.blobs {
+			if _, ok := all.of[d.Digest]; !ok {
+				all.of[d.Digest] = blobIn{g, m.Content}
+				all.blobs = append(all.blobs, d)
+				all.size += d.Size
+			}
+		}
+	}
+	sorting.Func(all.blobs, func(a, b ocispec.Descriptor) int {
+		return strings.Compare(string(a.Digest), string(b.Digest))
+	})
+	return all, nil
+}
+
+// open is like graph.open.
+func (g *graphs) open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	in := g.of[d.Digest]
+	return in.graph.open(ctx, in.content, d)
+}

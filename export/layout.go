@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,25 +17,6 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// entries returns the entries of an image for index.json: its root once for each name, or once
-// without a name.
-func entries(root ocispec.Descriptor, tags []reference.Name) []ocispec.Descriptor {
-	root.Annotations = maps.Clone(root.Annotations)
-	delete(root.Annotations, ocidoc.AnnotationName)
-	delete(root.Annotations, ocispec.AnnotationRefName)
-	if len(tags) == 0 {
-		return []ocispec.Descriptor{root}
-	}
-	list := make([]ocispec.Descriptor, len(tags))
-	for i, tag := range tags {
-		list[i] = root
-		list[i].Annotations = map[string]string{ocidoc.AnnotationName: tag.String(),
-			ocispec.AnnotationRefName: tag.Tag}
-		maps.Copy(list[i].Annotations, root.Annotations)
-	}
-	return list
-}
 
 // index returns an index.json with the given entries.
 func index(list []ocispec.Descriptor) ocispec.Index {
@@ -58,20 +38,16 @@ func DockerPlatformsError(n int) error {
 		"type=docker holds an image for one platform, and this image is for %d; use type=oci", n)
 }
 
-// dockerManifests returns the manifest.json of an image for one platform.
-func dockerManifests(g *graph, tags []reference.Name) ([]byte, error) {
-	images := g.images()
-	if len(images) != 1 {
-		return nil, DockerPlatformsError(len(images))
-	}
-	m := dockerManifest{Config: blobPath(images[0].config), Layers: []string{}}
+// dockerManifestOf returns the entry of manifest.json for an image.
+func dockerManifestOf(m manifest, tags []reference.Name) dockerManifest {
+	d := dockerManifest{Config: blobPath(m.config), Layers: []string{}}
 	for _, tag := range tags {
-		m.RepoTags = append(m.RepoTags, tag.Familiar())
+		d.RepoTags = append(d.RepoTags, tag.Familiar())
 	}
-	for _, l := range images[0].layers {
-		m.Layers = append(m.Layers, blobPath(l))
+	for _, l := range m.layers {
+		d.Layers = append(d.Layers, blobPath(l))
 	}
-	return json.Marshal([]dockerManifest{m})
+	return d
 }
 
 func blobPath(d ocispec.Descriptor) string {
@@ -92,21 +68,29 @@ func (l *layout) Export(ctx context.Context, img *Image, sink event.Sink) error 
 }
 
 func (l *layout) export(ctx context.Context, img *Image, j *job) error {
-	tags, err := names(img, l.spec)
+	m, err := member(img, l.spec)
 	if err != nil {
 		return err
 	}
-	g, err := readGraph(ctx, img.Content, img.Root)
+	return l.add(ctx, []Member{m}, j)
+}
+
+// add adds images to the layout.
+func (l *layout) add(ctx context.Context, members []Member, j *job) error {
+	g, err := readGraphs(ctx, members)
 	if err != nil {
 		return err
 	}
-	old, err := readIndex(l.spec.Dest)
-	if err != nil {
+	if _, err := readIndex(l.spec.Dest); err != nil {
 		return err
 	}
-	var docker []byte
+	files := map[string][]byte{ocispec.ImageLayoutFile: []byte(ocidoc.LayoutFile)}
 	if l.spec.Type == TypeDocker {
-		if docker, err = dockerManifests(g, tags); err != nil {
+		docker, err := members[0].docker(g.roots[0], l.spec)
+		if err != nil {
+			return err
+		}
+		if files["manifest.json"], err = json.Marshal(docker); err != nil {
 			return err
 		}
 	}
@@ -114,41 +98,45 @@ func (l *layout) export(ctx context.Context, img *Image, j *job) error {
 		j.begin("copy blobs", g.size)
 		buf := make([]byte, 256<<10)
 		for _, d := range g.blobs {
-			if err := l.addBlob(ctx, stage.Path(), g, img.Content, d, buf, j); err != nil {
+			if err := l.addBlob(ctx, stage.Path(), g, d, buf, j); err != nil {
 				return err
 			}
 		}
-		if docker != nil {
-			if err := os.WriteFile(filepath.Join(stage.Path(), "manifest.json"),
-				docker, 0o666); err != nil {
+		for name, data := range files {
+			if err := os.WriteFile(filepath.Join(stage.Path(), name), data, 0o666); err != nil {
 				return err
 			}
 		}
-		if err := os.WriteFile(filepath.Join(stage.Path(), ocispec.ImageLayoutFile),
-			[]byte(ocidoc.LayoutFile), 0o666); err != nil {
-			return err
-		}
-		// Another build may be adding an image, or may have added one.
-		if err := stage.Lock(ctx); err != nil {
-			return err
-		}
-		if old, err = readIndex(l.spec.Dest); err != nil {
-			return err
-		}
-		data, err := json.Marshal(merge(old, entries(img.Root, tags)))
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(stage.Path(), ocispec.ImageIndexFile),
-			data, 0o666); err != nil {
-			return err
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		// The index is moved last: until then the layout contains the earlier images.
-		return stage.Commit(stagedir.Options{Last: ocispec.ImageIndexFile})
+		return l.commit(ctx, stage, members)
 	})
+}
+
+// commit moves the files of a stage into the layout, and adds the images to its index.
+func (l *layout) commit(ctx context.Context, stage *stagedir.Dir, members []Member) error {
+	// Another build may be adding an image, or may have added one.
+	if err := stage.Lock(ctx); err != nil {
+		return err
+	}
+	all, err := readIndex(l.spec.Dest)
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		all = merge(all, m.entries())
+	}
+	data, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(stage.Path(), ocispec.ImageIndexFile),
+		data, 0o666); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// The index is moved last: until then the layout contains the earlier images.
+	return stage.Commit(stagedir.Options{Last: ocispec.ImageIndexFile})
 }
 
 // readIndex reads the index of an existing layout; it returns an empty one if there is no
@@ -192,14 +180,14 @@ func merge(old ocispec.Index, list []ocispec.Descriptor) ocispec.Index {
 }
 
 // addBlob copies a blob to dir, through buf, unless the layout has it.
-func (l *layout) addBlob(ctx context.Context, dir string, g *graph, content Fetcher,
-	d ocispec.Descriptor, buf []byte, j *job) error {
+func (l *layout) addBlob(ctx context.Context, dir string, g *graphs, d ocispec.Descriptor,
+	buf []byte, j *job) error {
 	fi, err := os.Stat(filepath.Join(l.spec.Dest, blobPath(d)))
 	if err == nil && fi.Mode().IsRegular() && fi.Size() == d.Size {
 		j.advance(int(d.Size))
 		return nil
 	}
-	r, err := g.open(ctx, content, d)
+	r, err := g.open(ctx, d)
 	if err != nil || r == nil {
 		return err
 	}

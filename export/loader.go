@@ -84,6 +84,15 @@ func (l *logger) Write(p []byte) (int, error) {
 }
 
 func (l *loader) Export(ctx context.Context, img *Image, sink event.Sink) error {
+	m, err := member(img, l.spec)
+	if err != nil {
+		return err
+	}
+	return l.members(ctx, []Member{m}, sink)
+}
+
+// members passes an archive with images to the engine.
+func (l *loader) members(ctx context.Context, members []Member, sink event.Sink) error {
 	return report(l.spec, "load into "+l.name, sink, func(j *job) (string, error) {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
@@ -91,7 +100,7 @@ func (l *loader) Export(ctx context.Context, img *Image, sink event.Sink) error 
 		var writeErr error
 		var writer sync.WaitGroup
 		writer.Go(func() {
-			writeErr = writeArchive(ctx, pw, img, l.spec, j)
+			writeErr = writeArchive(ctx, pw, members, l.spec, j)
 			if writeErr != nil && !errors.Is(writeErr, errReaderGone) {
 				cancel(writeErr) // the engine must not read a truncated image as a complete one
 			}
@@ -106,7 +115,7 @@ func (l *loader) Export(ctx context.Context, img *Image, sink event.Sink) error 
 		if loadErr != nil {
 			return "", loadErr
 		}
-		return img.Root.Digest.String(), nil
+		return members[0].Root.Digest.String(), nil
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imageref"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -45,7 +46,10 @@ func checkImage(name string) error {
 // imageWord is like checkImage, but its error does not repeat the argument, which the caller's
 // error has.
 func imageWord(name string) error {
-	if store.IsShortID(name) || isImageFile(name) || image.IsPath(name) {
+	if _, err := imageref.Parse(name, imageref.Options{Exists: image.Exists}); err != nil {
+		return err
+	}
+	if store.IsShortID(name) || isImageFile(name) || image.HasPlace(name) {
 		return nil
 	}
 	if path, _, _ := strings.Cut(name, ":"); isImageFile(path) {

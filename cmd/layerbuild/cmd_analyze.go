@@ -323,7 +323,7 @@ func (im *images) find(ctx context.Context, name string, want wanted) (*image.Im
 // digest or the prefix of a digest. If the store has none, the word may be a path or "oci:PATH"; a
 // word of that form without a slash may also be a name. Any other word is returned unchanged.
 func (im *images) ref(ctx context.Context, name string) (string, error) {
-	if name == "" || name == "scratch" || image.IsPath(name) {
+	if name == "" || name == "scratch" || image.HasPlace(name) {
 		return name, nil
 	}
 	ref, _, err := im.resolver.Identify(ctx, name)

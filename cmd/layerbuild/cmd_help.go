@@ -28,8 +28,9 @@ func prepareHelp(e *env, args []string) (runFunc, error) {
 	case 0:
 		return func(context.Context) error { return help(e.stdout, all) }, nil
 	case 1:
+		name, _ := unalias(args[0], nil)
 		for _, v := range all {
-			if v.name == args[0] {
+			if v.name == name {
 				return func(context.Context) error { return longHelp(e.stdout, v) }, nil
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imageref"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
@@ -115,17 +116,19 @@ func printHistory(w io.Writer, list []historyLine, whole bool) error {
 	return tw.Flush()
 }
 
-// local finds an image in the store, or in a layout or an archive, without using a registry.
+// local finds an image in the store, or in another place that its name has. It uses a registry only
+// for docker://NAME.
 func (im *images) local(ctx context.Context, name string, want wanted) (*image.Image, error) {
 	ref, err := im.ref(ctx, name)
-	if err == nil && !image.IsPath(ref) {
+	local := !strings.HasPrefix(ref, string(imageref.Docker))
+	if err == nil && !image.HasPlace(ref) {
 		_, err = im.stored(ctx, ref)
 	}
 	if err != nil {
 		return nil, err
 	}
 	img, err := im.resolver.Resolve(ctx, ref,
-		image.ResolveOptions{Platform: want.platform, Local: true})
+		image.ResolveOptions{Platform: want.platform, Local: local})
 	if err != nil {
 		return nil, err
 	}

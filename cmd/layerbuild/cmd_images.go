@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/layerbuild/layerbuild/analyze"
+	"github.com/layerbuild/layerbuild/internal/gotemplate"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/reference"
@@ -25,33 +27,130 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// imagesFlags are the flags of the images verb.
+type imagesFlags struct {
+	state                 stateFlags
+	quiet, whole, digests bool
+	format                string
+	filters               []string
+	template              *gotemplate.Template // of format, if it is one
+	table                 bool                 // the template is that of a table
+	keep                  []imageFilter        // parsed from filters
+}
+
 func imagesVerb() verb {
-	return verb{name: "images", summary: "list the images in the store", examples: []example{
-		{"layerbuild images", "list the images"},
-		{"layerbuild images --format json", "list them as JSON"},
-	}, flags: func(fs *pflag.FlagSet) prepareFunc {
-		var f stateFlags
-		f.define(fs)
-		var format string
-		defineFormat(fs, &format)
-		digests := fs.Bool("digests", false, "show whole IDs, and digests of manifests\n"+
-			"An image for several platforms has the digest of its index.")
-		return func(e *env, args []string) (runFunc, error) {
-			if err := errors.Join(noArgs(args), f.resolve(e)); err != nil {
-				return nil, err
-			}
-			return func(ctx context.Context) error {
-				list, err := f.listImages(ctx)
-				if list == nil {
-					return err
-				}
-				if format == "json" {
-					return errors.Join(printJSON(e.stdout, list), err)
-				}
-				return errors.Join(printImages(e.stdout, list, *digests), err)
-			}, nil
+	return verb{
+		name: "images", args: "[NAME]", summary: "list the images in the store",
+		notes: `NAME limits the list to images of a repository (app), or with a name (app:v1). A repository may have the wildcards of
+path.Match: 'team/*'.
+
+The filters are dangling=true|false (images without a name), label=KEY[=VALUE], reference=PATTERN, platform=OS/ARCH, and before=IMAGE,
+since=IMAGE and until=TIME, which compare times of creation. Filters of one kind are alternatives; filters of different kinds must all
+match.
+
+A template of --format is one of Go's text/template, without methods, and has docker's fields: .Repository .Tag .Digest .ID .CreatedAt
+.CreatedSince .Size; and .Name .Platforms .Layers. After "table " it makes a table with headings. The functions json, join, lower,
+upper, split, title, pad and truncate are there. --format json is a JSON list with layerbuild's fields; '{{json .}}' makes a line with
+docker's fields for each image.`,
+		examples: []example{
+			{"layerbuild images", "list the images"},
+			{"layerbuild images -q -f dangling=true", "print the IDs of images without a name"},
+			{"layerbuild images --format '{{.Repository}}:{{.Tag}} {{.Size}}'",
+				"print fields of each image"},
+			{"layerbuild images --format json", "list the images as JSON"},
+		},
+		flags: func(fs *pflag.FlagSet) prepareFunc {
+			var f imagesFlags
+			f.define(fs)
+			return f.prepare
+		},
+	}
+}
+
+func (f *imagesFlags) define(fs *pflag.FlagSet) {
+	f.state.define(fs)
+	fs.BoolP("all", "a", false, "no effect: there are no images of single steps")
+	fs.BoolVar(&f.digests, "digests", false, "show whole IDs, and digests of manifests\n"+
+		"An image for several platforms has the digest of its index.")
+	fs.VarP((*givenList)(&f.filters), "filter", "f", "`KEY=VALUE` list only images that match")
+	f.format = "text"
+	fs.Var((*given)(&f.format), "format", "`text|json|TEMPLATE` output format")
+	fs.BoolVar(&f.whole, "no-trunc", false, "show whole IDs")
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print only IDs")
+}
+
+func (f *imagesFlags) prepare(e *env, args []string) (runFunc, error) {
+	if len(args) > 1 {
+		return nil, fmt.Errorf("one name is expected, not %d: %s", len(args),
+			strings.Join(args, " "))
+	}
+	var err error
+	if len(args) == 1 {
+		if _, err := path.Match(args[0], ""); err != nil || args[0] == "" {
+			return nil, fmt.Errorf("%q is not the name of an image or a repository", args[0])
 		}
-	}}
+		f.keep = append(f.keep, imageFilter{kind: "name", match: nameFilter(args[0])})
+	}
+	f.template, f.table, err = parseFormat(f.format, "text", "table", "json")
+	if err != nil {
+		return nil, err
+	}
+	if f.quiet && f.format != "text" && f.format != "table" {
+		return nil, errors.New("--quiet and --format: give one of them")
+	}
+	for _, filter := range f.filters {
+		k, err := parseImageFilter(filter)
+		if err != nil {
+			return nil, badValue("filter", filter, err)
+		}
+		f.keep = append(f.keep, k)
+	}
+	if err := f.state.resolve(e); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error { return f.run(ctx, e) }, nil
+}
+
+func (f *imagesFlags) run(ctx context.Context, e *env) error {
+	list, listErr := f.state.listImages(ctx, f.keep)
+	if list == nil {
+		return listErr
+	}
+	var err error
+	switch {
+	case f.quiet:
+		err = printIDs(e.stdout, list, f.whole || f.digests)
+	case f.format == "json":
+		err = printJSON(e.stdout, list)
+	case f.template != nil:
+		lines := make([]imageLine, len(list))
+		for i, l := range list {
+			lines[i] = l.line(f.whole)
+		}
+		err = printTemplate(e.stdout, f.template, f.table, lines, imageHeadings())
+	default:
+		err = printImages(e.stdout, list, f.digests, f.whole)
+	}
+	return errors.Join(err, listErr)
+}
+
+// printIDs prints the ID of each image once, as docker does.
+func printIDs(w io.Writer, list []listed, whole bool) error {
+	seen := map[string]bool{}
+	for _, l := range list {
+		id := l.ID
+		if !whole {
+			id = shortDigest(id)
+		}
+		if seen[id] {
+			continue
+		}
+		seen[id] = true
+		if _, err := fmt.Fprintln(w, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // listed is a line of `layerbuild images`.
@@ -64,11 +163,14 @@ type listed struct {
 	Created   time.Time `json:"created"`
 	Size      int64     `json:"size"`   // bytes of all its blobs
 	Layers    int       `json:"layers"` // number of the first platform's layers
+
+	labels    map[string]string // of the first platform
+	described ocispec.Descriptor
 }
 
-// listImages returns the images that can be read, and errors with the names of the others. The list
-// is nil if there are no images.
-func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
+// listImages returns the images that can be read and that match the filters, and errors with the
+// names of the others. The list is nil if the images cannot be listed.
+func (f *stateFlags) listImages(ctx context.Context, keep []imageFilter) ([]listed, error) {
 	state, images, err := f.open(ctx)
 	if err != nil {
 		return nil, err
@@ -87,39 +189,55 @@ func (f *stateFlags) listImages(ctx context.Context) ([]listed, error) {
 		if entry.Name == "" && slices.ContainsFunc(entries, named) {
 			continue // a build without a name made the same image
 		}
-		l := listed{Name: entry.Name, Digest: entry.Descriptor.Digest.String(),
-			Created: entry.Tagged}
-		if use, err := state.Store.Usage(ctx, entry.Descriptor); err == nil {
-			l.Size = use.Size
-		}
-		all, err := images.platforms(ctx, state, entry.Descriptor)
+		l, err := images.listed(ctx, state, entry)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("image %s: %w", cmp.Or(entry.Name, l.Digest), err))
+			errs = append(errs, fmt.Errorf("image %s: %w",
+				cmp.Or(entry.Name, entry.Descriptor.Digest.String()), err))
 			continue
 		}
-		// Use the image ID of export.Metadata: the digest of the configuration if there is one.
-		l.ID = l.Digest
-		if len(all) == 1 && !ocidoc.IsIndex(entry.Descriptor.MediaType) {
-			l.ID = all[0].Manifest.Config.Digest.String()
-		}
-		for i, img := range all {
-			l.Platforms = append(l.Platforms, parser.FormatPlatform(img.Platform))
-			if i == 0 {
-				l.Layers, l.Config = len(img.Manifest.Layers), img.Manifest.Config.Digest.String()
-				if img.Config.Created != nil {
-					l.Created = *img.Config.Created
-				}
-			}
-		}
 		list = append(list, l)
+	}
+	list, err = filterImages(list, keep)
+	if err != nil {
+		return nil, err
 	}
 	return list, errors.Join(errs...)
 }
 
-func printImages(w io.Writer, list []listed, digests bool) error {
+// listed returns the line of an entry of the store.
+func (im *images) listed(ctx context.Context, state *state.State, entry store.Entry) (listed,
+	error) {
+	l := listed{Name: entry.Name, Digest: entry.Descriptor.Digest.String(), Created: entry.Tagged,
+		described: entry.Descriptor}
+	if use, err := state.Store.Usage(ctx, entry.Descriptor); err == nil {
+		l.Size = use.Size
+	}
+	all, err := im.platforms(ctx, state, entry.Descriptor)
+	if err != nil {
+		return l, err
+	}
+	// Use the image ID of export.Metadata: the digest of the configuration if there is one.
+	l.ID = l.Digest
+	if len(all) == 1 && !ocidoc.IsIndex(entry.Descriptor.MediaType) {
+		l.ID = all[0].Manifest.Config.Digest.String()
+	}
+	for i, img := range all {
+		l.Platforms = append(l.Platforms, parser.FormatPlatform(img.Platform))
+		if i == 0 {
+			l.Layers, l.Config = len(img.Manifest.Layers), img.Manifest.Config.Digest.String()
+			l.labels = img.Config.Config.Labels
+			if img.Config.Created != nil {
+				l.Created = *img.Config.Created
+			}
+		}
+	}
+	return l, nil
+}
+
+func printImages(w io.Writer, list []listed, digests, whole bool) error {
 	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	head := "NAME\tID\tPLATFORM\tCREATED\tLAYERS\tSIZE"
 	if digests {
@@ -128,6 +246,9 @@ func printImages(w io.Writer, list []listed, digests bool) error {
 	fmt.Fprintln(tw, head)
 	for _, l := range list {
 		id := shortDigest(l.ID)
+		if whole {
+			id = l.ID
+		}
 		if digests {
 			id = l.ID + "\t" + l.Digest
 		}
@@ -264,35 +385,83 @@ func tagVerb() verb {
 }
 
 // rmNotes is the end of the help of rm.
-const rmNotes = "The digest of an image stands for all its names. 'layerbuild prune' removes " +
-	"images without a name."
+const rmNotes = "The digest of an image stands for all its names. The blobs stay until " +
+	"'layerbuild prune' removes those that no image needs. 'layerbuild rmi' and " +
+	"'layerbuild image rm' are the same."
+
+// removeFlags are the flags of the rm verb.
+type removeFlags struct {
+	state      stateFlags
+	all, force bool
+}
 
 func removeVerb() verb {
 	return verb{name: "rm", args: "IMAGE…", summary: "remove names of images", examples: []example{
 		{"layerbuild rm app:v1", "remove a name"},
 		{"layerbuild rm 7cc4b5aefd1d", "remove all names of an image"},
+		{"layerbuild rm -f app:v1 app:v2", "remove names that may not exist"},
 	}, notes: rmNotes, flags: func(fs *pflag.FlagSet) prepareFunc {
-		var f stateFlags
-		f.define(fs)
-		return func(e *env, args []string) (runFunc, error) {
-			if len(args) == 0 {
-				return nil, errors.New("at least one image is expected")
-			}
-			if err := errors.Join(checkImages(args), f.resolve(e)); err != nil {
-				return nil, err
-			}
-			return func(ctx context.Context) error {
-				return f.with(ctx, func(state *state.State, im *images) error {
-					for _, name := range args {
-						if err := im.remove(ctx, state, name); err != nil {
-							return err
-						}
-					}
-					return nil
-				})
-			}, nil
-		}
+		var f removeFlags
+		f.state.define(fs)
+		fs.BoolVarP(&f.all, "all", "a", false, "remove all names and all images without a name")
+		fs.BoolVarP(&f.force, "force", "f", false, "ignore images that do not exist")
+		fs.Bool("no-prune", false, "no effect: rm never removes blobs")
+		return f.prepare
 	}}
+}
+
+func (f *removeFlags) prepare(e *env, args []string) (runFunc, error) {
+	switch {
+	case len(args) == 0 && !f.all:
+		return nil, errors.New("at least one image is expected")
+	case len(args) > 0 && f.all:
+		return nil, errors.New("--all: no image is expected")
+	}
+	if err := errors.Join(checkImages(args), f.state.resolve(e)); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		return f.state.with(ctx, func(state *state.State, im *images) error {
+			if f.all {
+				return removeAll(ctx, e, state)
+			}
+			var errs []error
+			for _, name := range args {
+				err := im.remove(ctx, state, name)
+				switch {
+				case err == nil:
+					fmt.Fprintf(e.stdout, "Untagged: %s\n", name)
+				case f.force && errors.Is(err, store.ErrNotFound):
+				default:
+					errs = append(errs, err)
+				}
+			}
+			return errors.Join(errs...)
+		})
+	}, nil
+}
+
+// removeAll removes all entries of the store.
+func removeAll(ctx context.Context, e *env, state *state.State) error {
+	entries, err := state.Store.Names(ctx)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		name := cmp.Or(entry.Name, entry.Descriptor.Digest.String())
+		// An image without a name may have gone with another entry of its digest.
+		err := state.Store.Untag(ctx, name)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		if entry.Name != "" {
+			name = familiar(entry.Name)
+		}
+		if _, err := fmt.Fprintf(e.stdout, "Untagged: %s\n", name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // remove removes a name, or all names of the image with a digest.

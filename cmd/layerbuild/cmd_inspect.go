@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/gotemplate"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
@@ -22,25 +23,46 @@ func inspectVerb() verb {
 			{"layerbuild inspect app", "show the image app"},
 			{"layerbuild inspect --platform linux/arm64 app",
 				"show one platform of a multi-platform image"},
-		}, flags: func(fs *pflag.FlagSet) prepareFunc {
+			{"layerbuild inspect -f '{{.Config.Env}} {{json .Config.Labels}}' app",
+				"print fields of the configuration"},
+			{"layerbuild inspect docker://debian:12", "show an image of a registry"},
+		}, notes: inspectNotes, flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f stateFlags
 			f.define(fs)
-			var of string
+			var access registryFlags
+			var of, format string
 			fs.Var((*given)(&of), "platform", platformUsage)
+			format = "json"
+			fs.VarP((*given)(&format), "format", "f", "`json|TEMPLATE` output format")
+			var kind string
+			fs.Var(newChoice(&kind, "image", "image"), "type", "kind of object")
+			access.define(fs)
 			return func(e *env, args []string) (runFunc, error) {
 				if len(args) == 0 {
 					return nil, errors.New("at least one image is expected")
 				}
 				want, err := platform(e, of)
-				if err := errors.Join(checkImages(args), err, f.resolve(e)); err != nil {
+				template, _, err1 := parseFormat(format, "json")
+				if err := errors.Join(checkImages(args), err, err1, f.resolve(e),
+					f.access(&access)); err != nil {
 					return nil, err
 				}
-				return func(ctx context.Context) error { return f.inspect(ctx, e, args, want) }, nil
+				return func(ctx context.Context) error {
+					return f.inspect(ctx, e, args, want, template)
+				}, nil
 			}
 		}}
 }
 
-func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want wanted) error {
+// inspectNotes is a part of the help of inspect.
+const inspectNotes = "A template of --format is one of Go's text/template, without methods. It " +
+	"has the fields of the JSON output, which are those of docker, such as .Id, .RepoTags, " +
+	".Config.Env and .RootFS.Layers; .Manifest is the OCI manifest. The functions json, join, " +
+	"lower, upper, split, title, pad and truncate are there. Each image is printed on a line of " +
+	"its own."
+
+func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want wanted,
+	template *gotemplate.Template) error {
 	return f.with(ctx, func(state *state.State, im *images) error {
 		list := make([]inspected, 0, len(names))
 		for _, name := range names {
@@ -53,6 +75,9 @@ func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want w
 				return err
 			}
 			list = append(list, one)
+		}
+		if template != nil {
+			return printTemplate(e.stdout, template, false, list, nil)
 		}
 		return printJSON(e.stdout, list)
 	})

@@ -38,8 +38,8 @@ func loginVerb() verb {
 			"there are none, the terminal is asked for them.",
 		examples: []example{
 			{"layerbuild login registry.example.com", "ask for a user name and a password"},
-			{"layerbuild login -u me --password-stdin ghcr.io <token.txt",
-				"read the password from a file"},
+			{"layerbuild login -u me --password-stdin ghcr.io",
+				"read the password from standard input"},
 			{"layerbuild login --get-login ghcr.io", "print the user name that is stored"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
@@ -76,8 +76,11 @@ func loginFiles(o registry.Options) (file registry.LoginFile, others []registry.
 			"are not set; give --authfile FILE")
 	}
 	if fi, err := os.Stat(files[0].Path); err == nil && fi.IsDir() {
-		return file, nil, fmt.Errorf("%s: a file with credentials is expected, not a directory",
-			files[0].Path)
+		err := errors.New("a file with credentials is expected, not a directory")
+		if o.AuthFile != "" {
+			return file, nil, badValue("authfile", o.AuthFile, err)
+		}
+		return file, nil, fmt.Errorf("%s: %w", files[0].Path, err)
 	}
 	return files[0], files[1:], nil
 }

@@ -48,6 +48,8 @@ func completionsOf(all []verb) []verbCompletion {
 		switch name, rest, _ := strings.Cut(v.args, "|"); {
 		case v.args == "CONTEXT":
 			c.arguments = completeDirs
+		case v.words != nil:
+			c.arguments = completeWords
 		case v.args == "[VERB]":
 			c.arguments = completeVerbs
 		case name == "IMAGE" && rest != "":
@@ -111,8 +113,12 @@ _layerbuild_verb() {
 		if v.onlyFirst {
 			first = " first=1"
 		}
-		fmt.Fprintf(&b, "\t%s) action='%s'%s flags='%s' ;;\n", v.name, bashActions[v.arguments],
-			first, strings.Join(flags, " "))
+		values := ""
+		if v.words != nil {
+			values = " values='" + strings.Join(v.words, " ") + "'"
+		}
+		fmt.Fprintf(&b, "\t%s) action='%s'%s%s flags='%s' ;;\n", v.name,
+			bashActions[v.arguments], values, first, strings.Join(flags, " "))
 	}
 	b.WriteString(`	esac
 }
@@ -287,6 +293,9 @@ _layerbuild_images_or_files() {
 		case v.onlyFirst:
 			b.WriteString(" \\\n\t\t" + zshQuote("1:"+v.args[:5]+":"+zshActions[v.arguments]) +
 				" \\\n\t\t'*::COMMAND: '")
+		case v.words != nil:
+			b.WriteString(" \\\n\t\t" + zshQuote("1:"+zshText(v.args)+":("+
+				strings.Join(v.words, " ")+")") + " \\\n\t\t'*::ARG: '")
 		case v.args != "":
 			b.WriteString(" \\\n\t\t" + zshQuote("*:"+zshText(v.args)+":"+zshActions[v.arguments]))
 		}
@@ -418,6 +427,8 @@ complete -c layerbuild -f
 	for _, v := range all {
 		switch v.arguments {
 		case completeNothing:
+		case completeWords:
+			line(v.name, " -f -a "+fishQuote(strings.Join(v.words, " ")))
 		case completeVerbs:
 			for _, word := range all {
 				line(v.name, " -a "+word.name+" -d "+fishQuote(word.summary))

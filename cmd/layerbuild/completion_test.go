@@ -92,15 +92,16 @@ func TestBashCompletion(t *testing.T) {
 	tests := []struct{ line, want string }{
 		{"layerbuild pru", "prune prune-image"},
 		{"layerbuild help pru", "prune prune-image"},
-		{"layerbuild --root s ima", "images"},
-		{"layerbuild --root=s ima", "images"},
+		{"layerbuild --root s ima", "images image"},
+		{"layerbuild --root=s ima", "images image"},
 		{"layerbuild -t images ima", ""}, // the verb build, whose context is "images"
-		{"layerbuild s", "sub"},
+		{"layerbuild s", "save sbom sub"},
 		{"layerbuild build ", "sub"},
 		{"layerbuild build sub --no-cache-", "--no-cache-filter"},
 		{"layerbuild --no-cache-", "--no-cache-filter"},
 		{"layerbuild sub --no-cache-", "--no-cache-filter"},
-		{"layerbuild images --no", ""},
+		{"layerbuild images --no", "--no-trunc"},
+		{"layerbuild image pu", "pull push"},
 		{"layerbuild build --progress ", "auto plain tty rawjson json quiet none"},
 		{"layerbuild build --progress=pl", "plain"}, // bash keeps the text before =
 		{"layerbuild build --progress=", "auto plain tty rawjson json quiet none"},

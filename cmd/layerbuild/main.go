@@ -44,6 +44,8 @@ type verb struct {
 	stateless bool
 	// takesPaths is true if an image of the verb may be a path, of a layout or an archive.
 	takesPaths bool
+	// words are the values of the first argument, for completions; nil: it has no fixed values.
+	words []string
 	// hidden is true for a verb that no help, man page or completion lists.
 	hidden bool
 	// flags defines the verb's flags and returns the function that checks the command line.
@@ -77,10 +79,10 @@ type env struct {
 
 func verbs() []verb {
 	return []verb{
-		buildVerb(), runVerb(), imagesVerb(), historyVerb(), inspectVerb(), tagVerb(), removeVerb(),
-		pullVerb(), pushVerb(), loginVerb(), logoutVerb(), pruneVerb(), infoVerb(),
-		analyzeVerb(), diffVerb(), pruneImageVerb(), sbomVerb(),
-		helpVerb(), versionVerb(), docsVerb(),
+		buildVerb(), runVerb(), imagesVerb(), imageVerb(), historyVerb(), inspectVerb(), tagVerb(),
+		removeVerb(), pullVerb(), pushVerb(), copyVerb(), saveVerb(), loadVerb(), loginVerb(),
+		logoutVerb(), indexVerb(), duVerb(), pruneVerb(), infoVerb(), analyzeVerb(),
+		diffVerb(), pruneImageVerb(), sbomVerb(), helpVerb(), versionVerb(), docsVerb(),
 	}
 }
 

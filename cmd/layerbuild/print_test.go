@@ -15,7 +15,7 @@ func TestTablesArePrintable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := printImages(&b, []listed{{Name: evil, ID: "sha256:1", Platforms: []string{evil},
-		Created: time.Now()}}, false); err != nil {
+		Created: time.Now()}}, false, false); err != nil {
 		t.Fatal(err)
 	}
 	if strings.ContainsAny(b.String(), "\x1b\x07\u202e\u009b\x7f") {

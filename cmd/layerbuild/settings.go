@@ -26,6 +26,8 @@ var variables = [...]variable{
 		"The socket of the SSH agent for --ssh, and for git repositories that are fetched by SSH."},
 	{"DOCKER_CONFIG", "The directory of config.json, which has the credentials of docker login. " +
 		"The default is ~/.docker."},
+	{hostVariable, "The docker daemon of docker-daemon:NAME: unix://PATH or tcp://HOST:PORT. The " +
+		"default is unix:///var/run/docker.sock."},
 	{"REGISTRY_AUTH_FILE", "The file with the credentials of podman login; see " +
 		"containers-auth.json(5). The default is $XDG_RUNTIME_DIR/containers/auth.json."},
 	{"CONTAINERS_REGISTRIES_CONF",

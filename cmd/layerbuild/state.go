@@ -171,7 +171,8 @@ func (f *stateFlags) open(ctx context.Context) (*state.State, *images, error) {
 	}
 	client := registry.New(f.registry)
 	im := &images{resolver: image.New(image.Options{Store: state.Store, Cache: state.Cache,
-		Snapshots: state.Snapshots, Registry: client}), client: client, warnings: w}
+		Snapshots: state.Snapshots, Registry: client, Engine: newEngine(os.Getenv)}),
+		client: client, warnings: w}
 	state.Own(im.resolver)
 	state.Own(client)
 	state.Store.Repair = layers.Repair(state, im.resolver)
@@ -270,13 +271,18 @@ func (im *images) Push(ctx context.Context, name string, root ocispec.Descriptor
 		return err
 	}
 	report := func(at registry.PushProgress) {
-		part := "push " + at.Descriptor.Digest.String()
-		if at.Note != "" {
-			part += " (" + at.Note + ")"
-		}
-		o.Sink(event.Progress{ID: o.ID, Part: part, Current: at.Current, Total: at.Descriptor.Size,
-			Done: at.Done, Time: time.Now()})
+		o.Sink(progressOf(o.ID, at))
 	}
 	p.report.Store(&report)
 	return p.Push(ctx, content, root)
+}
+
+// progressOf returns the event for the progress of a push.
+func progressOf(id event.ID, at registry.PushProgress) event.Progress {
+	part := "push " + at.Descriptor.Digest.String()
+	if at.Note != "" {
+		part += " (" + at.Note + ")"
+	}
+	return event.Progress{ID: id, Part: part, Current: at.Current, Total: at.Descriptor.Size,
+		Done: at.Done, Time: time.Now()}
 }

@@ -74,7 +74,18 @@ var badValues = []struct {
 	{"build", "timestamp", []string{"", "x", "1e9", "1700000000000"}},
 	{"build", "jobs", []string{"", "x", "-1", "1.5"}},
 	{"build", "logfile", []string{"", "WORK/nosuch/log", "WORK/dir"}},
-	{"", "authfile", []string{"", "WORK/nosuch", "WORK/dir"}},
+	{"login", "authfile", []string{"", "WORK/dir"}}, // the file need not exist
+	{"logout", "authfile", []string{"", "WORK/dir"}},
+	{"-login -logout", "authfile", []string{"", "WORK/nosuch", "WORK/dir"}},
+	{"images", "filter", []string{"", "x", "nonsense=1", "dangling=maybe", "until=x", "label=",
+		"reference=[", "platform=x/y/z/w"}},
+	{"du", "filter", []string{"", "x", "nonsense=1", "kind=x", "id="}},
+	{"index", "annotation", []string{"", "x", "=x", "index:=x"}},
+	{"inspect", "type", []string{"", "container"}},
+	{"save", "output", []string{"", "WORK/nosuch/x", "WORK/dir"}},
+	{"load", "input", []string{"", "WORK/nosuch", "WORK/dir"}},
+	{"login", "username", []string{"", "a:b"}},
+	{"login", "password", []string{""}},
 	{"", "cert-dir", []string{"", "WORK/nosuch", "WORK/file"}},
 	{"", "creds", []string{"", "me"}},
 	{"build", "shm-size", []string{"x", "-1", "64q", "1e99", "NaN", "m"}},
@@ -107,6 +118,7 @@ const hex64 = "7cc4b5aefd1d0cadf8d97d4350462ba51c694ebca145b08d7d41b41acc8db5aa"
 var goodArgs = map[string][]string{
 	"build": {"WORK/context"}, "run": {"app"}, "history": {"app"}, "inspect": {"app"},
 	"tag": {"app", "other"}, "rm": {"app"},
+	"image": {"ls"}, "index": {"inspect", "app"}, "copy": {"app", "other"}, "save": {"app"},
 	"pull": {"app"}, "push": {"app"}, "analyze": {"app"}, "diff": {"app", "other"},
 	"prune-image": {"app"}, "gen-docs": {"completion", "bash"},
 }
@@ -194,7 +206,9 @@ func TestBadValues(t *testing.T) {
 			}
 			listed := false
 			for _, bad := range badValues {
-				if bad.flag != f.Name || bad.verb != "" && bad.verb != v.name {
+				// "-login" is for every verb but login.
+				if bad.flag != f.Name || bad.verb != "" && bad.verb != v.name &&
+					bad.verb[0] != '-' || strings.Contains(bad.verb, "-"+v.name) {
 					continue
 				}
 				listed = true
@@ -280,8 +294,26 @@ func TestBadCommandLines(t *testing.T) {
 		{"biuld", `unknown verb "biuld": did you mean build?`},
 		{"nonsense", `unknown verb "nonsense", and there is no such directory`},
 		{"buildx build .", `unknown verb "buildx"; leave it out`},
-		{"image ls", `unknown verb "image"`},
-		{"rmi app", `see 'layerbuild rm'`},
+		{"image", "a command is expected"},
+		{"image nonsense", `unknown command "nonsense"`},
+		{"image rm", "layerbuild rm: at least one image is expected"},
+		{"rmi", "layerbuild rm: at least one image is expected"},
+		{"copy a", "a source and a destination are expected"},
+		{"copy a oci:b@sha256:" + hex64, "a destination has no digest"},
+		{"copy dir:x a", "dir: layerbuild does not read"},
+		{"index", "a command is expected: create or inspect"},
+		{"index make a", `unknown command "make"`},
+		{"index create a", "a name and at least one image are expected"},
+		{"index create A b", `name "A"`},
+		{"index inspect a b", "one image is expected"},
+		{"du extra", "no arguments are expected: extra"},
+		{"save", "at least one image is expected"},
+		{"save --format oci-dir a", "give the directory with --output"},
+		{"load app.tar", "give the file with --input"},
+		{"login a b", "one registry is expected, not 2"},
+		{"login --password-stdin", "give the user name with --username"},
+		{"login -u me", "there is no terminal to ask for a password"},
+		{"logout --all a", "--all: no registry is expected"},
 		{"--root s ps", `unknown verb "ps"`},
 		{"help nonsense", `unknown verb "nonsense"`},
 		{"help build run", "one verb"},
@@ -317,7 +349,7 @@ func TestBadCommandLines(t *testing.T) {
 		{"build --stdin context", "build: --stdin: the standard input of commands is empty"},
 		{"build -o type=tar,dest=x -o type=oci,dest=./x context",
 			"another output goes to the same place"},
-		{"images extra", "no arguments are expected: extra"},
+		{"images a b", "one name is expected, not 2"},
 		{"info extra", "no arguments are expected: extra"},
 		{"version extra", "version: no arguments are expected: extra"},
 		{"--version extra", "version: no arguments are expected: extra"},

@@ -2,26 +2,81 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/suggest"
+	"github.com/spf13/pflag"
 )
 
 // others maps verbs of other tools to a hint about layerbuild's equivalent.
 var others = map[string]string{
-	"buildx": "leave it out; layerbuild takes the flags of 'docker buildx build'",
-	"image":  "see 'layerbuild images' and 'layerbuild help'", "ls": "see 'layerbuild images'",
-	"list": "see 'layerbuild images'",
-	"rmi":  "see 'layerbuild rm'", "system": "see 'layerbuild prune'",
+	"buildx":  "leave it out; layerbuild takes the flags of 'docker buildx build'",
+	"ls":      "see 'layerbuild images'",
+	"list":    "see 'layerbuild images'",
+	"system":  "see 'layerbuild du' and 'layerbuild prune'",
 	"builder": "see 'layerbuild prune'", "gc": "see 'layerbuild prune'",
 	"ps":   "'layerbuild run' removes its container when the command ends",
 	"exec": "see 'layerbuild run'", "start": "see 'layerbuild run'",
-	"save":   "see 'layerbuild build -o type=docker,dest=FILE'",
 	"export": "see 'layerbuild build -o DIR'",
 	"slim":   "see 'layerbuild prune-image'", "squash": "see 'layerbuild prune-image'",
 	"dive": "see 'layerbuild analyze'",
+}
+
+// aliases are other names of verbs.
+var aliases = map[string]string{"rmi": "rm"}
+
+// imageVerbs are the commands of 'docker image' and 'podman image', with the verbs that do the
+// same.
+var imageVerbs = map[string]string{
+	"build": "build", "diff": "diff", "history": "history", "inspect": "inspect", "list": "images",
+	"load": "load", "ls": "images", "prune": "prune", "pull": "pull", "push": "push", "rm": "rm",
+	"remove": "rm", "save": "save", "tag": "tag", "untag": "rm",
+}
+
+// imageVerb is the verb for 'image' without one of its commands: findVerb finds the others.
+func imageVerb() verb {
+	words := slices.Sorted(maps.Keys(imageVerbs))
+	return verb{
+		name: "image", args: "COMMAND [ARG…]", stateless: true, words: words,
+		summary: "work with images, with the commands of 'docker image'",
+		notes: "The commands are " + joinWords(words, "and") + ". 'image ls' and " +
+			"'image list' are the verb images, 'image remove' and 'image untag' are rm, and each " +
+			"of the others is the verb of its name, with the same flags: see " +
+			"'layerbuild help VERB'.",
+		examples: []example{
+			{"layerbuild image ls -q", "print the IDs of the images"},
+			{"layerbuild image rm app:v1", "remove a name"},
+			{"layerbuild image prune", "remove unused data"},
+		},
+		flags: func(*pflag.FlagSet) prepareFunc {
+			return func(_ *env, args []string) (runFunc, error) {
+				if len(args) == 0 {
+					return nil, fmt.Errorf("a command is expected: %s", orList(words))
+				}
+				if near := suggest.Closest(args[0], words); near != "" {
+					return nil, fmt.Errorf("unknown command %q: did you mean %s?", args[0], near)
+				}
+				return nil, fmt.Errorf("unknown command %q; %s is expected", args[0],
+					orList(words))
+			}
+		},
+	}
+}
+
+// unalias returns the name of the verb, and the words after it, for a word that may be an alias.
+func unalias(word string, rest []string) (string, []string) {
+	if name, ok := aliases[word]; ok {
+		return name, rest
+	}
+	if word == "image" && len(rest) > 0 {
+		if name, ok := imageVerbs[rest[0]]; ok {
+			return name, rest[1:]
+		}
+	}
+	return word, rest
 }
 
 // findVerb returns the verb of a command line, and the other words. --root and --driver may come
@@ -41,6 +96,7 @@ func findVerb(all []verb, args []string) (verb, []string, error) {
 	case "--version":
 		word = "version"
 	}
+	word, rest = unalias(word, rest)
 	for _, v := range all {
 		switch {
 		case v.name == word && v.stateless:

@@ -31,6 +31,7 @@ var floors = []floor{
 		{"internal/event", ""},
 		{"internal/fileentry", ""},
 		{"internal/giturl", ""},
+		{"internal/gotemplate", ""},
 		{"internal/gunzip", ""},
 		{"internal/hostfile", ""},
 		{"internal/lock", ""},
@@ -39,6 +40,8 @@ var floors = []floor{
 		{"internal/pattern", ""},
 		{"internal/platform", ""},
 		{"internal/reference", ""},
+		{"internal/engine", ""},
+		{"internal/imageref", "internal/reference"},
 		{"internal/safepath", ""},
 		{"internal/smallfile", ""},
 		{"internal/sorting", ""},
@@ -95,8 +98,8 @@ var floors = []floor{
 		{"internal/state", "executor internal/cache internal/lock internal/ns internal/ocijson " +
 			"internal/smallfile internal/sorting internal/state/ledger internal/store " +
 			"internal/volume snapshot"},
-		{"internal/image", "diff internal/cache internal/dirfd internal/event internal/hostfile " +
-			"internal/memo internal/mount internal/ns internal/ocidoc internal/ocijson " +
+		{"internal/image", "diff internal/cache internal/dirfd internal/engine internal/event " +
+			"internal/hostfile internal/imageref internal/memo internal/mount internal/ns internal/ocidoc internal/ocijson " +
 			"internal/outline internal/platform internal/reference internal/registry " +
 			"internal/store internal/unpack snapshot"},
 		{"internal/container", "executor internal/event internal/image internal/state snapshot"},
@@ -129,9 +132,10 @@ var floors = []floor{
 	}},
 	{"program", []allowed{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +
-			"export internal/atomicfile internal/build internal/container internal/event " +
-			"internal/hostfile internal/image internal/imageanalysis internal/imagebuild " +
-			"internal/layers internal/memo internal/ns internal/ocidoc " +
+			"export internal/atomicfile internal/build internal/container internal/engine " +
+			"internal/event internal/gotemplate internal/hostfile internal/image " +
+			"internal/imageanalysis internal/imagebuild internal/imageref internal/layers " +
+			"internal/memo internal/ns internal/ocidoc internal/ocijson " +
 			"internal/reference internal/registry internal/remotecache internal/sbom internal/secret " +
 			"internal/source internal/state internal/store internal/suggest internal/ui internal/units parser " +
 			"snapshot"},

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/layerbuild/layerbuild/internal/imageref"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -34,14 +35,14 @@ func (r *Resolver) Artifact(ctx context.Context, ref string, o ResolveOptions) (
 	if err != nil {
 		return nil, err
 	}
-	if loc.path != "" {
+	if loc.Path != "" || loc.Scheme == imageref.Daemon {
 		return r.layoutArtifact(ctx, loc, o.Platform)
 	}
-	name, err := store.Name(loc.name)
+	name, err := store.Name(loc.Name)
 	if err != nil {
 		return nil, err
 	}
-	if !o.Pull {
+	if !o.Pull && loc.Scheme != imageref.Docker {
 		root, err := r.store.Resolve(ctx, name)
 		if err == nil {
 			return r.artifact(ctx, name, r.store.Read, root,
@@ -51,7 +52,7 @@ func (r *Resolver) Artifact(ctx context.Context, ref string, o ResolveOptions) (
 			return nil, err
 		}
 	}
-	found, err := r.registry.Resolve(ctx, loc.name, o.Platform)
+	found, err := r.registry.Resolve(ctx, loc.Name, o.Platform)
 	if err != nil {
 		return nil, err
 	}
@@ -59,9 +60,9 @@ func (r *Resolver) Artifact(ctx context.Context, ref string, o ResolveOptions) (
 	return r.parseArtifact(ctx, found.Name, m.Descriptor, m.Data, found.Source)
 }
 
-func (r *Resolver) layoutArtifact(ctx context.Context, loc location,
+func (r *Resolver) layoutArtifact(ctx context.Context, loc imageref.Ref,
 	want ocispec.Platform) (*Artifact, error) {
-	f, err := r.openFiles(ctx, loc.path)
+	f, err := r.filesOf(ctx, loc)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +79,7 @@ func (r *Resolver) layoutArtifact(ctx context.Context, loc location,
 		return nil, err
 	}
 	if root == nil {
-		return nil, fmt.Errorf("%s holds several entries without a name", loc.path)
+		return nil, fmt.Errorf("%s holds several entries without a name", loc.Path)
 	}
 	src := blobsOf{f}
 	read := func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {

@@ -21,6 +21,8 @@
 //	oci:PATH[:NAME]                    the same
 //	oci-archive:PATH[:NAME]            the same
 //	docker-archive:PATH[:NAME]         an archive of docker save
+//	docker-daemon:NAME                 an image of a docker daemon, by its name or ID
+//	docker://NAME                      an image of a registry, even if the store has the name
 //
 // PATH is relative to the working directory. NAME is a name in the layout, in full or only its
 // tag. Without NAME the layout must hold a single image, or one with the tag latest. Archives

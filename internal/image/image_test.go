@@ -1082,8 +1082,8 @@ func TestLayouts(t *testing.T) {
 			}
 		})
 	}
-	if !IsPath("oci-layout://one") || !IsPath("oci:./one") || IsPath("oci:latest") ||
-		IsPath("busybox") || IsPath("docker-image://a") {
+	if !HasPlace("oci-layout://one") || !HasPlace("oci:./one") || HasPlace("oci:latest") ||
+		HasPlace("busybox") || HasPlace("docker-image://a") {
 		t.Error("IsPath")
 	}
 }

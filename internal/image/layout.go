@@ -21,6 +21,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerbuild/layerbuild/internal/hostfile"
+	"github.com/layerbuild/layerbuild/internal/imageref"
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -32,26 +33,49 @@ type files interface {
 	open(name string) (io.ReadCloser, int64, error)
 }
 
-// fromLayout reads an image from a layout or an archive. It stores the manifest and the
+// fromLayout reads an image from a layout, an archive or a daemon. It stores the manifest and the
 // configuration; the layers are stored when they are needed.
-func (r *Resolver) fromLayout(ctx context.Context, loc location,
+func (r *Resolver) fromLayout(ctx context.Context, loc imageref.Ref,
 	want ocispec.Platform) (*Image, error) {
-	f, err := r.openFiles(ctx, loc.path)
+	f, err := r.filesOf(ctx, loc)
 	if err != nil {
 		return nil, err
 	}
-	if index, err := readFile(f, ocispec.ImageIndexFile); err == nil && !loc.docker {
+	if loc.Scheme == imageref.Daemon {
+		loc = inDaemon(loc)
+	}
+	index, list, err := readLists(f, loc)
+	if err != nil {
+		return nil, err
+	}
+	if index != nil {
 		return r.fromIndex(ctx, f, loc, index, want)
 	}
-	list, err := readFile(f, "manifest.json")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.New("neither an OCI image layout nor an archive of docker save: there " +
-			"is no index.json and no manifest.json")
-	}
-	if err != nil {
-		return nil, err
-	}
 	return r.fromDockerArchive(ctx, f, loc, list)
+}
+
+// readLists returns the index.json of a layout or, if there is none or loc asks for an archive of
+// docker save, its manifest.json.
+func readLists(f files, loc imageref.Ref) (index, list []byte, err error) {
+	if loc.Scheme != imageref.DockerArchive {
+		if index, err := readFile(f, ocispec.ImageIndexFile); err == nil {
+			return index, nil, nil
+		}
+	}
+	list, err = readFile(f, "manifest.json")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, errors.New("neither an OCI image layout nor an archive of docker save: " +
+			"there is no index.json and no manifest.json")
+	}
+	return nil, list, err
+}
+
+// filesOf opens the place of a reference that is a layout, an archive or a daemon.
+func (r *Resolver) filesOf(ctx context.Context, loc imageref.Ref) (files, error) {
+	if loc.Scheme == imageref.Daemon {
+		return r.daemonFiles(ctx, loc.Name)
+	}
+	return r.openFiles(ctx, loc.Path)
 }
 
 // openFiles opens a directory or an archive. An archive stays open until Resolver.Close.
@@ -296,7 +320,7 @@ func (b blobsOf) sized(d digest.Digest) (ocispec.Descriptor, error) {
 }
 
 // fromIndex reads an image from an OCI layout.
-func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []byte,
+func (r *Resolver) fromIndex(ctx context.Context, f files, loc imageref.Ref, data []byte,
 	want ocispec.Platform) (*Image, error) {
 	var index ocispec.Index
 	if err := ocijson.Unmarshal(data, &index); err != nil {
@@ -304,10 +328,10 @@ func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []
 	}
 	src := blobsOf{f}
 	root, name, err := choose(index.Manifests, loc)
-	if err != nil && loc.digest != "" {
+	if err != nil && loc.Digest != "" {
 		// The digest may be in a nested index.
-		if d, err1 := src.sized(loc.digest); err1 == nil {
-			root, name, err = &d, loc.path, nil
+		if d, err1 := src.sized(loc.Digest); err1 == nil {
+			root, name, err = &d, loc.Path, nil
 		}
 	}
 	if err != nil {
@@ -348,7 +372,7 @@ func (r *Resolver) fromIndex(ctx context.Context, f files, loc location, data []
 
 // choose returns the entry of an index.json that loc selects. It returns nil for all entries
 // together.
-func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, string, error) {
+func choose(entries []ocispec.Descriptor, loc imageref.Ref) (*ocispec.Descriptor, string, error) {
 	var names []string
 	var untagged int
 	for i, e := range entries {
@@ -361,30 +385,30 @@ func choose(entries []ocispec.Descriptor, loc location) (*ocispec.Descriptor, st
 		} else {
 			names = append(names, ref)
 		}
-		hit := loc.digest != "" && e.Digest == loc.digest
-		if loc.digest == "" && loc.tag != "" {
-			hit = sameName(full, loc.tag) || sameName(ref, loc.tag)
+		hit := loc.Digest != "" && e.Digest == loc.Digest
+		if loc.Digest == "" && loc.Tag != "" {
+			hit = sameName(full, loc.Tag) || sameName(ref, loc.Tag)
 		}
 		if hit {
-			return &entries[i], cmp.Or(full, ref, loc.path), nil
+			return &entries[i], cmp.Or(full, ref, loc.Path), nil
 		}
 	}
 	switch {
-	case loc.digest != "":
-		return nil, "", fmt.Errorf("no image %s: there is %s", loc.digest,
+	case loc.Digest != "":
+		return nil, "", fmt.Errorf("no image %s: there is %s", loc.Digest,
 			listOf(digestsOf(entries)))
-	case loc.tag != "":
-		return nil, "", fmt.Errorf("no image %q: there is %s", loc.tag, listOf(names))
+	case loc.Tag != "":
+		return nil, "", fmt.Errorf("no image %q: there is %s", loc.Tag, listOf(names))
 	case len(entries) == 0:
 		return nil, "", errors.New("the layout holds no image")
 	case len(entries) == 1:
 		e := entries[0]
 		return &e, cmp.Or(e.Annotations[ocidoc.AnnotationName],
-			e.Annotations[ocispec.AnnotationRefName], loc.path), nil
+			e.Annotations[ocispec.AnnotationRefName], loc.Path), nil
 	case untagged == len(entries):
-		return nil, loc.path, nil
+		return nil, loc.Path, nil
 	}
-	loc.tag = "latest"
+	loc.Tag = "latest"
 	if d, name, err := choose(entries, loc); err == nil {
 		return d, name, nil
 	}
@@ -427,16 +451,38 @@ func sameName(have, want string) bool {
 
 // fromDockerArchive reads an image from an archive of docker save. Such an archive has no manifest:
 // fromDockerArchive makes one.
-func (r *Resolver) fromDockerArchive(ctx context.Context, f files, loc location,
+func (r *Resolver) fromDockerArchive(ctx context.Context, f files, loc imageref.Ref,
 	data []byte) (*Image, error) {
-	var list []dockerImage
-	if err := ocijson.Unmarshal(data, &list); err != nil {
-		return nil, fmt.Errorf("manifest.json: %w", err)
+	list, err := parseDockerList(data)
+	if err != nil {
+		return nil, err
 	}
 	di, name, err := chooseDocker(list, loc)
 	if err != nil {
 		return nil, err
 	}
+	made, err := r.convert(ctx, f, di)
+	if err != nil {
+		return nil, err
+	}
+	img, err := parse(name, FromLayout, made.desc, made.desc, made.manifest, made.config)
+	if err != nil {
+		return nil, err
+	}
+	img.source = made.source
+	return img, nil
+}
+
+// converted is an image of an archive of docker save, with the manifest that was made for it.
+type converted struct {
+	desc             ocispec.Descriptor // of the manifest
+	manifest, config []byte
+	source           members
+}
+
+// convert makes a manifest for an image of an archive of docker save, and stores it with the
+// image's configuration.
+func (r *Resolver) convert(ctx context.Context, f files, di dockerImage) (*converted, error) {
 	config, err := readFile(f, di.Config)
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
@@ -473,12 +519,7 @@ func (r *Resolver) fromDockerArchive(ctx context.Context, f files, loc location,
 	if err != nil {
 		return nil, err
 	}
-	img, err := parse(name, FromLayout, d, d, manifest, config)
-	if err != nil {
-		return nil, err
-	}
-	img.source = src
-	return img, nil
+	return &converted{d, manifest, config, src}, nil
 }
 
 // dockerImage is an entry of manifest.json.
@@ -488,29 +529,38 @@ type dockerImage struct {
 	Layers   []string
 }
 
-func chooseDocker(list []dockerImage, loc location) (dockerImage, string, error) {
+// parseDockerList parses a manifest.json.
+func parseDockerList(data []byte) ([]dockerImage, error) {
+	var list []dockerImage
+	if err := ocijson.Unmarshal(data, &list); err != nil {
+		return nil, fmt.Errorf("manifest.json: %w", err)
+	}
+	return list, nil
+}
+
+func chooseDocker(list []dockerImage, loc imageref.Ref) (dockerImage, string, error) {
 	var names []string
 	for _, e := range list {
 		names = append(names, e.RepoTags...)
 		for _, t := range e.RepoTags {
-			if loc.tag != "" && sameName(t, loc.tag) {
+			if loc.Tag != "" && sameName(t, loc.Tag) {
 				return e, t, nil
 			}
 		}
 	}
 	switch {
-	case loc.digest != "":
+	case loc.Digest != "":
 		return dockerImage{}, "",
 			errors.New("an archive of docker save has no manifest digests to choose by")
-	case loc.tag != "":
-		return dockerImage{}, "", fmt.Errorf("no image %q: there is %s", loc.tag, listOf(names))
+	case loc.Tag != "":
+		return dockerImage{}, "", fmt.Errorf("no image %q: there is %s", loc.Tag, listOf(names))
 	case len(list) == 0:
 		return dockerImage{}, "", errors.New("the archive holds no image")
 	case len(list) > 1:
 		return dockerImage{}, "", fmt.Errorf("it holds several images, name one of them: %s",
 			listOf(names))
 	}
-	return list[0], cmp.Or(append(slices.Clone(list[0].RepoTags), loc.path)...), nil
+	return list[0], cmp.Or(append(slices.Clone(list[0].RepoTags), loc.Path)...), nil
 }
 
 // layerMember returns the descriptor of a layer of a docker archive. Nearly all are plain tar

@@ -13,6 +13,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/engine"
+	"github.com/layerbuild/layerbuild/internal/imageref"
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/reference"
@@ -27,11 +29,13 @@ type Resolver struct {
 	cache     *cache.Cache
 	snapshots *snapshot.Store
 	registry  *registry.Client
+	engine    func() (*engine.Engine, error)
 
 	// one element for each layer that is being downloaded or unpacked
 	slots   chan struct{}
 	chains  memo.Map[digest.Digest, snapshot.ID] // snapshots that are being made, by chain ID
 	blobs   memo.Map[digest.Digest, struct{}]    // blobs being downloaded
+	daemon  memo.Map[string, files]              // images of the daemon, by name
 	mu      sync.Mutex
 	closers []io.Closer
 }
@@ -41,18 +45,21 @@ type Resolver struct {
 // decompressor.
 const jobs = 4
 
-// Options are the places where images are stored and found. All fields are required.
+// Options are the places where images are stored and found. All fields but Engine are required.
 type Options struct {
 	Store     *store.Store
 	Cache     *cache.Cache
 	Snapshots *snapshot.Store
 	Registry  *registry.Client
+	// Engine returns the docker daemon; nil: images of a daemon are not available.
+	Engine func() (*engine.Engine, error)
 }
 
 // New returns a Resolver.
 func New(o Options) *Resolver {
 	return &Resolver{store: o.Store, cache: o.Cache, snapshots: o.Snapshots, registry: o.Registry,
-		slots: make(chan struct{}, jobs)}
+		engine: o.Engine,
+		slots:  make(chan struct{}, jobs)}
 }
 
 // ResolveOptions select an image.
@@ -80,16 +87,17 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 	if err != nil {
 		return nil, err
 	}
-	if loc.path != "" {
+	o.Pull = o.Pull || loc.Scheme == imageref.Docker
+	if loc.Path != "" || loc.Scheme == imageref.Daemon {
 		img, err := r.fromLayout(ctx, loc, o.Platform)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", ref, err)
 		}
 		return img, nil
 	}
-	name, err := store.Name(loc.name)
-	if digest.Digest(loc.name).Validate() == nil {
-		name, err = loc.name, nil // an image in the store, by its digest
+	name, err := store.Name(loc.Name)
+	if digest.Digest(loc.Name).Validate() == nil {
+		name, err = loc.Name, nil // an image in the store, by its digest
 	}
 	if err != nil {
 		return nil, err
@@ -98,7 +106,7 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 	if known != nil {
 		return known, nil
 	}
-	if name == loc.name && digest.Digest(name).Validate() == nil {
+	if name == loc.Name && digest.Digest(name).Validate() == nil {
 		if knownErr != nil {
 			return nil, knownErr
 		}
@@ -108,7 +116,7 @@ func (r *Resolver) Resolve(ctx context.Context, ref string, o ResolveOptions) (*
 	if o.Local && !errors.As(knownErr, &bad) {
 		return nil, cmp.Or(knownErr, fmt.Errorf("image %s: %w", name, store.ErrNotFound))
 	}
-	img, err := r.fromRegistry(ctx, name, loc.name, o)
+	img, err := r.fromRegistry(ctx, name, loc.Name, o)
 	switch {
 	case errors.As(knownErr, &bad) && err != nil:
 		return nil, fmt.Errorf("image %s: %w", name,

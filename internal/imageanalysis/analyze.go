@@ -264,7 +264,7 @@ func annotated(ctx context.Context, images *image.Resolver, img *image.Image, na
 	case d != "" && !strings.Contains(name, "@"):
 		ref = name + "@" + d
 	}
-	if image.IsPath(ref) {
+	if image.HasPlace(ref) {
 		// do not read files that an image names
 		return nil, fmt.Errorf("%q is not the name of an image", ref)
 	}

@@ -64,6 +64,19 @@ func (c *Client) Resolve(ctx context.Context, ref string,
 	return found, err
 }
 
+// Root is like Resolve without a platform: it returns only the document that the name refers to.
+func (c *Client) Root(ctx context.Context, ref string) (*Resolved, error) {
+	var found *Resolved
+	err := c.each(ctx, ref, func(n reference.Name, s *Source) error {
+		doc, err := s.document(ctx, s.places[0], selector(n), nil)
+		if err == nil {
+			found = &Resolved{Name: n.String(), Documents: []Document{doc}, Source: s}
+		}
+		return err
+	})
+	return found, err
+}
+
 // Head returns the descriptor that a name refers to now, without fetching the manifest.
 // Registries do not count this as a pull. The digest is empty if the registry does not send it.
 func (c *Client) Head(ctx context.Context, ref string) (ocispec.Descriptor, error) {
