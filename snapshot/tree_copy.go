@@ -60,54 +60,52 @@ type copier struct {
 	data  filedata.Copier
 }
 
-// entry is an entry of a source directory, read before anything is copied.
+// entry is an entry of a source directory.
 type entry struct {
 	name string
 	st   unix.Stat_t
 }
 
+// batch is the number of names of a directory that are read before their files are copied. It
+// limits the memory for a directory of millions of names.
+const batch = 4096
+
 // dir copies the contents of the directory src into dst. path is their name below the root, "" or
 // ending in a slash.
 func (c *copier) dir(ctx context.Context, src, dst int, path string) error {
-	entries, err := readEntries(src)
-	if err != nil {
-		return fmt.Errorf("read %q: %w", path, err)
-	}
-	for i := range entries {
-		e := &entries[i]
-		if err := context.Cause(ctx); err != nil {
-			return err
-		}
-		if e.st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			err = c.subdir(ctx, src, dst, e, path)
-		} else {
-			err = c.other(src, dst, e, path)
-		}
+	var names dirfd.Names
+	for {
+		more, err := names.ReadSome(src, batch)
 		if err != nil {
-			return err
+			return fmt.Errorf("read %q: %w", path, os.NewSyscallError("getdents", err))
+		}
+		// The order of inodes is nearly the order on the disk.
+		slices.SortFunc(names.Entries,
+			func(a, b dirfd.Dirent) int { return cmp.Compare(a.Ino, b.Ino) })
+		for _, d := range names.Entries {
+			if err := context.Cause(ctx); err != nil {
+				return err
+			}
+			if err := c.entry(ctx, src, dst, string(names.Name(d)), path); err != nil {
+				return err
+			}
+		}
+		if !more {
+			return nil
 		}
 	}
-	return nil
 }
 
-func readEntries(dir int) ([]entry, error) {
-	var names dirfd.Names
-	if err := names.Read(dir); err != nil {
-		return nil, os.NewSyscallError("getdents", err)
+// entry copies the entry name of the directory src.
+func (c *copier) entry(ctx context.Context, src, dst int, name, path string) error {
+	e := &entry{name: name}
+	if err := unix.Fstatat(src, name, &e.st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "fstatat", Path: path + name, Err: err}
 	}
-	// The order of inodes is nearly the order on the disk.
-	slices.SortFunc(names.Entries, func(a, b dirfd.Dirent) int { return cmp.Compare(a.Ino, b.Ino) })
-	entries := make([]entry, len(names.Entries))
-	for i, e := range names.Entries {
-		entries[i].name = string(names.Name(e))
+	if e.st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return c.subdir(ctx, src, dst, e, path)
 	}
-	for i := range entries {
-		e := &entries[i]
-		if err := unix.Fstatat(dir, e.name, &e.st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return nil, &os.PathError{Op: "fstatat", Path: e.name, Err: err}
-		}
-	}
-	return entries, nil
+	return c.other(src, dst, e, path)
 }
 
 // subdir copies a directory. It sets the attributes last: a user who is not root cannot add entries

@@ -2,6 +2,7 @@ package dirfd
 
 import (
 	"bytes"
+	"math"
 	"slices"
 	"sync"
 	"unsafe"
@@ -33,22 +34,30 @@ var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // Read replaces the names in n by the remaining entries of the open directory fd.
 func (n *Names) Read(fd int) error {
+	_, err := n.ReadSome(fd, math.MaxInt)
+	return err
+}
+
+// ReadSome is like Read, but stops after it has read at least limit entries, for callers that do
+// not need all names at once. It reports whether there may be more.
+func (n *Names) ReadSome(fd, limit int) (more bool, err error) {
 	n.Entries, n.arena = n.Entries[:0], n.arena[:0]
 	buf := buffers.Get().(*[64 << 10]byte)
 	defer buffers.Put(buf)
-	for {
+	for len(n.Entries) < limit {
 		size, err := unix.Getdents(fd, buf[:])
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 		if size == 0 {
-			return nil
+			return false, nil
 		}
 		n.parse(buf[:size])
 	}
+	return true, nil
 }
 
 // parse adds the entries that getdents64(2) has written to b.

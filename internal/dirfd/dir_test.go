@@ -75,6 +75,35 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestReadSome reads a directory in parts.
+func TestReadSome(t *testing.T) {
+	dir := t.TempDir()
+	want := makeFiles(t, dir, 6000)
+	f := openDir(t, dir)
+	var got []string
+	parts := 0
+	for more := true; more; parts++ {
+		var names Names
+		var err error
+		if more, err = names.ReadSome(int(f.Fd()), 1000); err != nil {
+			t.Fatal(err)
+		}
+		if more && len(names.Entries) < 1000 {
+			t.Errorf("a part has %d names", len(names.Entries))
+		}
+		for _, e := range names.Entries {
+			got = append(got, string(names.Name(e)))
+		}
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("%d names, want %d", len(got), len(want))
+	}
+	if parts < 2 {
+		t.Errorf("the directory was read in %d parts", parts)
+	}
+}
+
 // TestList lists a directory twice through the same descriptor, the second time from its beginning.
 func TestList(t *testing.T) {
 	dir := t.TempDir()
