@@ -35,7 +35,7 @@ func Tar(ctx context.Context, r io.Reader, root int, o Options) (Stats, error) {
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), umask: umask(),
 	}
 	if o.Whiteouts == Delete {
-		u.made, u.purged = map[uint64]struct{}{}, map[uint64]struct{}{}
+		u.made, u.purged = &hashSet{}, &hashSet{}
 	}
 	defer u.close()
 	if err := u.begin(root); err != nil {
@@ -65,13 +65,13 @@ type unpacker struct {
 	pending  int                 // bytes of names and attributes in dirs since the last flush
 	ended    bool                // the stream has been read to its end
 	flushing bool
-	flushed  bool                // directories not in dirs may have their attributes
-	followed []string            // links through which directories in dirs were found
-	implied  map[string]Implied  // directories that the stream has not listed (yet)
-	marked   bool                // with Overlay: a directory was made opaque
-	names    int                 // memory of the names in implied and in stats.Whiteouts
-	made     map[uint64]struct{} // with Delete: names that the stream made, by nameHash
-	purged   map[uint64]struct{} // with Delete: directories that have only files of the stream
+	flushed  bool               // directories not in dirs may have their attributes
+	followed []string           // links through which directories in dirs were found
+	implied  map[string]Implied // directories that the stream has not listed (yet)
+	marked   bool               // with Overlay: a directory was made opaque
+	names    int                // memory of the names in implied and in stats.Whiteouts
+	made     *hashSet           // with Delete: names that the stream made, by nameHash
+	purged   *hashSet           // with Delete: directories that have only files of the stream
 	seed     maphash.Seed
 	stats    Stats
 	// Buffers for names: the entry's name, its last part, one part of a path, the target of a link.
@@ -288,7 +288,7 @@ func (u *unpacker) leftOut(h *Header) (done bool, err error) {
 // isMade records that the stream has made a file or directory.
 func (u *unpacker) isMade(path []byte) {
 	if u.made != nil {
-		u.made[u.nameHash(string(path))] = struct{}{}
+		u.made.add(u.nameHash(string(path)))
 	}
 }
 

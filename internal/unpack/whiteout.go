@@ -155,8 +155,8 @@ func (u *unpacker) opaqueXattr() string {
 // isPurged reports whether purgeIn was called for a directory, or for one above it. Since then only
 // the stream has made files there.
 func (u *unpacker) isPurged(path string) bool {
-	for len(u.purged) > 0 {
-		if _, ok := u.purged[u.nameHash(path)]; ok || path == "" {
+	for !u.purged.empty() {
+		if ok := u.purged.has(u.nameHash(path)); ok || path == "" {
 			return ok
 		}
 		path = path[:max(strings.LastIndexByte(path, '/'), 0)]
@@ -166,7 +166,7 @@ func (u *unpacker) isPurged(path string) bool {
 
 // purge removes a name, but not the files below it that were made from the stream.
 func (u *unpacker) purge(dir int, name []byte, path string) error {
-	_, made := u.made[u.nameHash(path)]
+	made := u.made.has(u.nameHash(path))
 	made = made || u.dirs[path] != nil && !u.dirs[path].restore
 	u.closeLinkDir()
 	var st dirfd.Stat
@@ -205,10 +205,10 @@ func (u *unpacker) purge(dir int, name []byte, path string) error {
 // directory would take quadratic time.
 func (u *unpacker) purgeIn(fd int, path string) error {
 	key := u.nameHash(path)
-	if _, ok := u.purged[key]; ok {
+	if u.purged.has(key) {
 		return nil
 	}
-	u.purged[key] = struct{}{}
+	u.purged.add(key)
 	if err := u.restoreLater(fd, path); err != nil {
 		return err
 	}
