@@ -149,8 +149,15 @@ func (u *unpacker) restoreLater(fd int, path string) error {
 	if err := dirfd.Fstat(fd, &st); err != nil {
 		return err
 	}
-	u.setLater(path, &dirMeta{sec: st.Mtime.Sec, nsec: int64(st.Mtime.Nsec),
-		existed: true, restore: true})
+	// Through a link, a directory has a second path. Its time may have changed since it was entered
+	// by the first one.
+	id := [2]uint64{dirfd.Dev(&st), st.Ino}
+	m := u.restored[id]
+	if m == nil {
+		m = &dirMeta{sec: st.Mtime.Sec, nsec: int64(st.Mtime.Nsec), existed: true, restore: true}
+		u.restored[id] = m
+	}
+	u.setLater(path, m)
 	return nil
 }
 

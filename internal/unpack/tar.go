@@ -31,7 +31,8 @@ import (
 func Tar(ctx context.Context, r io.Reader, root int, o Options) (Stats, error) {
 	u := unpacker{
 		ctx: ctx, o: o, rd: NewReader(r),
-		dirs: map[string]*dirMeta{}, implied: map[string]Implied{}, seed: maphash.MakeSeed(),
+		dirs: map[string]*dirMeta{}, restored: map[[2]uint64]*dirMeta{},
+		implied: map[string]Implied{}, seed: maphash.MakeSeed(),
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), umask: umask(),
 	}
 	if o.Whiteouts == Delete {
@@ -59,11 +60,12 @@ type unpacker struct {
 	rd       *Reader
 	uid, gid uint32 // owner of new files
 	umask    uint32
-	stack    []node              // the open directories of path, root first
-	path     []byte              // path of the last directory of stack
-	dirs     map[string]*dirMeta // attributes of directories, to be set at the end
-	pending  int                 // bytes of names and attributes in dirs since the last flush
-	ended    bool                // the stream has been read to its end
+	stack    []node                 // the open directories of path, root first
+	path     []byte                 // path of the last directory of stack
+	dirs     map[string]*dirMeta    // attributes of directories, to be set at the end
+	restored map[[2]uint64]*dirMeta // the members of dirs with restore, by device and inode
+	pending  int                    // bytes of names and attributes in dirs since the last flush
+	ended    bool                   // the stream has been read to its end
 	flushing bool
 	flushed  bool               // directories not in dirs may have their attributes
 	followed []string           // links through which directories in dirs were found
@@ -705,9 +707,18 @@ func (u *unpacker) flush() error {
 		delete(u.dirs, "")
 	}
 	// Sorting by path puts a directory before the directories in it, as needed, and directories
-	// with a common parent next to each other.
+	// with a common parent next to each other. Times are restored first: a directory that was
+	// entered through a link may also have an entry.
 	paths := slices.Sorted(maps.Keys(u.dirs))
+	var restore, set []string
 	for _, p := range slices.Backward(paths) {
+		if u.dirs[p].restore {
+			restore = append(restore, p)
+		} else {
+			set = append(set, p)
+		}
+	}
+	for _, p := range append(restore, set...) {
 		u.clean = append(u.clean[:0], p...)
 		dir, err := u.enter(u.clean, lookUp)
 		if gone(err) || errors.Is(err, unix.ELOOP) {
@@ -723,6 +734,7 @@ func (u *unpacker) flush() error {
 	u.leave(1) // the open descriptor may belong to an earlier directory
 	u.path = u.path[:0]
 	clear(u.dirs)
+	clear(u.restored)
 	u.pending = 0
 	u.followed = u.followed[:0]
 	if root != nil {

@@ -306,6 +306,20 @@ func TestTarAsRoot(t *testing.T) {
 			implied: []Implied{{Path: "."}},
 		},
 		{
+			name: "in place: times of directories with two paths",
+			before: "dir d 0755 root:root @5\nlink a 0777 0:0 @1 -> d\ndir e 0755 root:root @6\n" +
+				"link b 0777 0:0 @1 -> e\ndir f 0755 root:root @7\nlink z 0777 0:0 @1 -> f",
+			stream: "file d/x 0600 0:0 @1\nfile a/y 0600 0:0 @1\nfile b/x 0600 0:0 @1\n" +
+				"dir e 0700 0:0 @8\nfile z/x 0600 0:0 @1\nfile f/y 0600 0:0 @1",
+			want: "link a root:root @1 -> d\nlink b root:root @1 -> e\n" +
+				"dir d 0755 root:root @5\nfile d/x 0600 root:root @1\nfile d/y 0600 root:root @1\n" +
+				"dir e 0700 root:root @8\nfile e/x 0600 root:root @1\n" +
+				"dir f 0755 root:root @7\nfile f/x 0600 root:root @1\nfile f/y 0600 root:root @1\n" +
+				"link z root:root @1 -> f\n",
+			o:       Options{Whiteouts: Delete},
+			implied: []Implied{{Path: "."}},
+		},
+		{
 			name: "overlay: names that the stream has, but does not make",
 			stream: "char a 0600 0:0\nfile .wh.a 0000\nhardlink c => c\nfile .wh.c 0000\n" +
 				"char d/e/f 0600 0:0\nfile .wh.d 0000\nchar n/c 0600 0:0\n" +
