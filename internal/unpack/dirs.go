@@ -19,6 +19,7 @@ type linkDir struct {
 	path string
 	fd   int
 	open bool
+	used bool // a file in it has got a link
 }
 
 func (u *unpacker) close() {
@@ -324,6 +325,9 @@ func (u *unpacker) hardlink(h *Header, dir *node, name []byte) error {
 		if u.overlay() && dirfd.IsWhiteout(&st) {
 			return unix.ENOENT
 		}
+		if u.o.Whiteouts == Delete && from != dir.fd {
+			return u.linkAlone(from, base, dir.fd, name)
+		}
 		return dirfd.Link(from, base, dir.fd, name)
 	})
 	if errors.Is(err, unix.ENOENT) && u.overlay() {
@@ -331,6 +335,51 @@ func (u *unpacker) hardlink(h *Header, dir *node, name []byte) error {
 	}
 	if err != nil {
 		return fmt.Errorf("hard link to %q: %w", h.Link, err)
+	}
+	return nil
+}
+
+// linkAlone makes a hard link to the file base of the directory from, and keeps the times of that
+// directory and of those above it. fuse-overlayfs copies all of them to the upper directory and,
+// unlike the kernel, does not restore their times.
+func (u *unpacker) linkAlone(from int, base []byte, dir int, name []byte) error {
+	type above struct {
+		fd int
+		st dirfd.Stat
+	}
+	var root dirfd.Stat
+	if err := dirfd.Fstat(u.stack[0].fd, &root); err != nil {
+		return err
+	}
+	list := []above{{fd: from}}
+	defer func() {
+		for _, d := range list[1:] {
+			unix.Close(d.fd)
+		}
+	}()
+	for {
+		last := &list[len(list)-1]
+		if err := dirfd.Fstat(last.fd, &last.st); err != nil {
+			return err
+		}
+		if u.links.used || last.st.Ino == root.Ino && dirfd.Dev(&last.st) == dirfd.Dev(&root) {
+			break
+		}
+		fd, err := dirfd.Open(last.fd, []byte("..\x00"), unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return err
+		}
+		list = append(list, above{fd: fd})
+	}
+	if err := dirfd.Link(from, base, dir, name); err != nil {
+		return err
+	}
+	u.links.used = true
+	for _, d := range list {
+		if err := dirfd.SetTime(d.fd, []byte(".\x00"), d.st.Mtime.Sec,
+			int64(d.st.Mtime.Nsec)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

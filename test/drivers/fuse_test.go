@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/test/lab"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }
@@ -292,4 +293,43 @@ func TestFuseProgramDies(t *testing.T) {
 		nothingLeft(t, l)
 		l.Run("build", fuse, ".")
 	})
+}
+
+// TestHardLinksToLowerFiles unpacks a layer with hard links to files of the layer below, in
+// directories that it does not list. The directories keep their times with every driver.
+func TestHardLinksToLowerFiles(t *testing.T) {
+	lab.Root(t)
+	entry := func(kind byte, name, link string) imagetest.Entry {
+		return imagetest.TarFile(tar.Header{Typeflag: kind, Name: name, Linkname: link,
+			Mode: 0o755}, "")
+	}
+	made, err := imagetest.Make(dockerspec.DockerOCIImageConfig{},
+		[]imagetest.Entry{entry(tar.TypeDir, "./", ""), entry(tar.TypeDir, "a", ""),
+			entry(tar.TypeDir, "a/b", ""), entry(tar.TypeReg, "a/b/f", ""),
+			entry(tar.TypeReg, "a/b/g", ""), entry(tar.TypeDir, "c", ""),
+			entry(tar.TypeReg, "c/f", ""), entry(tar.TypeSymlink, "l", "c")},
+		[]imagetest.Entry{entry(tar.TypeLink, "f", "a/b/f"), entry(tar.TypeLink, "g", "a/b/g"),
+			entry(tar.TypeLink, "h", "l/f")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, driver := range []string{"overlay", "copy", "fuse-overlayfs"} {
+		l := lab.New(t)
+		l.Fuse()
+		if err := made.WriteLayout(filepath.Join(l.Dir, "base"), "base"); err != nil {
+			t.Fatal(err)
+		}
+		l.Write("Dockerfile", "FROM scratch\nCOPY --from=base / /to\n")
+		l.Run("build", "--driver="+driver, "--build-context", "base=oci-layout://base:base", "-t",
+			"img", ".")
+		entries, err := l.Image("img").Layer(0)
+		if err != nil || len(entries) != 11 {
+			t.Fatalf("%s: %d entries, %v, want 11", driver, len(entries), err)
+		}
+		for _, e := range entries {
+			if e.Header.ModTime.Unix() != 1700000000 { // that of all entries of imagetest.Make
+				t.Errorf("%s: the time of %s is %v", driver, e.Path, e.Header.ModTime)
+			}
+		}
+	}
 }
