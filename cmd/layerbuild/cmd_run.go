@@ -30,22 +30,34 @@ type runFlags struct {
 	addHosts                                     []string
 	hosts                                        []executor.Host // parsed from addHosts
 	interactive, tty, pull                       bool
+
+	envFiles, volumes, mounts, tmpfs, publish []string
+	name, hostname                            string
+	readOnly                                  bool
+	made                                      []executor.Mount // parsed from volumes, mounts, tmpfs
 }
 
 func runVerb() verb {
 	return verb{
 		name: "run", args: "IMAGE [COMMAND [ARG…]]", takesPaths: true,
 		summary: "run a command of an image in a temporary container",
+		common: []string{"help", "root", "driver", "platform", "pull", "env", "env-file", "workdir",
+			"user", "entrypoint", "interactive", "tty", "volume", "network", "publish", "rm"},
 		notes: `SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are forwarded to the command. As with 'docker run --init',
 the command is not process 1 of its container: a signal for which it has no handler ends it. When the command ends, all
 processes that it started are killed.
 
-Flags after IMAGE are passed to the command.`,
+Flags after IMAGE are passed to the command.
+
+The container is a temporary one on this machine's network: --publish accepts ports that keep their numbers, and --name has no effect.
+--cap-add, --cap-drop, --privileged and --detach are refused.`,
 		examples: []example{
 			{"layerbuild run app", "run the command of the image"},
 			{"layerbuild run -it app sh", "run a shell in the terminal"},
 			{"layerbuild run -e DEBUG=1 --network none app sh -c 'ls -l /'",
 				"set a variable, and disable the network"},
+			{"layerbuild run -v ./:/src -w /src app make",
+				"run a command on files of this machine"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f runFlags
@@ -64,6 +76,9 @@ func (f *runFlags) define(fs *pflag.FlagSet) {
 	group(fs, "Command", func(fs *pflag.FlagSet) {
 		fs.VarP((*list)(&f.env), "env", "e", "`NAME=VALUE` environment variable\n"+
 			"NAME alone takes its value from the environment.")
+		fs.Var((*givenList)(&f.envFiles), "env-file", "`FILE` file with environment variables\n"+
+			"Each line is NAME=VALUE, or a NAME whose value is that of the environment. "+
+			"--env has precedence.")
 		fs.StringVarP(&f.workdir, "workdir", "w", "", "`PATH` working directory in the container")
 		fs.StringVarP(&f.user, "user", "u", "",
 			"`USER[:GROUP]` user and group, as names or numbers")
@@ -74,6 +89,26 @@ func (f *runFlags) define(fs *pflag.FlagSet) {
 	group(fs, "Container", func(fs *pflag.FlagSet) {
 		fs.Var(newChoice(&f.network, "host", "host", "none"), "network", "network of the command")
 		fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
+		fs.VarP((*givenList)(&f.volumes), "volume", "v", "`SOURCE:TARGET[:ro]` mount a path of "+
+			"this machine")
+		fs.Var((*givenList)(&f.mounts), "mount", "`SPEC` mount, as of docker run --mount\n"+
+			"SPEC is type=bind,source=PATH,target=PATH[,readonly] or "+
+			"type=tmpfs,target=PATH[,tmpfs-size=SIZE].")
+		fs.Var((*givenList)(&f.tmpfs), "tmpfs", "`PATH` mount an empty tmpfs")
+		fs.BoolVar(&f.readOnly, "read-only", false, "make the root file system read-only")
+		fs.Var((*given)(&f.hostname), "hostname", "`NAME` host name in the container")
+		fs.VarP((*givenList)(&f.publish), "publish", "p", "`PORT:PORT` no effect: the network is "+
+			"the host's")
+		fs.Var((*given)(&f.name), "name", "`NAME` no effect: nothing refers to the container")
+		for name, why := range refusedInRun {
+			short := ""
+			if name == "detach" {
+				short = "d"
+			}
+			fs.VarP(refusedFlag(why), name, short, "")
+			fs.Lookup(name).NoOptDefVal, fs.Lookup(name).Hidden = "true", true
+		}
+		fs.Bool("init", false, "no effect: the command is never process 1")
 		fs.Bool("rm", false, "no effect: containers are always removed")
 	})
 }
@@ -101,11 +136,42 @@ func (f *runFlags) prepare(e *env, args []string) (runFunc, error) {
 	if f.workdir != "" && !strings.HasPrefix(f.workdir, "/") {
 		return nil, badValue("workdir", f.workdir, errors.New("an absolute path is expected"))
 	}
+	if err := f.prepareMounts(); err != nil {
+		return nil, err
+	}
+	fromFiles, err := readEnvFiles(f.envFiles)
+	if err != nil {
+		return nil, err
+	}
+	f.env = slices.Concat(fromFiles, f.env)
 	want, err := platform(e, f.platform)
 	if err := errors.Join(checkImage(args[0]), err, f.state.resolve(e)); err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) error { return f.run(ctx, e, want, args) }, nil
+}
+
+// prepareMounts parses the flags for mounts, and checks those for ports.
+func (f *runFlags) prepareMounts() error {
+	add := func(flag string, values []string, parse func(string) (executor.Mount, error)) error {
+		for _, value := range values {
+			m, err := parse(value)
+			if err != nil {
+				return badValue(flag, value, err)
+			}
+			f.made = append(f.made, m)
+		}
+		return nil
+	}
+	for _, p := range f.publish {
+		if err := checkPublish(p, f.network); err != nil {
+			return badValue("publish", p, err)
+		}
+	}
+	return errors.Join(add("volume", f.volumes, parseVolume), add("mount", f.mounts, parseMount),
+		add("tmpfs", f.tmpfs, func(value string) (executor.Mount, error) {
+			return executor.Mount{Target: value, Source: executor.Tmpfs{}}, checkTarget(value)
+		}))
 }
 
 func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) error {
@@ -197,7 +263,8 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 	p := &executor.Process{
 		Args: slices.Concat(entrypoint, cmd), Dir: cmp.Or(f.workdir, c.WorkingDir),
 		User: cmp.Or(f.user, c.User), Network: f.network,
-		Hostname: "layerbuild", TTY: f.tty,
+		Hostname: cmp.Or(f.hostname, "layerbuild"), TTY: f.tty,
+		Mounts: f.made, ReadOnlyRoot: f.readOnly,
 	}
 	if len(p.Args) == 0 {
 		return nil, errors.New("the image has no command; give one")

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/hostfile"
+	"github.com/layerbuild/layerbuild/internal/units"
+)
+
+// maxEnvFile limits a file of variables.
+const maxEnvFile = 1 << 20
+
+// readEnvFiles returns the variables of files as of docker run --env-file: a NAME=VALUE or a NAME
+// on each line, which is taken as it is. Lines that begin with # are comments.
+func readEnvFiles(files []string) ([]string, error) {
+	var list []string
+	for _, name := range files {
+		if err := readableFile(name); err != nil {
+			return nil, badValue("env-file", name, err)
+		}
+		f, err := hostfile.Open(name, os.O_RDONLY)
+		if err != nil {
+			return nil, badValue("env-file", name, plainError(err))
+		}
+		lines := bufio.NewScanner(f)
+		lines.Buffer(nil, maxEnvFile)
+		for n := 1; lines.Scan() && err == nil; n++ {
+			line := strings.TrimLeft(lines.Text(), " \t")
+			if n == 1 {
+				line = strings.TrimPrefix(line, "\ufeff")
+			}
+			if line == "" || line[0] == '#' {
+				continue
+			}
+			key, _, _ := strings.Cut(line, "=")
+			if key == "" || strings.ContainsAny(key, " \t") {
+				err = fmt.Errorf("line %d: NAME=VALUE is expected", n)
+			}
+			list = append(list, line)
+		}
+		err = errors.Join(err, lines.Err(), f.Close())
+		if err != nil {
+			return nil, badValue("env-file", name, err)
+		}
+	}
+	return list, nil
+}
+
+// parseVolume parses the value of --volume: SOURCE:TARGET[:OPTIONS]. A TARGET alone is an empty
+// volume, which is a tmpfs here, since it is removed with the container.
+func parseVolume(value string) (executor.Mount, error) {
+	parts := strings.Split(value, ":")
+	m := executor.Mount{}
+	switch len(parts) {
+	case 1:
+		m.Target = parts[0]
+		m.Source = executor.Tmpfs{Mode: 0o755}
+		return m, checkTarget(m.Target)
+	case 2, 3:
+		m.Target = parts[1]
+	default:
+		return m, errors.New("SOURCE:TARGET[:ro] is expected")
+	}
+	if len(parts) == 3 {
+		for option := range strings.SplitSeq(parts[2], ",") {
+			switch option {
+			case "ro":
+				m.ReadOnly = true
+			case "rw", "z", "Z", "rprivate", "private", "cached", "delegated", "consistent":
+			default:
+				return m, fmt.Errorf("the option %q is not available; ro or rw is expected", option)
+			}
+		}
+	}
+	source, err := bindSource(parts[0])
+	m.Source = executor.Bind{Source: source}
+	return m, errors.Join(err, checkTarget(m.Target))
+}
+
+// bindSource returns the absolute path of a file or a directory to mount.
+func bindSource(source string) (string, error) {
+	if !strings.HasPrefix(source, "/") && !strings.HasPrefix(source, ".") {
+		return "", fmt.Errorf("there are no volumes with names, such as %q; give a path: ./%[1]s",
+			source)
+	}
+	abs, err := filepath.Abs(source)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(abs); err != nil {
+		return "", fmt.Errorf("%s: %w", source, plainError(err))
+	}
+	return abs, nil
+}
+
+func checkTarget(target string) error {
+	if !path.IsAbs(target) || path.Clean(target) == "/" {
+		return fmt.Errorf("%q: an absolute path in the container is expected", target)
+	}
+	return nil
+}
+
+// parseMount parses the value of --mount: type=bind|tmpfs with its attributes, as of docker run.
+func parseMount(value string) (executor.Mount, error) {
+	var m executor.Mount
+	kind, source := "volume", ""
+	tmpfs := executor.Tmpfs{}
+	for field := range strings.SplitSeq(value, ",") {
+		key, v, has := strings.Cut(field, "=")
+		var err error
+		switch key {
+		case "type":
+			kind = v
+		case "source", "src":
+			source = v
+		case "target", "dst", "destination":
+			m.Target = v
+		case "readonly", "ro":
+			m.ReadOnly = !has || v == "true" || v == "1"
+		case "tmpfs-size":
+			tmpfs.Size, err = units.ParseDocker(v)
+		case "bind-propagation", "consistency":
+			if v != "rprivate" && v != "private" && key == "bind-propagation" {
+				err = errors.New("mounts are private")
+			}
+		default:
+			err = errors.New("the attribute is not known")
+		}
+		if err != nil {
+			return m, fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	switch kind {
+	case "bind":
+		abs, err := bindSource(source)
+		m.Source = executor.Bind{Source: abs}
+		if err != nil {
+			return m, err
+		}
+	case "tmpfs":
+		m.Source = tmpfs
+	case "volume":
+		return m, errors.New("there are no volumes; type=bind,source=DIR,target=DIR is expected")
+	default:
+		return m, fmt.Errorf("type=%s is not available; bind or tmpfs is expected", kind)
+	}
+	return m, checkTarget(m.Target)
+}
+
+// refusedInRun are flags of docker run that layerbuild does not have, with the reasons.
+var refusedInRun = map[string]string{
+	"cap-add": "commands always have docker's default capabilities; " +
+		"RUN --security=insecure has all in a build",
+	"cap-drop":   "a command would keep the capability; drop it in the command, with setpriv(1)",
+	"privileged": "commands always have docker's default capabilities",
+	"detach": "the container ends with layerbuild; start it with systemd-run, or with & in " +
+		"a shell",
+}
+
+// refusedFlag is the value of a flag that is refused: the reason.
+type refusedFlag string
+
+func (r refusedFlag) Set(string) error { return errors.New(string(r)) }
+func (r refusedFlag) Type() string     { return "string" }
+func (r refusedFlag) String() string   { return "" }
+
+// checkPublish checks the value of --publish. The command is in the network of this machine, so
+// that its ports are there already, under the same numbers.
+func checkPublish(value, network string) error {
+	if network == "none" {
+		return errors.New("--network none has no ports")
+	}
+	value, _, _ = strings.Cut(value, "/")
+	parts := strings.Split(value, ":")
+	n := len(parts)
+	if parts[n-1] == "" {
+		return errors.New("PORT:PORT is expected")
+	}
+	if n > 1 && parts[n-2] != parts[n-1] && parts[n-2] != "" {
+		return fmt.Errorf("the command uses the network of this machine, where its port is %s, "+
+			"and not %s", parts[n-1], parts[n-2])
+	}
+	return nil
+}
