@@ -70,6 +70,7 @@ type Plan struct {
 	all        []*Stage
 	byName     map[string]*Stage
 	proxy      []string
+	result     dockerspec.DockerOCIImage // of the target, from Check
 	ignore     *ignoreFile
 	lint       *lint
 	// badName is the error for the first FROM or --from with an invalid name of an image. As in
@@ -750,9 +751,14 @@ func (p *Plan) Check(base func(*Stage) (dockerspec.DockerOCIImage, error),
 	if visit == nil {
 		visit = func(*Stage, Step) {}
 	}
-	_, err := p.walk(base, visit)
+	done, err := p.walk(base, visit)
+	p.result = done[p.Target]
 	return err
 }
+
+// Result returns the configuration of the image of the target, without its layers and history.
+// Check must have returned nil.
+func (p *Plan) Result() dockerspec.DockerOCIImage { return p.Finish(p.result) }
 
 // Violations returns a *LintError if a rule has a finding so far and the file or LintOptions make
 // findings an error.

@@ -127,7 +127,7 @@ var floors = []floor{
 			"internal/image internal/inputs internal/job internal/layers internal/memo internal/outline " +
 			"internal/remotecache internal/runmount internal/source internal/state parser snapshot"},
 		{"internal/imagebuild", "export internal/build internal/cachemount internal/event internal/image " +
-			"internal/imageanalysis internal/inputs internal/job internal/layers internal/outputs " +
+			"internal/imageanalysis internal/inputs internal/job internal/layers internal/memo internal/outputs " +
 			"internal/remotecache internal/runmount internal/secret internal/source internal/state internal/store parser"},
 	}},
 	{"program", []allowed{
@@ -184,7 +184,7 @@ var modules = map[string]string{
 	"github.com/klauspost/compress":     "internal/blocks internal/imageanalysis internal/imagetest internal/unpack",
 	"github.com/mattn/go-runewidth":     "internal/ui",
 	"github.com/moby/buildkit":          "parser",
-	"github.com/moby/docker-image-spec": "cmd/layerbuild internal/build internal/image internal/imagetest internal/inputs internal/outputs parser",
+	"github.com/moby/docker-image-spec": "cmd/layerbuild internal/build internal/image internal/imagebuild internal/imagetest internal/inputs internal/outputs parser",
 	// the lines of an ignore file; pattern matches them
 	"github.com/moby/patternmatcher":       "internal/source",
 	"github.com/opencontainers/go-digest":  anyRoom,

@@ -28,9 +28,30 @@ type Config struct {
 	// Epoch is the latest time of a file, and the creation time of new layers and entries of the
 	// history (SOURCE_DATE_EPOCH), in seconds since 1970; nil keeps real times.
 	Epoch *int64
-	// Jobs limits the commands of RUN that run at the same time; 0: all that can run do.
-	Jobs int
-	Sink event.Sink
+	// Shared has the parts that the engines of builds that run together share; nil: there is one
+	// engine.
+	Shared *Shared
+	Sink   event.Sink
+}
+
+// Shared has the parts that engines of builds that run together share.
+type Shared struct {
+	// runs has the results of the steps that were run. Of equal steps of different stages one runs,
+	// and the others wait for its result.
+	runs memo.Map[string, stepResult]
+	// commands has a place for each command of RUN that may run at the same time; nil: there is no
+	// limit.
+	commands chan struct{}
+}
+
+// NewShared returns the parts for several engines. jobs limits the commands of RUN that run at the
+// same time; 0: all that can run do.
+func NewShared(jobs int) *Shared {
+	s := &Shared{}
+	if jobs > 0 {
+		s.commands = make(chan struct{}, jobs)
+	}
+	return s
 }
 
 // Parts are the parts of an Engine that tests replace.
@@ -62,9 +83,7 @@ type Engine struct {
 	ran       *Ran
 	epoch     *int64 // see Config
 	sink      event.Sink
-	// runs has the results of the steps that were run. Of equal steps of different stages one runs,
-	// and the others wait for its result.
-	runs memo.Map[string, stepResult]
+	shared    *Shared
 	// pool has the prepared snapshots of steps that changed nothing, for other steps on the same
 	// parents. Committed, each would be one more directory that overlay has to open for all later
 	// steps.
@@ -76,13 +95,13 @@ func New(c Config) *Engine {
 	if c.Parts.Run == nil {
 		c.Parts.Run = executor.Run
 	}
-	var commands chan struct{}
-	if c.Jobs > 0 {
-		commands = make(chan struct{}, c.Jobs)
+	if c.Shared == nil {
+		c.Shared = NewShared(0)
 	}
 	return &Engine{
 		worker: &job.Worker{RunFunc: c.Parts.Run, State: c.State, Epoch: c.Epoch,
-			Commands: commands},
+			Commands: c.Shared.commands},
+		shared: c.Shared,
 		results: &results{
 			records: c.Parts.Records, lazyLayers: c.Parts.LazyLayers,
 			snapshots: c.Parts.Snapshots, images: c.Parts.Images, imports: c.Imports,
@@ -175,7 +194,7 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, j *job.Job, l *line,
 	}
 	mine := false
 	run := string(j.Key) + " on " + string(cur.top)
-	res, err = e.runs.Try(ctx, run, func() (stepResult, error) {
+	res, err = e.shared.runs.Try(ctx, run, func() (stepResult, error) {
 		mine = true
 		return e.make(ctx, cur, j, output{l}, req)
 	})
@@ -193,7 +212,7 @@ func (e *Engine) onNothing(ctx context.Context, j *job.Job) (snapshot.ID, error)
 		return res.snapshot, nil
 	}
 	silent := output{&line{sink: event.Discard}}
-	res, err := e.runs.Try(ctx, string(j.Key),
+	res, err := e.shared.runs.Try(ctx, string(j.Key),
 		func() (stepResult, error) { return e.make(ctx, rootfs{}, j, silent, request{}) })
 	return res.snapshot, err
 }

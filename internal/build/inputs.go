@@ -19,15 +19,14 @@ import (
 // opener opens the inputs of a solver's jobs.
 type opener struct{ s *Solver }
 
-// Files opens an input. It builds a stage first.
+// Files opens an input. It builds a stage, or the result of another solver, first.
 func (o opener) Files(ctx context.Context, in parser.Input) (*inputs.Files, error) {
-	st, ok := in.(parser.StageInput)
-	if !ok {
-		return o.s.o.Inputs.Files(ctx, in)
-	}
-	r, err := o.s.stage(ctx, st.Stage)
+	r, ok, err := o.s.built(ctx, in)
 	if err != nil {
 		return nil, err
+	}
+	if !ok {
+		return o.s.o.Inputs.Files(ctx, in)
 	}
 	f, err := o.s.o.Inputs.OfSnapshot(ctx, r.top)
 	if err != nil {
@@ -37,19 +36,35 @@ func (o opener) Files(ctx context.Context, in parser.Input) (*inputs.Files, erro
 	return f, nil
 }
 
+// built builds an input that is a stage or the result of another solver. ok is false for other
+// inputs.
+func (s *Solver) built(ctx context.Context, in parser.Input) (r rootfs, ok bool, err error) {
+	if st, ok := in.(parser.StageInput); ok {
+		r, err = s.stage(ctx, st.Stage)
+		return r, true, err
+	}
+	if other, ok := s.linked(in); ok {
+		r, err = other.result(ctx)
+		return r, true, err
+	}
+	return rootfs{}, false, nil
+}
+
 // nameOf names an input without opening it. It first builds a stage, unless the cache has all
 // results that are needed of the stage.
 func (s *Solver) nameOf(ctx context.Context, in parser.Input) (job.InputName, error) {
-	st, ok := in.(parser.StageInput)
-	if !ok {
-		return fixedName(ctx, s.o.Inputs, in)
+	if st, ok := in.(parser.StageInput); ok {
+		f := s.predictor.predict(ctx, st.Stage)
+		if f.known && !s.predictor.starts(ctx, st.Stage) {
+			return f.name(), nil
+		}
 	}
-	if f := s.predictor.predict(ctx, st.Stage); f.known && !s.predictor.starts(ctx, st.Stage) {
-		return f.name(), nil
-	}
-	r, err := s.stage(ctx, st.Stage)
+	r, ok, err := s.built(ctx, in)
 	if err != nil {
 		return job.InputName{}, err
+	}
+	if !ok {
+		return fixedName(ctx, s.o.Inputs, in)
 	}
 	return job.InputName{Key: string(r.key), Result: job.ResultOf(r.top)}, nil
 }

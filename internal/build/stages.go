@@ -36,6 +36,8 @@ type rootfs struct {
 	layers []*layers.Layer
 	// origins has the origins of the history's entries, except those of a base image.
 	origins []Origin
+	// linked is the part that is the result of another solver; nil: there is none.
+	linked *LinkedBase
 }
 
 // Origin is the instruction that made an entry of an image's history.
@@ -58,6 +60,9 @@ type SolverOptions struct {
 	Label string
 	// Prefetch lists images that are unpacked while the first steps run.
 	Prefetch []inputs.Use
+	// Linked returns the solver whose result a named context is, and false for other contexts; nil:
+	// there are none.
+	Linked func(c parser.ContextInput) (*Solver, bool)
 }
 
 // NoCache names the stages whose steps run again.
@@ -112,7 +117,8 @@ func (e *Engine) Solver(plan *parser.Plan, o SolverOptions) *Solver {
 	}
 	s.preparer = &job.Preparer{Worker: e.worker, Inputs: o.Inputs, Opener: opener{s},
 		Mounter: o.Mounter, Options: o.Run}
-	s.predictor = &predictor{off: !e.results.hasImports() || o.Wants.ExportAll, plan: plan,
+	s.predictor = &predictor{plan: plan,
+		off:    !e.results.hasImports() || o.Wants.ExportAll || o.Linked != nil,
 		inputs: o.Inputs, preparer: s.preparer, results: e.results, noCache: o.NoCache}
 	return s
 }
@@ -160,6 +166,8 @@ type Target struct {
 	Layers []*layers.Layer
 	// Origins has the origins of the history's entries, except those of a base image.
 	Origins []Origin
+	// Linked is the part that is the result of another solver; nil: there is none.
+	Linked *LinkedBase
 }
 
 // Solve builds all needed stages at once. A stage waits for others when it needs their files. An
@@ -183,9 +191,16 @@ func (s *Solver) Solve(ctx context.Context) (Target, error) {
 	if err := g.Wait(); err != nil {
 		return Target{}, err
 	}
+	r, err := s.result(ctx)
+	return Target{Config: r.config, Top: r.top, Layers: r.layers, Origins: r.origins,
+		Linked: r.linked}, err
+}
+
+// result builds the target, once.
+func (s *Solver) result(ctx context.Context) (rootfs, error) {
 	r, err := s.stage(ctx, s.plan.Target)
-	return Target{Config: s.plan.Finish(r.config), Top: r.top, Layers: r.layers,
-		Origins: r.origins}, err
+	r.config = s.plan.Finish(r.config)
+	return r, err
 }
 
 // sealedStages returns the stages whose layers are part of an image or of an exported cache. Layers
@@ -275,6 +290,10 @@ func (s *Solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	case parser.StageInput:
 		cur, err = s.stage(ctx, in.Stage)
 	case parser.ImageInput, parser.ContextInput:
+		if other, ok := s.linked(in); ok {
+			cur, err = s.linkedBase(ctx, st, other)
+			break
+		}
 		cur, err = s.baseImage(ctx, st, in)
 	default:
 		panic("unreachable")
@@ -292,7 +311,7 @@ func (s *Solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
 	n int) (rootfs, error) {
 	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers,
-		origins: cur.origins}
+		origins: cur.origins, linked: cur.linked}
 	next.config.History, next.config.RootFS = cur.config.History, cur.config.RootFS
 	from := Origin{Stage: st, Text: step.Text, Lines: step.Range}
 	if step.Action == nil {
@@ -384,6 +403,10 @@ func (s *Solver) lineOf(ctx context.Context, in parser.Input) event.ID {
 		return s.lineOf(ctx, in.Stage.Base)
 	case parser.ImageInput:
 		return inputs.LineOf(in)
+	case parser.ContextInput:
+		if other, ok := s.linked(in); ok {
+			return other.lineOf(ctx, parser.StageInput{Stage: other.plan.Target})
+		}
 	}
 	return ""
 }

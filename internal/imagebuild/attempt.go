@@ -7,7 +7,6 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
-	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/runmount"
@@ -16,61 +15,73 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// attempt has the parts that are replaced when a build starts again because of a damaged blob.
+// attempt has the parts of a build that are replaced when the builds start again because of a
+// damaged blob.
 type attempt struct {
-	in     *inputs.Inputs
-	sealer Sealer // of layers
-	layers build.Layers
+	sealer  Sealer // of layers
+	layers  build.Layers
+	engine  *build.Engine
+	solvers []*build.Solver // one for each plan
 }
 
-// repeat runs the plans of the Dockerfile with the name file. After an error about a damaged or
-// missing blob it runs them again, which makes the lost results again. The next attempt finds all
-// other results in the cache, including results of steps that ran because of --no-cache. The first
-// attempt uses in and lazy.
-func (b *builder) repeat(ctx context.Context, file string, plans []plan, w *outputs.Writer,
-	in *inputs.Inputs, lazy *layers.Lazy) (outputs.Result, error) {
+// repeat runs the plans. After an error about a damaged or missing blob it runs them again, which
+// makes the lost results again. The next attempt finds all other results in the cache, including
+// results of steps that ran because of --no-cache. The first attempt uses lazy.
+func (a *batch) repeat(ctx context.Context, lazy *layers.Lazy) error {
 	ctx, cancel := context.WithCancel(ctx)
-	uploads := outputs.NewUploads(b.opts.Upload, &w.Options, w.Recipe)
-	a := b.newAttempt(ctx, file, w, uploads, in, lazy)
+	shared := &layers.Sealings{}
+	for _, b := range a.running() {
+		b.uploads = outputs.NewUploads(b.opts.Upload, &b.writer.Options, b.writer.Recipe)
+		b.seal(ctx, lazy, shared)
+	}
 	defer func() { // the layers of the last attempt
 		cancel()
-		a.sealer.Wait()
-		uploads.Wait()
+		a.wait()
 	}()
-	b.repairs.begin()
-	defer b.repairs.end()
+	a.repairs.begin()
+	defer a.repairs.end()
 	for {
-		made, err := b.run(ctx, a, file, plans, w)
-		if ctx.Err() != nil || !b.repairs.again(err, b.opts.Sink) {
-			return made, located(file, err)
+		err := a.run(ctx)
+		if ctx.Err() != nil || !a.repairs.again(err, a.running()[0].opts.Sink) {
+			return err
 		}
-		a.sealer.Wait()
-		uploads.Wait()
-		b.ran.Restarted()
-		lazy = &layers.Lazy{}
-		a = b.newAttempt(ctx, file, w, uploads, a.in.Again(lazy), lazy)
+		a.wait()
+		a.ran.Restarted()
+		lazy, shared = &layers.Lazy{}, &layers.Sealings{}
+		for _, b := range a.running() {
+			b.in = b.in.Again(lazy)
+			b.seal(ctx, lazy, shared)
+		}
 	}
 }
 
-// newAttempt returns an attempt. Its layers are sealed, and sent to registries, until ctx ends.
-func (b *builder) newAttempt(ctx context.Context, file string, w *outputs.Writer,
-	uploads *outputs.Uploads, in *inputs.Inputs, lazy *layers.Lazy) attempt {
+// wait waits until no layers are sealed or sent.
+func (a *batch) wait() {
+	for _, b := range a.running() {
+		b.attempt.sealer.Wait()
+		b.uploads.Wait()
+	}
+}
+
+// seal begins an attempt. Its layers are sealed, and sent to registries, until ctx ends.
+func (b *builder) seal(ctx context.Context, lazy *layers.Lazy, shared *layers.Sealings) {
+	all, w := b.all, b.writer
 	var checker *layers.Checker
 	if b.opts.CheckLayers {
-		checker = &layers.Checker{State: b.state, Lazy: lazy, Epoch: w.Options.Epoch}
+		checker = &layers.Checker{State: all.state, Lazy: lazy, Epoch: w.Options.Epoch}
 		lazy.KeepOutlines = true // what is made for checks does not change what is checked
 	}
-	sealer, copies := b.parts.NewSealer(ctx, layers.SealerOptions{
-		State: b.state, TempDir: b.tempdir, Lazy: lazy, Blocks: b.blocks,
+	sealer, copies := all.parts.NewSealer(ctx, layers.SealerOptions{
+		State: all.state, TempDir: all.tempdir, Lazy: lazy, Blocks: all.blocks, Shared: shared,
 		Format: w.Recipe.Format(w.Options.Epoch), Tables: b.opts.Analyze, Check: checker,
 		Warn: func(l *layers.Layer, path, problem string) {
-			b.opts.Sink(event.Warning{Message: path + ": " + problem, File: file,
+			b.opts.Sink(event.Warning{Message: path + ": " + problem, File: b.file.name,
 				Line: l.Lines.Start, Time: time.Now()})
 		},
-		Begun:  func(g *store.Growing) { uploads.Begin(ctx, g) },
-		Sealed: func(d ocispec.Descriptor) { uploads.Add(ctx, d) },
+		Begun:  func(g *store.Growing) { b.uploads.Begin(ctx, g) },
+		Sealed: func(d ocispec.Descriptor) { b.uploads.Add(ctx, d) },
 	})
-	return attempt{in: in, sealer: sealer, layers: build.Layers{Sealer: sealer,
+	b.attempt = attempt{sealer: sealer, layers: build.Layers{Sealer: sealer,
 		Directories: copies, Outlines: copies, Lazy: lazy, Checker: checker}}
 }
 
@@ -83,87 +94,119 @@ func located(file string, err error) error {
 	return err
 }
 
-// run builds the targets of all platforms at once, and writes the images and the cache.
-func (b *builder) run(ctx context.Context, a attempt, file string, plans []plan,
-	w *outputs.Writer) (made outputs.Result, err error) {
-	imports, err := importRecords(ctx, b.parts.Artifacts, &b.opts, plans)
-	if err != nil {
-		return made, err
+// run runs all builds at once.
+func (a *batch) run(ctx context.Context) (err error) {
+	shared := build.NewShared(a.jobs)
+	for _, b := range a.running() {
+		imports, err := importRecords(ctx, a.parts.Artifacts, &b.opts, b.plans)
+		if err != nil {
+			return b.failed(err)
+		}
+		e := build.New(build.Config{
+			Parts: a.parts.Engine, Layers: b.attempt.layers, State: a.state, Imports: imports,
+			Ran: &a.ran, Epoch: b.writer.Options.Epoch, Shared: shared, Sink: b.opts.Sink,
+		})
+		defer func() { err = errors.Join(err, e.Close()) }()
+		b.attempt.engine = e
+		b.setSolvers()
 	}
-	e := build.New(build.Config{
-		Parts: b.parts.Engine, Layers: a.layers, State: b.state, Imports: imports, Ran: &b.ran,
-		Epoch: w.Options.Epoch, Jobs: b.opts.Jobs, Sink: b.opts.Sink,
-	})
-	defer func() { err = errors.Join(err, e.Close()) }()
-	solvers := b.newSolvers(e, a, file, plans)
-	expect(ctx, &b.opts, solvers)
-	targets, err := solve(ctx, solvers)
-	if err != nil {
-		return made, err
+	a.expect(ctx)
+	g, gctx := errgroup.WithContext(ctx)
+	for _, b := range a.running() {
+		g.Go(func() error {
+			if b.made != nil { // in an earlier attempt
+				return nil
+			}
+			return b.failed(located(b.file.name, b.run(gctx)))
+		})
 	}
-
-	built := make([]outputs.Built, len(plans))
-	for i, p := range plans {
-		built[i] = b.built(p, solvers[i], targets[i], w, a.layers.Lazy)
-		if built[i].Record, err = record(ctx, file, a.in, p.plan, targets[i]); err != nil {
-			return made, err
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, b := range a.running() {
+		if b.opts.Cache.Sync {
+			if err := a.state.Sync(ctx); err != nil {
+				return err
+			}
+			break
 		}
 	}
-	if !b.opts.wantsFiles() && a.in.Postponed() {
-		// An image is written from layers, but an imported result is unpacked to seal it again.
-		a.sealer.Wait()
-		a.in.Unneeded()
+	for _, b := range a.running() {
+		b.opts.Sink(event.Result{Names: b.made.Names, Digest: b.made.Root.Digest.String(),
+			Time: time.Now()})
 	}
-	if made, err = w.Write(ctx, built); err != nil {
-		return made, err
-	}
-	if err := exportRecords(ctx, b.state, &b.opts, solvers); err != nil {
-		return made, err
-	}
-	if b.opts.Cache.Sync {
-		if err := b.state.Sync(ctx); err != nil {
-			return made, err
-		}
-	}
-	b.opts.Sink(event.Result{Names: made.Names, Digest: made.Root.Digest.String(),
-		Time: time.Now()})
-	return made, nil
+	return nil
 }
 
-// newSolvers returns the solvers of the plans.
-func (b *builder) newSolvers(e *build.Engine, a attempt, file string,
-	plans []plan) []*build.Solver {
+// run builds the target for all platforms at once, and writes the image and the cache.
+func (b *builder) run(ctx context.Context) error {
+	a := &b.attempt
+	targets, err := solve(ctx, a.solvers)
+	if err != nil {
+		return err
+	}
+	built := make([]outputs.Built, len(b.plans))
+	for i, p := range b.plans {
+		built[i] = b.built(p, a.solvers[i], targets[i])
+		built[i].Record, err = record(ctx, b.file.name, b.in, p.plan, targets[i])
+		if err != nil {
+			return err
+		}
+	}
+	if !b.opts.wantsFiles() && b.in.Postponed() {
+		// An image is written from layers, but an imported result is unpacked to seal it again.
+		a.sealer.Wait()
+		b.in.Unneeded()
+	}
+	made, err := b.writer.Write(ctx, built)
+	if err != nil {
+		return err
+	}
+	if err := exportRecords(ctx, b.all.state, &b.opts, a.solvers); err != nil {
+		return err
+	}
+	b.made = &made
+	return nil
+}
+
+// setSolvers sets the solvers of the plans.
+func (b *builder) setSolvers() {
+	all, a := b.all, &b.attempt
 	o := build.SolverOptions{
-		Inputs: a.in, Run: b.opts.run(), File: file,
+		Inputs: b.in, Run: b.opts.run(), File: b.file.name, Linked: b.linkedSolver(),
 		Mounter: &runmount.Mounter{
-			Snapshots: b.state.Snapshots, Lazy: a.layers.Lazy, Secrets: b.secrets,
-			Caches: b.cacheMounts, TempDir: b.tempdir.Make,
+			Snapshots: all.state.Snapshots, Lazy: a.layers.Lazy, Secrets: b.secrets,
+			Caches: b.cacheMounts, TempDir: all.tempdir.Make,
 		},
 		NoCache: build.NoCache{All: b.opts.Cache.No, Stages: b.opts.Cache.NoStages},
 		Wants: build.Wants{
-			Image: b.opts.WantsImage(), Files: b.opts.wantsFiles(), Tables: b.opts.Analyze,
+			Image: b.opts.WantsImage(), Tables: b.opts.Analyze,
+			Files:  b.opts.wantsFiles() || b.isLinked(),
 			Export: len(b.opts.Cache.To) > 0, ExportAll: b.opts.Cache.exportsAll(),
 		},
 	}
-	list := make([]*build.Solver, len(plans))
-	for i, p := range plans {
+	a.solvers = make([]*build.Solver, len(b.plans))
+	for i, p := range b.plans {
 		o.Label, o.Prefetch = p.label, p.prefetch
-		list[i] = e.Solver(p.plan, o)
+		a.solvers[i] = a.engine.Solver(p.plan, o)
 	}
-	return list
 }
 
-// expect reports the number of pieces of work: the context, all steps with their bases, the image
+// expect reports the number of pieces of work: the contexts, all steps with their bases, the images
 // and the outputs.
-func expect(ctx context.Context, o *Options, solvers []*build.Solver) {
-	work := 1 + len(o.Outputs) + len(o.Cache.To)
-	if o.WantsImage() {
-		work++
+func (a *batch) expect(ctx context.Context) {
+	work := 0
+	for _, b := range a.running() {
+		o := &b.opts
+		work += 1 + len(o.Outputs) + len(o.Cache.To)
+		if o.WantsImage() {
+			work++
+		}
+		for _, s := range b.attempt.solvers {
+			work += s.Work(ctx)
+		}
 	}
-	for _, s := range solvers {
-		work += s.Work(ctx)
-	}
-	o.Sink(event.Expect{Work: work, Time: time.Now()})
+	a.running()[0].opts.Sink(event.Expect{Work: work, Time: time.Now()})
 }
 
 // solve builds the targets of all platforms at once.

@@ -2,7 +2,6 @@ package imagebuild
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/layers"
+	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
@@ -59,43 +59,36 @@ func Build(ctx context.Context, state *state.State, images *image.Resolver,
 // BuildWith is like Build, with the given parts.
 func BuildWith(ctx context.Context, state *state.State, images *image.Resolver, o Options,
 	parts Parts) (*Result, error) {
-	res := &Result{}
-	b, err := newBuilder(state, images, o, parts)
-	if err == nil {
-		err = errors.Join(b.withRemedy(b.build(ctx, res)), b.close(ctx))
-	}
-	return res, err
+	res, err := BuildAllWith(ctx, state, images, []Options{o}, parts)
+	return res[0], err
 }
 
-// builder holds what stays the same from the beginning of a build to its end.
+// builder is one of the builds of a batch.
 type builder struct {
-	state  *state.State
-	images *image.Resolver
-	parts  Parts
-	opts   Options // with a Sink
+	all  *batch
+	opts Options // with a Sink
 
-	tempdir     *state.TempDir
-	blocks      *layers.Blocks
 	secrets     *secret.Store
 	closeAgents func() error
 	cacheMounts *cachemount.Store
-	ran         build.Ran
-	repairs     repairs
+
+	// The following are set in this order.
+	in      *inputs.Inputs
+	file    dockerfile
+	plans   []plan
+	writer  *outputs.Writer
+	uploads *outputs.Uploads
+	attempt attempt
+	made    *outputs.Result // nil until the outputs are written
 }
 
-// newBuilder removes the temporary directories of builds that were killed, and returns a builder.
-// The caller closes it.
-func newBuilder(st *state.State, images *image.Resolver, o Options,
-	parts Parts) (*builder, error) {
-	if err := state.RemoveTempDirs(st.Root); err != nil {
-		return nil, err
-	}
-	b := &builder{state: st, images: images, parts: parts, opts: o.withInlineCache(),
-		tempdir: state.NewTempDir(st.Root), blocks: layers.NewBlocks(st)}
+// newBuilder returns a builder. The caller closes it.
+func newBuilder(all *batch, o Options) (*builder, error) {
+	b := &builder{all: all, opts: o.withInlineCache()}
 	if o.Sink == nil {
 		o.Sink = event.Discard
 	}
-	b.opts.Sink = b.repairs.markDone(o.Sink)
+	b.opts.Sink = all.repairs.markDone(o.named(o.Sink))
 	agents, closeAgents, err := secret.ServeKeys(o.SSH)
 	if err != nil {
 		return nil, fmt.Errorf("ssh agent: %w", err)
@@ -103,59 +96,40 @@ func newBuilder(st *state.State, images *image.Resolver, o Options,
 	b.closeAgents = closeAgents
 	b.secrets = &secret.Store{Secrets: o.Secrets, Agents: agents,
 		Warn: func(message string) { warn(b.opts.Sink, message) }}
+	st := all.state
 	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return st.Path(state.Mounts) },
 		Empty: o.Cache.No, Lease: st.LeaseMount, FixType: st.FixType}
 	return b, nil
 }
 
-// close removes the temporary files, and notes that the state has changed.
-func (b *builder) close(ctx context.Context) error {
-	if b.ran.Changed() {
-		b.state.NoteUnsynced(ctx)
+// read opens the context and parses the Dockerfile.
+func (b *builder) read(ctx context.Context, res *Result) (err error) {
+	b.file, err = openDockerfile(ctx, b.in, &b.opts)
+	res.Dockerfile, res.Text, res.Warnings = b.file.name, b.file.text, b.file.warnings
+	if err == nil {
+		res.Targets = b.file.parsed.Targets()
 	}
-	return errors.Join(b.blocks.Close(), b.tempdir.Close(), b.closeAgents())
+	return err
 }
 
-// build performs the whole build, from the context to the outputs.
-func (b *builder) build(ctx context.Context, res *Result) (err error) {
-	b.state.SyncEarlier(ctx) // the sync may last longer than a build that has nothing to do
-	lazy := &layers.Lazy{}
-	in := b.newInputs(lazy)
-	defer func() { err = errors.Join(err, in.Close()) }()
-
-	file, err := openDockerfile(ctx, in, &b.opts)
-	res.Dockerfile, res.Text, res.Warnings = file.name, file.text, file.warnings
-	if err != nil {
-		return err
-	}
-	res.Targets = file.parsed.Targets()
-	if b.opts.ListTargets {
-		return nil
-	}
-
-	plans, warnings, err := makePlans(ctx, file, in, &b.opts)
-	res.Warnings = warnings
+// plan makes the plans. Those of the builds to which it is linked have been made.
+func (b *builder) plan(ctx context.Context, res *Result) (err error) {
+	b.plans, res.Warnings, err = makePlans(ctx, b.file, b.in, &b.opts)
 	if err != nil || b.opts.Check {
 		return err
 	}
 	if b.opts.Outline {
-		res.Outline = plans[0].plan.Outline()
+		res.Outline = b.plans[0].plan.Outline()
 		return nil
 	}
 	warnNoCacheStages(&b.opts, res.Targets)
-
-	writer, err := b.newWriter(plans)
-	if err != nil {
-		return err
-	}
-	made, err := b.repeat(ctx, file.name, plans, writer, in, lazy)
-	res.Root, res.Config, res.Names, res.Metadata = made.Root, made.Config, made.Names,
-		made.Metadata
+	b.writer, err = b.newWriter()
 	return err
 }
 
 // newInputs returns the inputs of the build. The caller closes them.
 func (b *builder) newInputs(lazy *layers.Lazy) *inputs.Inputs {
+	all := b.all
 	var once sync.Once
 	notice := func(path string) {
 		once.Do(func() {
@@ -165,28 +139,17 @@ func (b *builder) newInputs(lazy *layers.Lazy) *inputs.Inputs {
 		})
 	}
 	return inputs.New(inputs.Options{
-		Images: b.parts.BaseImages, Snapshots: b.state.Snapshots, Remote: b.state.Cache,
-		Lazy: lazy, Secrets: b.secrets, Sink: b.opts.Sink, TempDir: b.tempdir.Path,
+		Images: all.parts.BaseImages, Snapshots: all.state.Snapshots, Remote: all.state.Cache,
+		Lazy: lazy, Secrets: b.secrets, Sink: b.opts.Sink, TempDir: all.tempdir.Path,
 		Index: func() (source.IndexPlace, error) {
-			dir, err := b.state.Path(state.Indexes)
-			return source.IndexPlace{Dir: dir, Temp: b.state.Cache.Temp()}, err
+			dir, err := all.state.Path(state.Indexes)
+			return source.IndexPlace{Dir: dir, Temp: all.state.Cache.Temp()}, err
 		},
-		Own:      source.OwnState{Dir: b.state.Root, Holds: state.Holds, Notice: notice},
-		Contexts: b.opts.Source.Contexts, Pull: b.opts.Pull, Local: b.opts.NoPull,
+		Own:      source.OwnState{Dir: all.state.Root, Holds: state.Holds, Notice: notice},
+		Contexts: b.opts.Source.Contexts, Linked: b.linkedConfig(),
+		Pull: b.opts.Pull, Local: b.opts.NoPull,
 		KeepGitDir: b.opts.keepGitDir(),
 	})
-}
-
-// withRemedy adds the remedy to an error about a full disk. Of an error with a StepError it returns
-// only that, with the remedy in its Err, which is printed below the lines of the step.
-func (b *builder) withRemedy(err error) error {
-	var step *build.StepError
-	if !errors.As(err, &step) {
-		return state.Full(b.state.Root, err)
-	}
-	with := *step // the events have step
-	with.Err = state.Full(b.state.Root, step.Err)
-	return &with
 }
 
 // warn sends a warning that is not about a line of the Dockerfile.

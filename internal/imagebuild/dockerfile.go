@@ -42,12 +42,19 @@ func openDockerfile(ctx context.Context, in *inputs.Inputs, o *Options) (dockerf
 
 func parseDockerfile(ctx context.Context, in *inputs.Inputs, o *Options) (d dockerfile, err error) {
 	src := &o.Source
+	stdin := src.Stdin
+	if src.Inline != "" {
+		stdin = strings.NewReader(src.Inline)
+	}
 	if d.context, err = in.Main(ctx, cmp.Or(src.Context, "."), src.Dockerfile,
-		src.Stdin); err != nil {
+		stdin); err != nil {
 		return d, err
 	}
 	if d.name, d.text, err = d.context.ReadDockerfile(ctx); err != nil {
 		return d, err
+	}
+	if src.Inline != "" {
+		d.name = "dockerfile-inline of " + o.Name
 	}
 	if err := parser.CheckFrontend(d.name, d.text, o.Args[parser.SyntaxArg]); err != nil {
 		return d, err
@@ -98,7 +105,7 @@ func (d *dockerfile) planOptions(o *Options, p ocispec.Platform,
 type plan struct {
 	plan     *parser.Plan
 	prefetch []inputs.Use // images that are unpacked while the first steps run
-	label    string       // prefix of the names of steps if there are several platforms
+	label    string       // prefix of the names of steps of several targets or platforms
 }
 
 // makePlans makes the plan of each platform and checks it without running anything, so that
@@ -125,8 +132,11 @@ func makePlans(ctx context.Context, d dockerfile, in *inputs.Inputs,
 		if err != nil {
 			return nil, warnings, err
 		}
+		if o.Name != "" {
+			p.label = o.Name + " "
+		}
 		if len(platforms) > 1 {
-			p.label = parser.FormatPlatform(p.plan.Target.Platform) + " "
+			p.label += parser.FormatPlatform(p.plan.Target.Platform) + " "
 		}
 		plans = append(plans, p)
 	}

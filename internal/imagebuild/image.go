@@ -17,7 +17,7 @@ import (
 
 // newWriter returns the writer of the images. It checks the destinations, before anything is
 // built.
-func (b *builder) newWriter(plans []plan) (*outputs.Writer, error) {
+func (b *builder) newWriter() (*outputs.Writer, error) {
 	exporters, err := export.New(b.opts.Export, b.opts.Outputs...)
 	if err != nil {
 		return nil, err
@@ -25,19 +25,20 @@ func (b *builder) newWriter(plans []plan) (*outputs.Writer, error) {
 	o := b.opts.outputs()
 	o.InlineCache = b.opts.Cache.exportsInline()
 	// that of the command line, or else of a build argument or the Dockerfile
-	o.Epoch = cmp.Or(b.opts.Image.Epoch, plans[0].plan.Epoch)
+	o.Epoch = cmp.Or(b.opts.Image.Epoch, b.plans[0].plan.Epoch)
 	o.Warn(b.opts.Sink)
-	return &outputs.Writer{State: b.state, Images: b.images, Options: o, Recipe: o.StoreRecipe(),
+	return &outputs.Writer{State: b.all.state, Images: b.all.images, Options: o,
+		Recipe:    o.StoreRecipe(),
 		Exporters: exporters, Sink: b.opts.Sink}, nil
 }
 
 // built returns the result of a plan for the writer, without its Record.
-func (b *builder) built(p plan, s *build.Solver, t build.Target, w *outputs.Writer,
-	lazy *layers.Lazy) outputs.Built {
+func (b *builder) built(p plan, s *build.Solver, t build.Target) outputs.Built {
+	w, lazy := b.writer, b.attempt.layers.Lazy
 	out := outputs.Built{
 		Platform: p.plan.Target.Platform, Config: t.Config, Layers: t.Layers,
 		Files: func(ctx context.Context, to io.Writer) error {
-			return layers.WriteFiles(ctx, to, b.state, lazy, t.Top, w.Options.Epoch)
+			return layers.WriteFiles(ctx, to, b.all.state, lazy, t.Top, w.Options.Epoch)
 		},
 	}
 	if w.Options.InlineCache {
@@ -67,6 +68,9 @@ func record(ctx context.Context, file string, in *inputs.Inputs, plan *parser.Pl
 		rec.Base = imageanalysis.RecordedBase{Name: img.Name,
 			Digest: img.Descriptor.Digest.String(), Layers: len(img.Manifest.Layers),
 			History: len(img.Config.History)}
+	}
+	if l := t.Linked; l != nil {
+		rec.Base = imageanalysis.RecordedBase{Layers: l.Layers, History: l.History}
 	}
 	for _, o := range t.Origins {
 		rec.Steps = append(rec.Steps, imageanalysis.RecordStep{

@@ -16,6 +16,8 @@ import (
 // Options are the options of a build. The zero value builds ./Dockerfile of the current directory
 // and keeps the result in the store without a name.
 type Options struct {
+	// Name names the build among those that run together (BuildAll); "" for a single build.
+	Name   string
 	Source SourceOptions
 	Image  ImageOptions
 	// Run holds the options for the commands of RUN, without Hostname and CacheNamespace.
@@ -99,6 +101,8 @@ type SourceOptions struct {
 	Context string
 	// Dockerfile is the value of -f; "" is the file Dockerfile in the context.
 	Dockerfile string
+	// Inline is the text of the Dockerfile, if Dockerfile is "-"; "": it is read from Stdin.
+	Inline string
 	// Contexts holds the named contexts of --build-context.
 	Contexts map[string]string
 	// Stdin is the input that "-" refers to.

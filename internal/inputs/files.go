@@ -22,14 +22,15 @@ type Files struct {
 }
 
 // HasOwners reports whether the owners of an input's files are kept in the image: they are if the
-// input is a stage or an image.
+// input is a stage, an image or the result of another build.
 func (in *Inputs) HasOwners(input parser.Input) bool {
 	c, ok := input.(parser.ContextInput)
-	if ok {
-		_, ok = in.ContextImage(c)
-		return ok
+	if !ok {
+		return true
 	}
-	return true
+	_, image := in.ContextImage(c)
+	_, linked := in.linked(c)
+	return image || linked
 }
 
 // OfSnapshot opens a snapshot for reading.
@@ -41,7 +42,8 @@ func (in *Inputs) OfSnapshot(ctx context.Context, id snapshot.ID) (*Files, error
 	return &Files{Tree: tree, Snapshot: &id}, nil
 }
 
-// Files opens an input that is not a stage. The context of the build must have been opened by Main.
+// Files opens an input that is neither a stage nor the result of another build. The context of the
+// build must have been opened by Main.
 func (in *Inputs) Files(ctx context.Context, input parser.Input) (*Files, error) {
 	switch input := input.(type) {
 	case parser.ImageInput:
@@ -96,7 +98,8 @@ func (in *Inputs) ModTime(ctx context.Context, src parser.EpochSource) (time.Tim
 		if src.Name == "" {
 			return in.open.main.ModTime(ctx)
 		}
-		if _, ok := in.ContextImage(src); ok {
+		_, image := in.ContextImage(src)
+		if _, linked := in.linked(src); image || linked {
 			return time.Time{}, false, nil
 		}
 		c, err := in.Named(ctx, src.Name)

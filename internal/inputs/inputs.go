@@ -20,6 +20,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 )
 
 // Images finds and unpacks images. *image.Resolver implements it.
@@ -62,6 +63,9 @@ type Options struct {
 
 	// Contexts are the named contexts of --build-context.
 	Contexts map[string]string
+	// Linked returns the configuration of the result of another build to which a named context
+	// refers, and false for other contexts; nil: there are none.
+	Linked func(c parser.ContextInput) (dockerspec.DockerOCIImage, bool)
 	// Pull asks registries for images even if the store has one of that name.
 	Pull bool
 	// Local sends no requests for images to registries.
@@ -333,6 +337,16 @@ func (in *Inputs) ContextImage(c parser.ContextInput) (parser.ImageInput, bool) 
 		return parser.ImageInput{Ref: value, Platform: c.Platform}, true
 	}
 	return parser.ImageInput{}, false
+}
+
+// linked returns the configuration of the result of another build to which an input refers, and
+// reports whether it refers to one.
+func (in *Inputs) linked(input parser.Input) (dockerspec.DockerOCIImage, bool) {
+	c, ok := input.(parser.ContextInput)
+	if !ok || in.o.Linked == nil {
+		return dockerspec.DockerOCIImage{}, false
+	}
+	return in.o.Linked(c)
 }
 
 // Main opens the context of the build.

@@ -86,6 +86,9 @@ func (in *Inputs) CheckPlan(ctx context.Context, plan *parser.Plan, stages int) 
 // stage, whose configuration is not known before its steps are planned, or a context without one.
 func (in *Inputs) BaseConfig(ctx context.Context,
 	st *parser.Stage) (dockerspec.DockerOCIImage, error) {
+	if config, ok := in.linked(st.Base); ok {
+		return config, nil
+	}
 	ref, ok := in.imageOf(st.Base)
 	if !ok {
 		return dockerspec.DockerOCIImage{}, nil

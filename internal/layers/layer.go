@@ -102,6 +102,16 @@ func (l *Layer) Wait(ctx context.Context) error {
 	return nil
 }
 
+// Again returns a layer like l that another Sealer may make: its sealing has not begun. It has no
+// Lines, which are those of another Dockerfile.
+func (l *Layer) Again() *Layer {
+	out := &Layer{Base: l.Base, Index: l.Index, Snapshot: l.Snapshot, NoOp: l.NoOp, Text: l.Text}
+	if l.Base != nil { // otherwise Wait may be setting them
+		out.Descriptor, out.DiffID = l.Descriptor, l.DiffID
+	}
+	return out
+}
+
 // source returns the layer's source for the cache: a snapshot, or "" for the layer without entries.
 func (l *Layer) source() string {
 	if l.NoOp {

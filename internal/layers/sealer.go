@@ -37,6 +37,14 @@ type SealerOptions struct {
 	Begun func(*store.Growing)
 	// Sealed is called for each layer as soon as its blob is in the store. It must not be nil.
 	Sealed func(ocispec.Descriptor)
+	// Shared has the layers of sealers of the same build, so that each layer is made once; nil:
+	// there is one sealer.
+	Shared *Sealings
+}
+
+// Sealings are the layers that several Sealers make. The zero value is empty.
+type Sealings struct {
+	layers memo.Map[string, cache.Layer] // by format and Layer.source
 }
 
 // Sealer makes layers of snapshots in the background.
@@ -49,19 +57,22 @@ type Sealer struct {
 	slots chan struct{} // one for each layer that is being written
 	wg    sync.WaitGroup
 
-	sealings memo.Map[string, cache.Layer] // by Layer.source
 	outlines memo.Map[snapshot.ID, *outline.Files]
 
-	mu    sync.Mutex
-	early map[string]*early // by Layer.source: those that BeginDirectory has begun
+	mu      sync.Mutex
+	early   map[string]*early // by Layer.source: those that BeginDirectory has begun
+	claimed map[string]bool   // by Layer.source: those for which claim was called
 }
 
 // NewSealer returns a Sealer whose work ends with ctx.
 func NewSealer(ctx context.Context, o SealerOptions) *Sealer {
+	if o.Shared == nil {
+		o.Shared = &Sealings{}
+	}
 	return &Sealer{
 		o: o, format: o.Format.String(), ctx: ctx,
 		slots: make(chan struct{}, max(2, runtime.GOMAXPROCS(0))),
-		early: map[string]*early{},
+		early: map[string]*early{}, claimed: map[string]bool{},
 	}
 }
 
@@ -76,6 +87,7 @@ func (s *Sealer) Wait() { s.wg.Wait() }
 func (s *Sealer) Seal(l *Layer) {
 	call, mine := s.claim(l)
 	if !mine {
+		s.tellLater(call)
 		return
 	}
 	if have, ok := s.o.State.SealedLayer(s.ctx, l.source(), s.format); ok {
@@ -86,15 +98,33 @@ func (s *Sealer) Seal(l *Layer) {
 	s.wg.Go(func() { call.Finish(s.make(l)) })
 }
 
-// claim gives a layer the sealing of its source, and reports whether the caller must perform it.
+// tellLater calls Options.Sealed when another sealer has made a layer. It does nothing for a layer
+// of which this sealer knows, for which call is nil.
+func (s *Sealer) tellLater(call *memo.Call[cache.Layer]) {
+	if call == nil {
+		return
+	}
+	s.wg.Go(func() {
+		if have, err := call.Wait(s.ctx); err == nil {
+			s.o.Sealed(have.Descriptor)
+		}
+	})
+}
+
+// claim gives a layer the sealing of its source, and reports whether the caller must perform it. If
+// not, it returns the sealing only if another sealer performs it, once for a source.
 func (s *Sealer) claim(l *Layer) (call *memo.Call[cache.Layer], mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l.Base != nil || l.sealing != nil {
 		return nil, false
 	}
-	call, mine = s.sealings.Claim(l.source())
+	call, mine = s.o.Shared.layers.Claim(s.format + "\x00" + l.source())
 	l.begin(call)
+	known := s.claimed[l.source()]
+	if s.claimed[l.source()] = true; known {
+		return nil, false
+	}
 	return call, mine
 }
 
