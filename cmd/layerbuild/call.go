@@ -109,15 +109,20 @@ type target struct {
 	Location    *location `json:"location,omitempty"`
 }
 
+// newTargetList returns the stages of a Dockerfile in their printed form.
+func newTargetList(res *imagebuild.Result) targetList {
+	list := targetList{Targets: []target{}, Sources: [][]byte{res.Text}}
+	for _, t := range res.Targets {
+		list.Targets = append(list.Targets, target{t.Name, t.Default, t.Description, t.Base,
+			t.Platform, locationOf(t.Range)})
+	}
+	return list
+}
+
 // reportTargets prints the stages that --target can name.
 func (f *buildFlags) reportTargets(e *env, res *imagebuild.Result) error {
 	if f.resultFormat() == "json" {
-		list := targetList{Targets: []target{}, Sources: [][]byte{res.Text}}
-		for _, t := range res.Targets {
-			list.Targets = append(list.Targets, target{t.Name, t.Default, t.Description, t.Base,
-				t.Platform, locationOf(t.Range)})
-		}
-		return printJSON(e.stdout, list)
+		return printJSON(e.stdout, newTargetList(res))
 	}
 	var b strings.Builder
 	b.WriteString("TARGET\tDESCRIPTION\n")

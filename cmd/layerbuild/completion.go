@@ -24,6 +24,7 @@ const (
 	completeDirs
 	completeImages
 	completeImagesOrFiles
+	completeTargets // of bake
 )
 
 // verbCompletion is a verb with the kinds of words that complete its arguments and its flags.
@@ -52,6 +53,8 @@ func completionsOf(all []verb) []verbCompletion {
 			c.arguments = completeWords
 		case v.args == "[VERB]":
 			c.arguments = completeVerbs
+		case v.args == "[TARGET…]":
+			c.arguments = completeTargets
 		case name == "IMAGE" && rest != "":
 			c.arguments = completeImagesOrFiles
 		case strings.HasPrefix(name, "IMAGE"):
@@ -91,7 +94,7 @@ func (f flagInfo) takesWord() bool { return f.placeholder != "" && !f.optional }
 
 // bashActions are the values of the variable action in the script for bash.
 var bashActions = [...]string{"nothing", "words", "verbs", "files", "dirs", "images",
-	"images files"}
+	"images files", "targets"}
 
 // bashCompletion returns the script for bash. It does not need the package bash-completion.
 func bashCompletion(all []verbCompletion) string {
@@ -168,6 +171,13 @@ _layerbuild_images() {
 	done
 }
 
+# _layerbuild_targets prints the names of the targets of bake files.
+_layerbuild_targets() {
+	layerbuild bake --list targets 2>/dev/null | while IFS=$' \t' read -r name _; do
+		case $name in TARGET) ;; *) printf '%s\n' "$name" ;; esac
+	done
+}
+
 _layerbuild() {
 	# The words before the cursor. COMP_WORDS is not used: it has words that are split at = and :.
 	local line=${COMP_LINE:0:COMP_POINT} words cur verb= flag= flags= first= action=nothing values= list= arguments=0 i word
@@ -225,6 +235,7 @@ _layerbuild() {
 	case " $action " in *' words '*) candidates+=($(IFS=$' \t\n' compgen -W "$values" -- "$value")) ;; esac
 	case " $action " in *' verbs '*) candidates+=($(IFS=$' \t\n' compgen -W "$_layerbuild_verbs" -- "$value")) ;; esac
 	case " $action " in *' images '*) candidates+=($(compgen -W "$(_layerbuild_images)" -- "$value")) ;; esac
+	case " $action " in *' targets '*) candidates+=($(compgen -W "$(_layerbuild_targets)" -- "$value")) ;; esac
 	case " $action " in *' files '*) candidates+=($(compgen -f -- "$value")) ;; esac
 	case " $action " in *' dirs '*) candidates+=($(compgen -d -- "$value")) ;; esac
 	case " $action " in *' files '* | *' dirs '*) compopt -o filenames 2>/dev/null ;; esac
@@ -253,7 +264,7 @@ func verbNames(all []verbCompletion) string {
 
 // zshActions are the actions of _arguments for zsh.
 var zshActions = [...]string{" ", "", "_layerbuild_verbs", "_files", "_files -/",
-	"_layerbuild_images", "_layerbuild_images_or_files"}
+	"_layerbuild_images", "_layerbuild_images_or_files", "_layerbuild_targets"}
 
 // zshCompletion returns the script for zsh.
 func zshCompletion(all []verbCompletion) string {
@@ -265,6 +276,13 @@ _layerbuild_images() {
 	local -a names
 	names=(${${(f)"$(layerbuild images 2>/dev/null)"}%% *})
 	names=(${names:#(NAME|<none>)})
+	compadd -a names
+}
+
+_layerbuild_targets() {
+	local -a names
+	names=(${${(f)"$(layerbuild bake --list targets 2>/dev/null)"}%%[[:space:]]*})
+	names=(${names:#TARGET})
 	compadd -a names
 }
 
@@ -380,7 +398,7 @@ func zshQuote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`)
 var fishActions = [...]string{
 	" -f", " -f", " -f", " -F", " -f -a '(__fish_complete_directories)'",
 	" -f -a '(__layerbuild_images)'",
-	" -F -a '(__layerbuild_images)'",
+	" -F -a '(__layerbuild_images)'", " -f -a '(__layerbuild_targets)'",
 }
 
 // fishCompletion returns the script for fish.
@@ -414,6 +432,10 @@ end
 
 function __layerbuild_images
     layerbuild images 2>/dev/null | string match -rv '^(NAME|<none>) ' | string replace -r ' .*' ''
+end
+
+function __layerbuild_targets
+    layerbuild bake --list targets 2>/dev/null | string replace -r '\\s.*' '' | string match -v TARGET
 end
 
 complete -c layerbuild -f

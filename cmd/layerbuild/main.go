@@ -75,11 +75,15 @@ type env struct {
 	getenv func(string) string
 	// interrupts is set before a verb's work starts.
 	interrupts *interrupts
+	// noState is set by the prepare function of a command line that does not use the state, other
+	// than most of its verb.
+	noState bool
 }
 
 func verbs() []verb {
 	return []verb{
-		buildVerb(), runVerb(), imagesVerb(), imageVerb(), historyVerb(), inspectVerb(), tagVerb(),
+		buildVerb(), bakeVerb(),
+		runVerb(), imagesVerb(), imageVerb(), historyVerb(), inspectVerb(), tagVerb(),
 		removeVerb(), pullVerb(), pushVerb(), copyVerb(), saveVerb(), loadVerb(), loginVerb(),
 		logoutVerb(), indexVerb(), duVerb(), pruneVerb(), infoVerb(), analyzeVerb(),
 		diffVerb(), pruneImageVerb(), sbomVerb(), helpVerb(), versionVerb(), docsVerb(),
@@ -167,8 +171,8 @@ func parseCommand(e *env, args []string) (command, error) {
 	case err != nil:
 		return c, flagError(fs, err)
 	}
-	c.usesState = !v.stateless
 	c.run, err = prepare(e, fs.Args())
+	c.usesState = !v.stateless && !e.noState
 	return c, err
 }
 

@@ -196,7 +196,7 @@ func args(ts *testscript.TestScript, neg bool, all []string, low, high int) {
 
 var verbs = []string{"build", "run", "images", "history", "inspect", "tag", "rm", "pull", "push",
 	"prune", "info", "analyze", "diff", "prune-image", "save", "load", "copy", "du",
-	"index", "sbom"}
+	"index", "sbom", "bake"}
 
 func cmdLayerbuild(ts *testscript.TestScript, neg bool, all []string) {
 	s := of(ts)

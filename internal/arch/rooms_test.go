@@ -132,7 +132,7 @@ var floors = []floor{
 	}},
 	{"program", []allowed{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +
-			"export internal/atomicfile internal/build internal/container internal/engine " +
+			"export internal/atomicfile internal/bake internal/build internal/container internal/engine " +
 			"internal/event internal/gotemplate internal/hostfile internal/image " +
 			"internal/imageanalysis internal/imagebuild internal/imageref internal/layers " +
 			"internal/memo internal/ns internal/ocidoc internal/ocijson " +

@@ -3,6 +3,7 @@ package bake
 import (
 	"maps"
 	"slices"
+	"strconv"
 )
 
 // Target describes one build. The names of the JSON form are those of the attributes in the files.
@@ -50,6 +51,9 @@ type Target struct {
 // Policy is a policy for the sources of a build.
 type Policy Entry
 
+// String returns the policy in the form of --policy.
+func (p Policy) String() string { return Entry(p).String() }
+
 // Resources are limits for the commands of RUN.
 type Resources struct {
 	Memory     *string `json:"memory,omitempty"`
@@ -66,6 +70,32 @@ type Group struct {
 	Name        string   `json:"-"`
 	Description string   `json:"description,omitempty"`
 	Targets     []string `json:"targets"`
+}
+
+// List returns the limits as NAME=VALUE.
+func (r *Resources) List() []string {
+	if r == nil {
+		return nil
+	}
+	var list []string
+	for _, limit := range []struct {
+		name string
+		text *string
+		n    *int64
+	}{
+		{"memory", r.Memory, nil}, {"memory-swap", r.MemorySwap, nil},
+		{"cpu-shares", nil, r.CPUShares}, {"cpu-period", nil, r.CPUPeriod},
+		{"cpu-quota", nil, r.CPUQuota}, {"cpuset-cpus", r.CPUSetCPUs, nil},
+		{"cpuset-mems", r.CPUSetMems, nil},
+	} {
+		if limit.text != nil {
+			list = append(list, limit.name+"="+*limit.text)
+		}
+		if limit.n != nil {
+			list = append(list, limit.name+"="+strconv.FormatInt(*limit.n, 10))
+		}
+	}
+	return list
 }
 
 // override sets *old to value if value is not nil.
