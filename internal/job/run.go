@@ -116,12 +116,11 @@ func showsFiles(m parser.RunMount) bool {
 // check returns an error for a RUN that needs a permission that the user has not given.
 func (r *runAction) check() error {
 	if r.instr.Security == "insecure" && !r.opts.Insecure {
-		return errors.New("entitlement security.insecure is not allowed; " +
-			"add --allow security.insecure")
+		return errors.New("entitlement security.insecure is not allowed; add it with --allow")
 	}
 	if r.instr.Network == "host" && r.opts.Network == "none" && !r.opts.HostNetwork {
 		return errors.New("entitlement network.host is not allowed where --network is none; " +
-			"add --allow network.host")
+			"add it with --allow")
 	}
 	return nil
 }
