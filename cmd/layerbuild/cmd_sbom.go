@@ -23,7 +23,7 @@ import (
 func sbomVerb() verb {
 	return verb{
 		name: "sbom", args: "IMAGE|LAYOUT|ARCHIVE", takesPaths: true,
-		summary: "list the packages in an image, with the instruction that brought each",
+		summary: "list the packages in an image and what brought each",
 		notes: "The list has the packages of dpkg, apk and rpm, of Node, Python, Ruby and Java, " +
 			"and the modules of Go and Rust executables. Each names the layer in which it first " +
 			"appears and, for an image that was built here, the lines of the Dockerfile.\n\n" +
@@ -39,7 +39,7 @@ func sbomVerb() verb {
 			var f sbomFlags
 			f.state.define(fs)
 			fs.Var(newChoice(&f.format, "table", "table", "spdx", "cyclonedx"), "format",
-				"format of the list: a table, or JSON")
+				"a table, or a document in JSON")
 			fs.VarP((*given)(&f.out), "output", "o", "`FILE` write the list to a file")
 			fs.Var((*given)(&f.platform), "platform", platformUsage)
 			return f.prepare

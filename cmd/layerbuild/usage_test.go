@@ -34,6 +34,7 @@ var badValues = []struct {
 		hex64, "a:" + strings.Repeat("t", 129)}},
 	{"", "top", []string{"", "x", "-1", "0", "1.5"}},
 	{"", "config", []string{"WORK/nosuch", "WORK/dir", "WORK/file"}},
+	{"sbom", "output", []string{"", "WORK/nosuch/file", "WORK/dir", "WORK/file/x"}},
 	{"analyze", "output", []string{"WORK/nosuch/file", "WORK/dir", "WORK/file/x"}},
 	{"analyze", "fail-over", []string{"x", "-1", "10%%", "-5%", "1 0"}},
 	{"analyze", "fail-on", []string{"nonsense", "debris,nonsense", "Debris"}},
@@ -128,7 +129,7 @@ var goodArgs = map[string][]string{
 	"build": {"WORK/context"}, "run": {"app"}, "history": {"app"}, "inspect": {"app"},
 	"tag": {"app", "other"}, "rm": {"app"},
 	"image": {"ls"}, "index": {"inspect", "app"}, "copy": {"app", "other"}, "save": {"app"},
-	"pull": {"app"}, "push": {"app"}, "analyze": {"app"}, "diff": {"app", "other"},
+	"pull": {"app"}, "push": {"app"}, "analyze": {"app"}, "sbom": {"app"}, "diff": {"app", "other"},
 	"prune-image": {"app"}, "gen-docs": {"completion", "bash"},
 }
 
