@@ -286,8 +286,13 @@ func hasWord(key string, words []string) bool {
 	return false
 }
 
+// IsSecretName reports whether an argument or variable has the name of a secret, such as API_TOKEN.
+func IsSecretName(key string) bool {
+	return hasWord(key, secretWords) && !hasWord(key, publicWords)
+}
+
 func (s scope) secretKey(instruction, key string, loc []bkparser.Range) {
-	if hasWord(key, secretWords) && !hasWord(key, publicWords) {
+	if IsSecretName(key) {
 		s.run(&linter.RuleSecretsUsedInArgOrEnv, loc,
 			linter.RuleSecretsUsedInArgOrEnv.Format(instruction, key))
 	}

@@ -322,12 +322,6 @@ func (w *walker) reportUnmatched(c instructions.Command, unmatched map[string]st
 	}
 }
 
-// isScannerArg reports whether an argument is for a scanner that runs in addition to the build.
-// Such arguments never become variables.
-func isScannerArg(key string) bool {
-	return key == "BUILDKIT_SBOM_SCAN_CONTEXT" || key == "BUILDKIT_SBOM_SCAN_STAGE"
-}
-
 func (w *walker) dispatch(c instructions.Command, step *Step) error {
 	switch c := c.(type) {
 	case *instructions.RunCommand:

@@ -70,8 +70,24 @@ func (in *Inputs) Files(ctx context.Context, input parser.Input) (*Files, error)
 	panic("unreachable")
 }
 
-// Remote opens a source of an ADD that is a URL, without fetching it if its key is known.
+// Remote opens a source of an ADD that is a URL, without fetching it if its key is known. The
+// caller closes it.
 func (in *Inputs) Remote(ctx context.Context, add *parser.Copy, src string) (source.Remote, error) {
+	r, err := in.openRemote(ctx, add, src)
+	if err != nil {
+		return nil, err
+	}
+	in.open.mu.Lock()
+	defer in.open.mu.Unlock()
+	if in.open.remote == nil {
+		in.open.remote = map[remoteKey]source.Material{}
+	}
+	in.open.remote[remoteKey{src, add.Checksum, add.KeepGitDir}] = r.Material()
+	return r, nil
+}
+
+func (in *Inputs) openRemote(ctx context.Context, add *parser.Copy,
+	src string) (source.Remote, error) {
 	if kind, _ := parser.SourceKind(src); kind == parser.Git {
 		o := in.Git(add.KeepGitDir)
 		o.Checksum = add.Checksum

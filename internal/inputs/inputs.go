@@ -96,6 +96,13 @@ type open struct {
 
 	mu      sync.Mutex
 	closers []io.Closer
+	remote  map[remoteKey]source.Material // the sources of ADD that were opened
+}
+
+// remoteKey names a source of ADD on another machine.
+type remoteKey struct {
+	address, checksum string
+	keepGitDir        bool
 }
 
 type imageKey struct{ ref, platform string }
@@ -420,6 +427,23 @@ func (in *Inputs) Git(keepGitDir bool) source.GitOptions {
 	agent, _ := in.o.Secrets.Agent("default")
 	return source.GitOptions{TempDir: in.o.TempDir, KeepGitDir: keepGitDir, CommitTime: true,
 		Authorization: in.o.Secrets.GitAuthorization, SSHAuthSock: agent}
+}
+
+// Material returns what identifies a source of ADD on another machine. A source that no step has
+// opened, because the cache had the results, is opened.
+func (in *Inputs) Material(ctx context.Context, add *parser.Copy,
+	address string) (source.Material, error) {
+	in.open.mu.Lock()
+	m, ok := in.open.remote[remoteKey{address, add.Checksum, add.KeepGitDir}]
+	in.open.mu.Unlock()
+	if ok {
+		return m, nil
+	}
+	r, err := in.Remote(ctx, add, address)
+	if err != nil {
+		return m, err
+	}
+	return r.Material(), r.Close()
 }
 
 // answers keeps what servers have answered about addresses in the cache.

@@ -37,6 +37,9 @@ type Context struct {
 	o       Options
 	modTime time.Time // the time of the commit or of the download; zero if there is none
 
+	material *Material // of the context; nil for a context from this machine
+	fileFrom *Material // of a Dockerfile from a URL
+
 	// set if the context is a Dockerfile, or the Dockerfile was read from standard input
 	dockerfile []byte
 	display    string
@@ -357,6 +360,8 @@ func (c *Context) git(ctx context.Context, u *giturl.URL) error {
 		return err
 	}
 	c.Commit = r.Commit
+	m := r.Material()
+	c.material = &m
 	if c.fetched, err = r.Fetch(ctx); err != nil {
 		return err
 	}
@@ -367,7 +372,7 @@ func (c *Context) git(ctx context.Context, u *giturl.URL) error {
 
 // http makes the context from an archive or a Dockerfile at a URL.
 func (c *Context) http(ctx context.Context, address string) error {
-	f, err := c.download(ctx, address)
+	f, err := c.download(ctx, address, &c.material)
 	if err != nil {
 		return err
 	}
@@ -381,8 +386,10 @@ func (c *Context) http(ctx context.Context, address string) error {
 	return c.stream(ctx, file, c.Name, c.Name)
 }
 
-// download downloads a file without using earlier answers of the server.
-func (c *Context) download(ctx context.Context, address string) (*Fetched, error) {
+// download downloads a file without using earlier answers of the server. It sets from to what
+// identifies the file.
+func (c *Context) download(ctx context.Context, address string,
+	from **Material) (*Fetched, error) {
 	o := c.o.HTTP
 	o.Store = nil
 	if o.TempDir == nil {
@@ -392,6 +399,8 @@ func (c *Context) download(ctx context.Context, address string) (*Fetched, error
 	if err != nil {
 		return nil, err
 	}
+	m := d.Material()
+	*from = &m
 	return d.Fetch(ctx)
 }
 
@@ -431,7 +440,7 @@ func (c *Context) ReadDockerfile(ctx context.Context) (string, []byte, error) {
 }
 
 func (c *Context) remoteDockerfile(ctx context.Context, address string) (string, []byte, error) {
-	f, err := c.download(ctx, address)
+	f, err := c.download(ctx, address, &c.fileFrom)
 	if err != nil {
 		return "", nil, err
 	}

@@ -133,6 +133,8 @@ type Remote interface {
 	// Key returns a key of the content that will be copied. If possible, it is computed without
 	// fetching the content.
 	Key() digest.Digest
+	// Material returns what identifies the content.
+	Material() Material
 	// Fetch fetches the content. The caller closes the result.
 	Fetch(ctx context.Context) (*Fetched, error)
 	// ModTime returns the time of the content, for SOURCE_DATE_EPOCH. It returns false if it has

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -240,4 +241,34 @@ func plain(err error) error {
 		return p.Err
 	}
 	return err
+}
+
+// Names returns the names in a directory of the tree, sorted. Links are resolved in the tree.
+func (t *Tree) Names(dir string) ([]string, error) {
+	fd, err := safepath.InRoot(t.fd(), dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), dir)
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
+}
+
+// Open opens a regular file of the tree. Links are resolved in the tree.
+func (t *Tree) Open(name string) (*os.File, error) {
+	fd, err := safepath.InRoot(t.fd(), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
