@@ -3,7 +3,9 @@ package export
 import (
 	"context"
 	"io"
+	"time"
 
+	"github.com/layerbuild/layerbuild/internal/attest"
 	"github.com/layerbuild/layerbuild/internal/event"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -35,6 +37,10 @@ type Tree struct {
 	// Tar writes the tree as an uncompressed tar stream, end marker included. It may be called more
 	// than once.
 	Tar func(ctx context.Context, w io.Writer) error
+	// Attestations returns the attestations of the files; nil: there are none.
+	Attestations func(ctx context.Context) ([]attest.Attestation, error)
+	// Time is the time of the files with attestations.
+	Time time.Time
 }
 
 // Exporter sends an image to one place. Export reports its work to sink, Start and Done

@@ -28,7 +28,7 @@ func (f *flat) Export(ctx context.Context, img *Image, sink event.Sink) error {
 		j.begin("write files", 0)
 		err := toDest(ctx, f.env, f.spec, func(w io.Writer) error {
 			return writeFlat(ctx, counting{ctx: ctx, move: w.Write, job: j},
-				img.Trees, f.spec.Split)
+				img.Trees, f.spec)
 		})
 		if err != nil {
 			return "", fmt.Errorf("export %s: %w", f.spec.archiveName(), err)
@@ -41,11 +41,16 @@ var errNoTrees = errors.New("the image's files are not available")
 
 // writeFlat writes the trees as one tar: a single tree at the root, several each below a
 // directory of its own.
-func writeFlat(ctx context.Context, w io.Writer, trees []Tree, split *bool) error {
+func writeFlat(ctx context.Context, w io.Writer, trees []Tree, spec Spec) error {
 	if len(trees) == 0 {
 		return errNoTrees
 	}
-	if len(trees) == 1 && (split == nil || !*split) {
+	split := spec.Split == nil || *spec.Split
+	trees, err := attested(ctx, trees, spec, split)
+	if err != nil {
+		return err
+	}
+	if len(trees) == 1 && (spec.Split == nil || !*spec.Split) {
 		return trees[0].Tar(ctx, w)
 	}
 	tw := tar.NewWriter(w)
@@ -56,7 +61,7 @@ func writeFlat(ctx context.Context, w io.Writer, trees []Tree, split *bool) erro
 	}
 	for i, t := range trees {
 		prefix := ""
-		if split == nil || *split {
+		if split {
 			prefix = dirs[i]
 			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: prefix + "/",
 				Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {

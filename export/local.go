@@ -55,6 +55,9 @@ func (l *local) export(ctx context.Context, trees []Tree, j *job) error {
 	if split {
 		names = dirs
 	}
+	if trees, err = attested(ctx, trees, l.spec, split); err != nil {
+		return err
+	}
 	j.begin("write files", 0)
 	left := &leftOut{counts: map[string]int{}, first: map[string]string{}}
 	m := transfer{local: l, trees: trees, names: names, keep: map[string]bool{}, left: left, job: j}

@@ -16,6 +16,8 @@ type Metadata struct {
 	Descriptor *ocispec.Descriptor `json:"containerimage.descriptor,omitempty"`
 	Digest     digest.Digest       `json:"containerimage.digest,omitempty"`
 	Name       string              `json:"image.name,omitempty"`
+	// Provenance has the provenance of the build by platform; "" is the only one.
+	Provenance map[string]json.RawMessage `json:"-"`
 }
 
 // Describe returns the metadata of an image with the names that it and the specs give it. As in
@@ -56,4 +58,21 @@ func (m Metadata) ID() digest.Digest {
 }
 
 // JSON returns the content of the file.
-func (m Metadata) JSON() ([]byte, error) { return json.MarshalIndent(m, "", "  ") }
+func (m Metadata) JSON() ([]byte, error) {
+	data, err := json.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]json.RawMessage{}
+	if err := json.Unmarshal(data, &all); err != nil { // not ocijson: it is data of this program
+		return nil, err
+	}
+	for platform, p := range m.Provenance {
+		key := "buildx.build.provenance"
+		if platform != "" {
+			key += "/" + platform
+		}
+		all[key] = p
+	}
+	return json.MarshalIndent(all, "", "  ")
+}

@@ -52,6 +52,8 @@ type Spec struct {
 
 	// Epoch is the latest time of a file, in seconds since 1970; nil: that of the build.
 	Epoch *int64
+	// AttestationPrefix precedes the names of the files with attestations, in a flat export.
+	AttestationPrefix string
 	// Split sets whether a flat export has a directory for each platform, "linux_amd64"; nil: if
 	// there are several.
 	Split *bool
@@ -70,6 +72,11 @@ type Layers struct {
 	OCIMediaTypes    *bool  // nil: true
 	PruneDead        bool   // remove entries that are not visible in the image
 	RewriteTimestamp *bool  // limit the times in layers to SOURCE_DATE_EPOCH; nil: not given
+	// Artifact writes the manifests of attestations as artifacts that refer to the image.
+	Artifact bool
+	// InlineAttestations sets whether provenance with inline-only makes an index of an image for
+	// one platform; nil: with TypeImage.
+	InlineAttestations *bool
 }
 
 // Annotation is an OCI annotation and the document to which it is added.
@@ -238,15 +245,16 @@ func (s *Spec) setType(value string) error {
 
 // Keys by the types that they apply to. "annotation" means annotation.KEY and its variants.
 var (
-	layerKeys = []string{"annotation", "compression", "compression-level", "force-compression",
-		"oci-mediatypes", "prune-dead", "rewrite-timestamp", "source-date-epoch"}
+	layerKeys = []string{"annotation", "attestation-inline", "compression", "compression-level",
+		"force-compression", "oci-artifact", "oci-mediatypes", "prune-dead", "rewrite-timestamp",
+		"source-date-epoch"}
 	keysOf = map[Type][]string{
 		TypeImage: append([]string{"name", "push", "push-by-digest", "registry.insecure"},
 			layerKeys...),
 		TypeOCI:    append([]string{"dest", "name", "tar"}, layerKeys...),
 		TypeDocker: append([]string{"context", "dest", "name", "tar"}, layerKeys...),
-		TypeLocal:  {"dest", "platform-split", "source-date-epoch"},
-		TypeTar:    {"dest", "platform-split", "source-date-epoch"},
+		TypeLocal:  {"attestation-prefix", "dest", "platform-split", "source-date-epoch"},
+		TypeTar:    {"attestation-prefix", "dest", "platform-split", "source-date-epoch"},
 	}
 )
 
@@ -303,6 +311,8 @@ func (s *Spec) set(a attr) error {
 		s.ByDigest, err = parseBool(a)
 	case "registry.insecure":
 		s.Insecure, err = parseBool(a)
+	case "attestation-prefix":
+		s.AttestationPrefix, err = a.value, checkPrefix(a.value)
 	case "platform-split":
 		s.Split, err = parseBoolPtr(a)
 	case "source-date-epoch":
@@ -329,6 +339,10 @@ func (l *Layers) set(key string, a attr) error {
 		l.Level = &level
 	case "force-compression":
 		l.Force, err = parseBool(a)
+	case "attestation-inline":
+		l.InlineAttestations, err = parseBoolPtr(a)
+	case "oci-artifact":
+		l.Artifact, err = parseBool(a)
 	case "oci-mediatypes":
 		l.OCIMediaTypes, err = parseBoolPtr(a)
 	case "prune-dead":
@@ -339,6 +353,15 @@ func (l *Layers) set(key string, a attr) error {
 		panic("unreachable: " + key)
 	}
 	return err
+}
+
+// checkPrefix returns an error for a prefix with which a name is not in the directory of the
+// export.
+func checkPrefix(prefix string) error {
+	if strings.ContainsAny(prefix, "/\x00") {
+		return fmt.Errorf("attestation-prefix %q: a prefix without slashes is expected", prefix)
+	}
+	return nil
 }
 
 func (s *Spec) addNames(value string) error {
@@ -369,6 +392,10 @@ func (s *Spec) check() error {
 	case s.Context != "" && s.Dest != "":
 		return errors.New("context selects where the image is loaded, and dest where it is " +
 			"written; give one of them")
+	}
+	if oci := s.Layers.OCIMediaTypes; s.Layers.Artifact && oci != nil && !*oci {
+		return errors.New("oci-artifact=true has no effect with oci-mediatypes=false: Docker's " +
+			"format has no artifacts")
 	}
 	if l := s.Layers.Level; l != nil {
 		highest := blocks.MaxLevel(cmp.Or(s.Layers.Compression, "gzip"))

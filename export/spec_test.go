@@ -109,7 +109,7 @@ func TestParseErrors(t *testing.T) {
 		{"type=oci,tar=false", "type=oci requires dest"},
 		{"type=oci,tar=no", `tar is "no": true or false`},
 		{"type=local,dest=x,name=a",
-			"type=local does not accept name: it accepts dest, platform-split"},
+			"type=local does not accept name: it accepts attestation-prefix, dest, platform-split"},
 		{"type=tar,annotation.a=b", "type=tar does not accept annotation"},
 		{"type=image,dest=x", "type=image does not accept dest"},
 		{"type=oci,dest=", "dest is empty"},

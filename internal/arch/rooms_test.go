@@ -77,7 +77,7 @@ var floors = []floor{
 		{"snapshot", "internal/atomicfile internal/dirfd internal/filedata internal/lock " +
 			"internal/mount internal/safepath internal/smallfile internal/state/ledger"},
 		{"diff", "internal/blocks internal/dirfd internal/fileentry internal/unpack"},
-		{"export", "internal/atomicfile internal/blocks internal/event internal/ocidoc " +
+		{"export", "internal/atomicfile internal/attest internal/blocks internal/event internal/ocidoc " +
 			"internal/ocijson internal/platform internal/reference internal/sorting internal/stagedir " +
 			"internal/subprocess internal/suggest internal/unpack"},
 		{"analyze", "internal/giturl internal/pattern internal/sorting internal/units " +
@@ -117,9 +117,9 @@ var floors = []floor{
 			"internal/layers internal/ocidoc internal/ocijson internal/sorting internal/store"},
 		{"internal/runmount", "executor internal/cachemount internal/layers internal/mount " +
 			"internal/secret parser snapshot"},
-		{"internal/outputs", "diff export internal/event internal/image internal/imageanalysis " +
-			"internal/layers internal/ocidoc internal/platform internal/remotecache " +
-			"internal/state internal/store parser"},
+		{"internal/outputs", "diff export internal/attest internal/event internal/image " +
+			"internal/imageanalysis internal/layers internal/ocidoc internal/platform " +
+			"internal/reference internal/remotecache internal/state internal/store parser"},
 	}},
 	{"conductor", []allowed{
 		{"internal/job", "executor executor/copyfs internal/cache internal/cachemount " +

@@ -27,6 +27,8 @@ type Image struct {
 	Config     dockerspec.DockerOCIImage
 
 	blobs func(digest.Digest) ([]byte, error)
+	index *ocispec.Index // the index in which it was found; nil: none
+	root  digest.Digest  // of index
 }
 
 // Open reads the image called name from an OCI layout: a directory, or an archive of one. An empty
@@ -95,7 +97,7 @@ func load(desc ocispec.Descriptor, blobs func(digest.Digest) ([]byte, error)) (*
 		return nil, err
 	}
 	if img.Manifest.Config.Digest == "" {
-		return loadIndex(raw, blobs)
+		return loadIndex(desc.Digest, raw, blobs)
 	}
 	raw, err = blobs(img.Manifest.Config.Digest)
 	if err != nil {
@@ -107,7 +109,8 @@ func load(desc ocispec.Descriptor, blobs func(digest.Digest) ([]byte, error)) (*
 	return img, img.check()
 }
 
-func loadIndex(raw []byte, blobs func(digest.Digest) ([]byte, error)) (*Image, error) {
+func loadIndex(root digest.Digest, raw []byte,
+	blobs func(digest.Digest) ([]byte, error)) (*Image, error) {
 	var index ocispec.Index
 	if err := json.Unmarshal(raw, &index); err != nil {
 		return nil, err
@@ -115,7 +118,11 @@ func loadIndex(raw []byte, blobs func(digest.Digest) ([]byte, error)) (*Image, e
 	if len(index.Manifests) == 0 {
 		return nil, errors.New("neither a manifest nor an index with manifests")
 	}
-	return load(index.Manifests[0], blobs)
+	img, err := load(index.Manifests[0], blobs)
+	if err == nil && img.index == nil {
+		img.index, img.root = &index, root
+	}
+	return img, err
 }
 
 // check compares the parts of the image with each other, as the OCI image spec requires.

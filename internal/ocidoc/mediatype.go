@@ -3,6 +3,7 @@ package ocidoc
 import (
 	"strings"
 
+	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -120,7 +121,15 @@ const LayoutFile = `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`
 const (
 	attestationType   = "vnd.docker.reference.type"
 	attestationDigest = "vnd.docker.reference.digest"
+
+	attestationManifest = "attestation-manifest"
 )
+
+// Attests returns the annotations of an entry of an index that attests the given manifest.
+func Attests(of digest.Digest) map[string]string {
+	return map[string]string{attestationType: attestationManifest,
+		attestationDigest: of.String()}
+}
 
 // Attested returns the digest of the manifest that an entry of an index attests, "" if the entry
 // names none. It need not be valid.

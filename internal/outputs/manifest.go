@@ -28,7 +28,7 @@ import (
 // config is the configuration of the first platform.
 func (w *Writer) writeRoot(ctx context.Context, r Recipe,
 	built []Built) (root, config ocispec.Descriptor, err error) {
-	var manifests []ocispec.Descriptor
+	var manifests, attestations []ocispec.Descriptor
 	for i, b := range built {
 		m, c, err := w.writeManifest(ctx, r, b)
 		if err != nil {
@@ -43,10 +43,18 @@ func (w *Writer) writeRoot(ctx context.Context, r Recipe,
 			config = c
 		}
 		manifests = append(manifests, m)
+		if r.Attest {
+			a, err := w.attest(ctx, r, b, m)
+			if err != nil {
+				return root, config, err
+			}
+			attestations = append(attestations, a)
+		}
 	}
-	if len(manifests) == 1 && !w.Options.Index {
+	if len(manifests) == 1 && !w.Options.indexed(r) {
 		return manifests[0], config, nil
 	}
+	manifests = append(manifests, attestations...) // after all images, as in BuildKit
 	index := ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
 		Manifests:   manifests,

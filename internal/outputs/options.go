@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/attest"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/store"
@@ -29,6 +30,8 @@ type Options struct {
 	Index bool
 	// InlineCache is set if the images contain cache records (--cache-to type=inline).
 	InlineCache bool
+	// Attest selects the attestations of the images and of exported files.
+	Attest attest.Options
 	// Epoch is the creation time of new layers and history entries, in seconds since 1970; nil: the
 	// real time.
 	Epoch *int64
@@ -70,8 +73,9 @@ func (o *Options) now() time.Time {
 // runs.
 func (o *Options) Check() error {
 	var errs []error
+	stored := o.indexed(o.StoreRecipe())
 	for _, a := range o.Annotations {
-		errs = append(errs, o.checkAnnotation("--annotation "+a.String(), a))
+		errs = append(errs, o.checkAnnotation("--annotation "+a.String(), a, stored))
 	}
 	given := map[string]string{} // the recipe of the image that has a name
 	for _, spec := range o.Specs {
@@ -88,7 +92,7 @@ func (o *Options) Check() error {
 
 // checkNames returns an error if two outputs give the same name to different images.
 func (o *Options) checkNames(spec export.Spec, given map[string]string) error {
-	key := RecipeOf(spec).key()
+	key := o.recipe(spec).key()
 	for _, n := range slices.Concat(o.Names, spec.Names) {
 		name, err := store.Name(n)
 		if err != nil {
@@ -116,9 +120,12 @@ func (o *Options) checkOutput(spec export.Spec) error {
 		return nil
 	}
 	for _, a := range spec.Annotations {
-		if err := o.checkAnnotation(a.String(), a); err != nil {
+		if err := o.checkAnnotation(a.String(), a, o.indexed(o.recipe(spec))); err != nil {
 			return err
 		}
+	}
+	if err := o.checkAttest(spec); err != nil {
+		return err
 	}
 	if RecipeOf(spec).Docker {
 		for _, a := range slices.Concat(o.Annotations, spec.Annotations) {
@@ -134,11 +141,11 @@ func (o *Options) checkOutput(spec export.Spec) error {
 }
 
 // checkAnnotation returns an error for an annotation of a document that the build does not make.
-// The error begins with name.
-func (o *Options) checkAnnotation(name string, a export.Annotation) error {
+// The error begins with name. indexed is set if an index is made.
+func (o *Options) checkAnnotation(name string, a export.Annotation, indexed bool) error {
 	index := a.Target == export.Index || a.Target == export.IndexDescriptor
 	switch {
-	case index && !o.makesIndex():
+	case index && !indexed:
 		return fmt.Errorf("%s: an image for one platform has no index", name)
 	case index && a.Platform != "":
 		return fmt.Errorf("%s: an index has no platform", name)

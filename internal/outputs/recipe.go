@@ -24,9 +24,11 @@ type Recipe struct {
 	// limited, as BuildKit does with rewrite-timestamp=true. It has no effect without an epoch.
 	Clamped     bool
 	Annotations []export.Annotation // in addition to those of the whole build
+	Attest      bool                // add the attestations of the build
+	Artifact    bool                // in manifests that are artifacts
 }
 
-// RecipeOf returns the recipe of an output.
+// RecipeOf returns the recipe of an output, without attestations.
 func RecipeOf(o export.Spec) Recipe {
 	l := o.Layers
 	r := Recipe{Compression: l.Compression, Force: l.Force, PruneDead: l.PruneDead,
@@ -68,6 +70,9 @@ func (r Recipe) Format(epoch *int64) layers.Format {
 	return layers.Format{Compression: r.Compression, Level: r.Level, Epoch: epoch}
 }
 
+// plainRecipe returns the recipe of an output without options.
+func (o *Options) plainRecipe() Recipe { return o.recipe(export.Spec{Type: export.TypeImage}) }
+
 // StoreRecipe returns the recipe of the image in the store: the recipe of the first output of
 // type=image, which names an image in the store; otherwise the recipe of all outputs, if they have
 // the same one; otherwise the recipe of an output without options.
@@ -76,14 +81,14 @@ func (o *Options) StoreRecipe() Recipe {
 	for _, spec := range o.Specs {
 		switch {
 		case spec.Type == export.TypeImage:
-			return RecipeOf(spec)
+			return o.recipe(spec)
 		case spec.MakesImage():
-			all = append(all, RecipeOf(spec))
+			all = append(all, o.recipe(spec))
 		}
 	}
 	if len(all) == 0 || slices.ContainsFunc(all,
 		func(r Recipe) bool { return r.key() != all[0].key() }) {
-		return Recipe{}
+		return o.plainRecipe()
 	}
 	return all[0]
 }

@@ -2,12 +2,14 @@ package outputs
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/attest"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
@@ -15,6 +17,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/parser"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -32,6 +35,21 @@ type Built struct {
 	Records func(ctx context.Context) (remotecache.Document, error)
 	// Files writes the files of the image as a tar stream.
 	Files func(ctx context.Context, w io.Writer) error
+	// Attestations returns the attestations of an image, or of exported files. It is nil if
+	// Options.Attest is empty.
+	Attestations func(context.Context, Made) ([]attest.Attestation, error)
+	// Provenance is the provenance for the metadata; nil: it has none.
+	Provenance json.RawMessage
+}
+
+// Made is an image that was made for one platform. It is zero if only files are exported.
+type Made struct {
+	Manifest ocispec.Descriptor
+	// Layers are the image's layers, in the format of the output.
+	Layers []ocispec.Descriptor
+	// Pruned is set if dead bytes were removed: the contents of the layers are others than those
+	// of the build.
+	Pruned bool
 }
 
 // Result describes the written image.
@@ -69,18 +87,25 @@ func (w *Writer) Write(ctx context.Context, built []Built) (res Result, err erro
 	img := &export.Image{Root: res.Root, Names: res.Names, Content: w.State.Store}
 	res.Names = w.allNames(res.Names)
 	for _, b := range built {
-		img.Trees = append(img.Trees, export.Tree{Platform: b.Platform, Tar: b.Files})
+		t := export.Tree{Platform: b.Platform, Tar: b.Files, Time: w.Options.now()}
+		if b.Attestations != nil {
+			t.Attestations = func(ctx context.Context) ([]attest.Attestation, error) {
+				return b.Attestations(ctx, Made{})
+			}
+		}
+		img.Trees = append(img.Trees, t)
 	}
 	if res.Root.Digest != "" {
 		if res.Metadata, err = export.Describe(ctx, img, w.Options.Specs...); err != nil {
 			return res, err
 		}
 	}
+	res.Metadata.Provenance = provenanceOf(built)
 	made := map[string]ocispec.Descriptor{w.Recipe.key(): res.Root}
 	for i, e := range w.Exporters {
 		of := *img
 		if spec := w.Options.Specs[i]; spec.MakesImage() {
-			if of.Root, err = w.rootFor(ctx, made, RecipeOf(spec), built); err != nil {
+			if of.Root, err = w.rootFor(ctx, made, w.Options.recipe(spec), built); err != nil {
 				return res, err
 			}
 			if err := w.verify(ctx, spec, of.Root); err != nil {
@@ -92,6 +117,21 @@ func (w *Writer) Write(ctx context.Context, built []Built) (res Result, err erro
 		}
 	}
 	return res, nil
+}
+
+// provenanceOf returns the provenance for the metadata, by platform; "" if there is one platform.
+func provenanceOf(built []Built) map[string]json.RawMessage {
+	m := map[string]json.RawMessage{}
+	for _, b := range built {
+		name := ""
+		if len(built) > 1 {
+			name = parser.FormatPlatform(b.Platform)
+		}
+		if b.Provenance != nil {
+			m[name] = b.Provenance
+		}
+	}
+	return m
 }
 
 // dated returns the results with the creation times of their images, which are the same for all
@@ -164,7 +204,7 @@ func (w *Writer) allNames(names []string) []string {
 // isStored reports whether an output gives its names to the image in the store. Outputs of another
 // recipe give them to another image.
 func (w *Writer) isStored(o export.Spec) bool {
-	return o.Type == export.TypeImage && !o.ByDigest && RecipeOf(o).key() == w.Recipe.key()
+	return o.Type == export.TypeImage && !o.ByDigest && w.Options.recipe(o).key() == w.Recipe.key()
 }
 
 // tag gives the image the names of -t and returns them in full. Without -t, the image is stored
