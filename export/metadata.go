@@ -58,8 +58,12 @@ func (m Metadata) ID() digest.Digest {
 }
 
 // JSON returns the content of the file.
-func (m Metadata) JSON() ([]byte, error) {
-	data, err := json.Marshal(m)
+func (m Metadata) JSON() ([]byte, error) { return json.MarshalIndent(m, "", "  ") }
+
+// MarshalJSON returns an object with the keys of buildx.
+func (m Metadata) MarshalJSON() ([]byte, error) {
+	type fields Metadata
+	data, err := json.Marshal(fields(m))
 	if err != nil {
 		return nil, err
 	}
@@ -74,5 +78,5 @@ func (m Metadata) JSON() ([]byte, error) {
 		}
 		all[key] = p
 	}
-	return json.MarshalIndent(all, "", "  ")
+	return json.Marshal(all)
 }

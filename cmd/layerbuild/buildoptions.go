@@ -33,7 +33,7 @@ func (f *buildFlags) options(e *env, args []string) (imagebuild.Options, error) 
 	}
 	steps := []func(*imagebuild.Options, *env) error{f.sources, f.args, f.action,
 		f.cache, f.runOptions,
-		f.access, f.output, f.imageOptions}
+		f.access, f.attestations, f.output, f.imageOptions}
 	for _, step := range steps {
 		err = errors.Join(err, step(&o, e))
 	}

@@ -34,6 +34,8 @@ type buildFlags struct {
 	noCache, sync, push, load, quiet, check, layers     bool
 	jobs                                                int
 	lintExperimental                                    []string
+	provenance, sbom                                    string
+	attest                                              []string
 	call                                                call
 	pull                                                pullPolicy
 
@@ -130,6 +132,7 @@ func (f *buildFlags) defineOutputs(fs *pflag.FlagSet) {
 	fs.Var((*list)(&f.annotations), "annotation", "`KEY=VALUE` annotation of the manifest\n"+
 		"KEY may begin with index:, manifest-descriptor: or index-descriptor: to annotate that "+
 		"object instead.")
+	f.defineAttestations(fs)
 	fs.StringVar(&f.iidFile, "iidfile", "", "`FILE` write the image ID to a file")
 	fs.StringVar(&f.metadataFile, "metadata-file", "",
 		"`FILE` write digests and names to a file, as JSON")

@@ -294,6 +294,9 @@ func (im *images) platforms(ctx context.Context, state *state.State,
 	}
 	var all []*image.Image
 	for _, m := range list {
+		if !ocidoc.IsImage(m) {
+			continue // attestations
+		}
 		if there, err := state.Store.Exists(ctx, m); err != nil || !there {
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)

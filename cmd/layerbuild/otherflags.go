@@ -40,7 +40,6 @@ const (
 	noContainers = "no container of a step is left, whether the step succeeds or fails"
 	noSquash     = "every step keeps its layer; -o type=image,prune-dead=true leaves dead bytes " +
 		"out, and a last stage with one COPY --from has one layer"
-	noAttestation = "layerbuild makes no attestations"
 	onePlatform   = "give the platform in one word, such as --platform linux/arm64"
 	ownNamespaces = "commands always have namespaces of their own"
 	ownResolver   = "commands read /etc/resolv.conf of the host"
@@ -57,8 +56,6 @@ var otherFlags = [...]otherFlag{
 	{name: "all-platforms", effect: refused, harmless: isFalse,
 		why: "list the platforms with --platform"},
 	{name: "arch", value: "ARCH", effect: refused, why: onePlatform},
-	{name: "attest", value: "SPEC", effect: noted, harmless: []string{"disabled=true"},
-		why: noAttestation},
 	{name: "builder", value: "NAME",
 		why: "there are no builders: layerbuild runs the steps itself"},
 	{name: "cache-ttl", value: "TIME", effect: refused,
@@ -130,8 +127,6 @@ var otherFlags = [...]otherFlag{
 		why: "layerbuild evaluates no policies, and a build must not succeed because its policy " +
 			"is left out"},
 	{name: "print", value: "ACTION", effect: refused, why: "it was renamed; give --call ACTION"},
-	{name: "provenance", value: "SPEC", effect: noted,
-		harmless: []string{"", "false", "disabled=true"}, why: noAttestation},
 	{name: "resource", value: "NAME=VALUE", effect: noted, why: noLimits, check: resource},
 	{name: "retry", value: "N", why: ownRetries, check: wholeNumber},
 	{name: "retry-delay", value: "TIME", why: ownRetries},
@@ -140,8 +135,6 @@ var otherFlags = [...]otherFlag{
 	{name: "rm", why: noContainers},
 	{name: "runtime", value: "PROGRAM", why: ownRuntime},
 	{name: "runtime-flag", value: "FLAG", why: ownRuntime},
-	{name: "sbom", value: "SPEC", effect: noted, harmless: []string{"", "false", "disabled=true"},
-		why: noAttestation},
 	{name: "security-opt", value: "OPTION", effect: noted,
 		why: "commands always run with the same filter for system calls and without labels; " +
 			"RUN --security=insecure has no filter"},

@@ -130,7 +130,7 @@ func TestOtherNotes(t *testing.T) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	var o otherValues
 	o.define(fs)
-	line := "-m 1g --squash --cpu-quota 5 --rm --sbom=false"
+	line := "-m 1g --squash --cpu-quota 5 --rm --http-proxy=false"
 	if err := fs.Parse(strings.Fields(line)); err != nil {
 		t.Fatal(err)
 	}

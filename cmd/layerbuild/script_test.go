@@ -71,6 +71,12 @@ var busybox = sync.OnceValues(imagetest.Busybox)
 //	                         .history[0].created_by
 //	manifest IMAGE [FIELD]   prints the image's manifest
 //	digest IMAGE             prints the manifest's digest
+//	statement IMAGE TYPE [FIELD]
+//	                         prints the only statement about the image whose predicate has a type
+//	                         with TYPE in it
+//	attestations IMAGE       prints the predicates' types in their order, or none; those of an
+//	                         artifact follow the word artifact
+//	root IMAGE               prints the digest of the index or, without one, of the manifest
 //	json FILE [FIELD]        prints a field of a JSON file; FILE may be stdout
 //	keep NAME                sets the variable NAME to what the last command printed
 //	registry log             prints the requests that the registry answered since the last time
@@ -101,7 +107,8 @@ func TestScript(t *testing.T) {
 			"layerbuild": cmdLayerbuild, "status": cmdStatus, "layer": cmdLayer,
 			"layers": cmdLayers, "tree": cmdTree,
 			"content": cmdContent, "config": cmdConfig, "manifest": cmdManifest,
-			"digest": cmdDigest, "json": cmdJSON,
+			"digest": cmdDigest, "json": cmdJSON, "statement": cmdStatement,
+			"attestations": cmdAttestations, "root": cmdRoot,
 			"keep": cmdKeep, "registry": cmdRegistry,
 		},
 	})
@@ -296,6 +303,41 @@ func cmdManifest(ts *testscript.TestScript, neg bool, all []string) {
 func cmdDigest(ts *testscript.TestScript, neg bool, all []string) {
 	args(ts, neg, all, 1, 1)
 	fmt.Fprintln(ts.Stdout(), image(ts, all[0]).Descriptor.Digest)
+}
+
+func cmdRoot(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 1, 1)
+	fmt.Fprintln(ts.Stdout(), image(ts, all[0]).Root())
+}
+
+func cmdAttestations(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 1, 1)
+	list, err := image(ts, all[0]).Attestations()
+	ts.Check(err)
+	if len(list) == 0 {
+		fmt.Fprintln(ts.Stdout(), "none")
+	}
+	for _, a := range list {
+		if a.Artifact {
+			fmt.Fprint(ts.Stdout(), "artifact ")
+		}
+		fmt.Fprintln(ts.Stdout(), a.PredicateType)
+	}
+}
+
+func cmdStatement(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 2, 3)
+	list, err := image(ts, all[0]).Attestations()
+	ts.Check(err)
+	list = slices.DeleteFunc(list, func(a imagetest.Attestation) bool {
+		return !strings.Contains(a.PredicateType, all[1])
+	})
+	if len(list) != 1 {
+		ts.Fatalf("%d statements of the type %s", len(list), all[1])
+	}
+	var doc any
+	ts.Check(json.Unmarshal(list[0].Statement, &doc))
+	printField(ts, doc, all[2:])
 }
 
 func cmdJSON(ts *testscript.TestScript, neg bool, all []string) {

@@ -48,6 +48,10 @@ var variables = [...]variable{
 	{"XDG_CONFIG_HOME",
 		"The directory above the user's configuration files. The default is ~/.config."},
 	{"XDG_RUNTIME_DIR", "The directory above containers/auth.json; see $REGISTRY_AUTH_FILE."},
+	{noAttestations, "It is accepted for compatibility with buildx: a build makes attestations " +
+		"only with --provenance, --sbom or --attest."},
+	{metadataProvenance, "How much of the provenance the file of --metadata-file has: min, max, " +
+		"or disabled. The default is min, which leaves out the steps and the times."},
 	{progressVariable, "The progress display, if there is no --progress or it is auto."},
 	{"BUILDKIT_COLORS", "The colors of a build, as KEY=COLOR:… with the keys run, cancel, error " +
 		"and warning. A color is black, red, green, yellow, blue, magenta, cyan or white, also " +

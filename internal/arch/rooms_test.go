@@ -113,6 +113,8 @@ var floors = []floor{
 		{"internal/inputs", "internal/cache internal/event internal/image internal/layers " +
 			"internal/memo internal/mount internal/secret internal/source parser " +
 			"snapshot"},
+		{"internal/provenance", "internal/attest internal/image internal/inputs " +
+			"internal/platform internal/reference internal/source parser"},
 		{"internal/remotecache", "export internal/cache internal/event internal/image " +
 			"internal/layers internal/ocidoc internal/ocijson internal/sorting internal/store"},
 		{"internal/runmount", "executor internal/cachemount internal/layers internal/mount " +
@@ -128,13 +130,18 @@ var floors = []floor{
 		{"internal/build", "executor executor/copyfs internal/cache internal/event " +
 			"internal/image internal/inputs internal/job internal/layers internal/memo internal/outline " +
 			"internal/remotecache internal/runmount internal/source internal/state parser snapshot"},
-		{"internal/imagebuild", "export internal/build internal/cachemount internal/event internal/image " +
-			"internal/imageanalysis internal/inputs internal/job internal/layers internal/memo internal/outputs " +
+		{"internal/scanner", "internal/attest internal/build internal/event internal/inputs " +
+			"internal/platform parser"},
+		{"internal/imagebuild", "export internal/attest internal/build internal/cachemount " +
+			"internal/event internal/image internal/imageanalysis internal/inputs internal/job " +
+			"internal/layers internal/memo internal/outputs internal/provenance internal/sbom " +
+			"internal/scanner snapshot " +
 			"internal/remotecache internal/runmount internal/secret internal/source internal/state internal/store parser"},
 	}},
 	{"program", []allowed{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +
-			"export internal/atomicfile internal/bake internal/build internal/container internal/engine " +
+			"export internal/atomicfile internal/attest internal/bake internal/build " +
+			"internal/container internal/engine " +
 			"internal/event internal/gotemplate internal/hostfile internal/image " +
 			"internal/imageanalysis internal/imagebuild internal/imageref internal/layers " +
 			"internal/memo internal/ns internal/ocidoc internal/ocijson " +
@@ -186,7 +193,7 @@ var modules = map[string]string{
 	"github.com/klauspost/compress":     "internal/blocks internal/imageanalysis internal/imagetest internal/unpack",
 	"github.com/mattn/go-runewidth":     "internal/ui",
 	"github.com/moby/buildkit":          "parser",
-	"github.com/moby/docker-image-spec": "cmd/layerbuild internal/build internal/image internal/imagebuild internal/imagetest internal/inputs internal/outputs parser",
+	"github.com/moby/docker-image-spec": "cmd/layerbuild internal/build internal/image internal/imagebuild internal/imagetest internal/inputs internal/outputs internal/provenance parser",
 	// the lines of an ignore file; pattern matches them
 	"github.com/moby/patternmatcher":       "internal/source",
 	"github.com/opencontainers/go-digest":  anyRoom,

@@ -152,6 +152,10 @@ func (b *builder) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		err = b.attester.attested(ctx, p, a.solvers[i], targets[i], &built[i])
+		if err != nil {
+			return err
+		}
 	}
 	if !b.opts.wantsFiles() && b.in.Postponed() {
 		// An image is written from layers, but an imported result is unpacked to seal it again.

@@ -72,6 +72,8 @@ type builder struct {
 	closeAgents func() error
 	cacheMounts *cachemount.Store
 
+	attester *attester
+
 	// The following are set in this order.
 	in      *inputs.Inputs
 	file    dockerfile
@@ -85,6 +87,7 @@ type builder struct {
 // newBuilder returns a builder. The caller closes it.
 func newBuilder(all *batch, o Options) (*builder, error) {
 	b := &builder{all: all, opts: o.withInlineCache()}
+	b.attester = newAttester(b)
 	if o.Sink == nil {
 		o.Sink = event.Discard
 	}
@@ -123,6 +126,9 @@ func (b *builder) plan(ctx context.Context, res *Result) (err error) {
 		return nil
 	}
 	warnNoCacheStages(&b.opts, res.Targets)
+	if err := b.attester.check(ctx); err != nil {
+		return err
+	}
 	b.writer, err = b.newWriter()
 	return err
 }

@@ -56,6 +56,8 @@ type Options struct {
 	// Outline ends the build after the checks of the Dockerfile. Result.Outline has the parameters
 	// of the target.
 	Outline bool
+	// Attest selects the attestations of the image.
+	Attest AttestOptions
 	// Outputs lists the destinations of the image.
 	Outputs []export.Spec
 	// Export has the environment of exporters.
@@ -90,8 +92,8 @@ func (o *Options) CheckOutputs() error {
 func (o *Options) outputs() outputs.Options {
 	return outputs.Options{
 		Names: o.Image.Names, Annotations: o.Image.Annotations, Specs: o.Outputs,
-		Platforms: o.Platforms,
-		Index:     isSet(o.Args, multiPlatformArg), Epoch: o.Image.Epoch,
+		Platforms: o.Platforms, Attest: o.Attest.Options,
+		Index: isSet(o.Args, multiPlatformArg), Epoch: o.Image.Epoch,
 	}
 }
 

@@ -33,6 +33,12 @@ func (in *Inputs) HasOwners(input parser.Input) bool {
 	return image || linked
 }
 
+// IsLinked reports whether an input is the result of another build.
+func (in *Inputs) IsLinked(input parser.Input) bool {
+	_, ok := in.linked(input)
+	return ok
+}
+
 // OfSnapshot opens a snapshot for reading.
 func (in *Inputs) OfSnapshot(ctx context.Context, id snapshot.ID) (*Files, error) {
 	tree, err := in.Tree(ctx, id)

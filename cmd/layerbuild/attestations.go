@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/layerbuild/layerbuild/internal/attest"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/spf13/pflag"
+)
+
+// The variables of buildx for attestations.
+const (
+	noAttestations     = "BUILDX_NO_DEFAULT_ATTESTATIONS"
+	metadataProvenance = "BUILDX_METADATA_PROVENANCE"
+)
+
+func (f *buildFlags) defineAttestations(fs *pflag.FlagSet) {
+	fs.StringVar(&f.provenance, "provenance", "",
+		"`true|false|min|max|SPEC` record how the image was built\n"+
+			"The image becomes an index with an attestation. SPEC is KEY=VALUE,… with the keys "+
+			"mode=min|max, version=v1|v0.2, builder-id, inline-only, disable-env, filename, "+
+			"reproducible and complete-materials. Without a mode it is max, which includes build "+
+			"arguments and the Dockerfile.")
+	fs.StringVar(&f.sbom, "sbom", "",
+		"`true|false|generator=IMAGE` list the software in the image\n"+
+			"The image becomes an index with an attestation in the format SPDX. IMAGE is a "+
+			"scanner that follows BuildKit's protocol; with true the built-in scanner makes "+
+			"the list.")
+	fs.Var((*list)(&f.attest), "attest", "`type=sbom|provenance[,…]` make an attestation\n"+
+		"--sbom and --provenance are short forms of it.")
+}
+
+// attestations parses the flags for attestations.
+func (f *buildFlags) attestations(o *imagebuild.Options, e *env) error {
+	var err error
+	o.Attest.Version = version
+	o.Attest.Options, err = attest.Parse(attest.Flags{Provenance: f.provenance, SBOM: f.sbom,
+		Attest: f.attest})
+	if value, ok := errors.AsType[*attest.Error](err); ok {
+		err = badValue(value.Flag, value.Value, value.Err)
+	}
+	if v := e.getenv(noAttestations); v != "" {
+		if _, perr := strconv.ParseBool(v); perr != nil {
+			err = errors.Join(err,
+				fmt.Errorf("%s=%s: true or false is expected", noAttestations, v))
+		}
+	}
+	if f.metadataFile == "" {
+		return err
+	}
+	switch mode := e.getenv(metadataProvenance); mode {
+	case "", "min":
+		o.Attest.Metadata = "min"
+	case "max":
+		o.Attest.Metadata = "max"
+	default:
+		if is, perr := strconv.ParseBool(mode); mode == "disabled" || perr == nil && !is {
+			break
+		} else if perr == nil {
+			o.Attest.Metadata = "min"
+			break
+		}
+		err = errors.Join(err, fmt.Errorf("%s=%s: min, max or disabled is expected",
+			metadataProvenance, mode))
+	}
+	return err
+}
