@@ -2,6 +2,7 @@ package sbom
 
 import (
 	"bytes"
+	"cmp"
 	"strings"
 )
 
@@ -18,12 +19,13 @@ func readAPK(c *content) (findings, error) {
 	}
 	var f findings
 	var p Package
+	var full error
 	end := func() {
 		if p.Name != "" && p.Version != "" {
 			if p.Source == p.Name {
 				p.Source = ""
 			}
-			f.packages = append(f.packages, p)
+			full = cmp.Or(full, f.add(p))
 		}
 		p = Package{Type: APK}
 	}
@@ -56,5 +58,5 @@ func readAPK(c *content) (findings, error) {
 		}
 	}
 	end()
-	return f, nil
+	return f, full
 }

@@ -9,9 +9,20 @@ import (
 	"strings"
 )
 
-// maxText limits a file that a cataloger reads into memory: a database or a description. The
-// largest real ones have some megabytes.
-const maxText = 64 << 20
+// Limits in bytes for the files that a cataloger reads: the description of one package, a database
+// as a text, and a file that is not read into memory as a whole. The largest real ones of the first
+// two kinds have some hundred kilobytes and some megabytes.
+const (
+	maxDescription = 4 << 20
+	maxText        = 64 << 20
+	maxLarge       = 1 << 30
+)
+
+// maxFilePackages limits the packages of one file.
+const maxFilePackages = 100_000
+
+// maxFields limits the fields of a paragraph.
+const maxFields = 10_000
 
 // content is the content of a file.
 type content struct {
@@ -46,6 +57,43 @@ type findings struct {
 	distro   *Distro
 }
 
+// add adds a package, if there are not too many. A text that is longer than any real one is
+// shortened, since all packages of an image are kept in memory.
+func (f *findings) add(p Package) error {
+	if len(f.packages) == maxFilePackages {
+		return fmt.Errorf("it lists more than %d packages", maxFilePackages)
+	}
+	for _, s := range []*string{&p.Name, &p.Version, &p.Arch, &p.Source, &p.SourceVersion,
+		&p.Supplier, &p.group} {
+		*s = shortened(*s)
+	}
+	p.Licenses = shortList(p.Licenses)
+	f.packages = append(f.packages, p)
+	return nil
+}
+
+// one returns the findings of a file that describes one package.
+func one(p Package) (f findings, err error) {
+	err = f.add(p)
+	return f, err
+}
+
+// weight returns an estimate of the memory of the findings.
+func (f *findings) weight() int {
+	n := 256
+	for _, p := range f.packages {
+		n += 512 + len(p.Name) + len(p.Version) + len(p.Arch) + len(p.Source) +
+			len(p.SourceVersion) + len(p.Supplier) + len(p.group)
+		for _, l := range p.Licenses {
+			n += 16 + len(l)
+		}
+	}
+	for _, l := range f.licenses {
+		n += 16 + len(l)
+	}
+	return n
+}
+
 // cataloger finds packages in files of one kind.
 type cataloger struct {
 	// wants reports whether the cataloger reads the regular file at a path. head has its first
@@ -58,8 +106,8 @@ type cataloger struct {
 	set string
 	// quiet is set if files of this name are often something else: errors are no warnings then.
 	quiet bool
-	// large is set if a file that is too large for memory is read, too.
-	large bool
+	// limit is the size of the largest file that is read; 0: maxDescription.
+	limit int64
 }
 
 // headSize is the number of bytes by which a cataloger recognizes a file.
@@ -68,15 +116,15 @@ const headSize = 16
 // catalogers are all catalogers. The first that wants a file gets it.
 var catalogers = []cataloger{
 	{wants: isOSRelease, read: readOSRelease},
-	{wants: isDpkgStatus, read: readDpkgStatus, set: "dpkg"},
+	{wants: isDpkgStatus, read: readDpkgStatus, set: "dpkg", limit: maxText},
 	{wants: isCopyright, read: readCopyright, quiet: true},
-	{wants: isAPK, read: readAPK, set: "apk"},
-	{wants: isRPM, read: readRPM, set: "rpm", large: true},
+	{wants: isAPK, read: readAPK, set: "apk", limit: maxText},
+	{wants: isRPM, read: readRPM, set: "rpm", limit: maxLarge},
 	{wants: isNPM, read: readNPM, quiet: true},
 	{wants: isPython, read: readPython, quiet: true},
 	{wants: isGem, read: readGem, quiet: true},
-	{wants: isJava, read: readJava, large: true},
-	{wants: isExecutable, read: readExecutable, large: true},
+	{wants: isJava, read: readJava, limit: maxLarge},
+	{wants: isExecutable, read: readExecutable, limit: maxLarge},
 }
 
 // catalogerOf returns the cataloger of a file, or nil.
@@ -124,7 +172,7 @@ func paragraphs(text []byte, do func(fields []field)) {
 				value.Write(bytes.TrimSpace(line))
 			}
 		default:
-			if name, rest, ok := bytes.Cut(line, []byte(":")); ok {
+			if name, rest, ok := bytes.Cut(line, []byte(":")); ok && len(fields) < maxFields {
 				endField()
 				fields = append(fields, field{name: string(name)})
 				value.Write(bytes.TrimSpace(rest))

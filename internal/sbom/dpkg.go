@@ -1,6 +1,7 @@
 package sbom
 
 import (
+	"cmp"
 	"path"
 	"strings"
 )
@@ -23,6 +24,7 @@ func readDpkgStatus(c *content) (findings, error) {
 		return findings{}, err
 	}
 	var f findings
+	var full error
 	paragraphs(text, func(fields []field) {
 		p := Package{Type: Deb, Name: get(fields, "Package"), Version: get(fields, "Version"),
 			Arch: get(fields, "Architecture"), Supplier: oneLine(get(fields, "Maintainer"))}
@@ -36,9 +38,9 @@ func readDpkgStatus(c *content) (findings, error) {
 			p.Source = source
 		}
 		p.SourceVersion = strings.Trim(strings.TrimSpace(version), "()")
-		f.packages = append(f.packages, p)
+		full = cmp.Or(full, f.add(p))
 	})
-	return f, nil
+	return f, full
 }
 
 // isUnpacked reports whether the files of a package with this state are there.
@@ -82,7 +84,7 @@ func readCopyright(c *content) (findings, error) {
 	if len(list) == 0 {
 		list = commonLicenses(string(text))
 	}
-	return findings{licenses: unique(list)}, nil
+	return findings{licenses: shortList(unique(list))}, nil
 }
 
 // commonLicenses returns the names of the licenses in /usr/share/common-licenses that a text

@@ -31,11 +31,24 @@ func readExecutable(c *content) (findings, error) {
 	if err != nil {
 		return findings{}, err
 	}
-	f := findings{packages: goPackages(info)}
 	crates, err := readCargo(c)
-	f.packages = append(f.packages, crates...)
-	return f, err
+	if err != nil {
+		return findings{}, err
+	}
+	var f findings
+	for _, p := range append(goPackages(info), crates...) {
+		if err := f.add(p); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
 }
+
+// maxBuildInfo limits the bytes that are read of an executable for the information of one kind. The
+// readers of the standard library take memory in proportion to it.
+const maxBuildInfo = 24 << 20
+
+func limited(c *content) io.ReaderAt { return &limitedReaderAt{r: c, left: maxBuildInfo} }
 
 // goInfo returns the information about the build of an executable; nil if Go did not build it.
 func goInfo(c *content) (info *debug.BuildInfo, err error) {
@@ -45,7 +58,7 @@ func goInfo(c *content) (info *debug.BuildInfo, err error) {
 			info, err = nil, fmt.Errorf("the executable is damaged: %v", r)
 		}
 	}()
-	if info, err = buildinfo.Read(c); err != nil {
+	if info, err = buildinfo.Read(limited(c)); err != nil {
 		return nil, nil // the error is the same for other and for damaged executables
 	}
 	return info, nil
@@ -101,7 +114,7 @@ func readCargo(c *content) (list []Package, err error) {
 			list, err = nil, fmt.Errorf("the executable is damaged: %v", r)
 		}
 	}()
-	file, err := elf.NewFile(c)
+	file, err := elf.NewFile(limited(c))
 	if err != nil {
 		return nil, nil // it is not an ELF file
 	}

@@ -72,7 +72,7 @@ func readGem(c *content) (findings, error) {
 	if p.Name == "" || p.Version == "" {
 		return findings{}, errNotPackage
 	}
-	return findings{packages: []Package{p}}, nil
+	return one(p)
 }
 
 // quoted returns the texts in quotes.

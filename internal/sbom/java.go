@@ -31,7 +31,7 @@ const (
 
 // javaReader reads an archive and the archives inside it.
 type javaReader struct {
-	packages []Package
+	findings
 	archives int
 	data     int64
 }
@@ -39,7 +39,7 @@ type javaReader struct {
 func readJava(c *content) (findings, error) {
 	var r javaReader
 	err := r.archive(c, c.size, c.path, 0)
-	return findings{packages: r.packages}, err
+	return r.findings, err
 }
 
 // archive reads an archive: the descriptions that Maven adds for each project in it, or else its
@@ -71,7 +71,11 @@ func (r *javaReader) archive(in io.ReaderAt, size int64, name string, depth int)
 			}
 		}
 	}
-	r.packages = append(r.packages, own(projects, manifest, name)...)
+	for _, p := range own(projects, manifest, name) {
+		if err := r.add(p); err != nil {
+			return err
+		}
+	}
 	for _, f := range z.File {
 		if f.FileInfo().IsDir() || !isJava(f.Name, nil) {
 			continue
@@ -94,6 +98,8 @@ func (r *javaReader) archive(in io.ReaderAt, size int64, name string, depth int)
 	return nil
 }
 
+var errTooLong = errors.New("its tables are too long")
+
 // limitedReaderAt returns an error after a number of bytes.
 type limitedReaderAt struct {
 	r    io.ReaderAt
@@ -102,7 +108,7 @@ type limitedReaderAt struct {
 
 func (l *limitedReaderAt) ReadAt(p []byte, offset int64) (int, error) {
 	if l.left -= int64(len(p)); l.left < 0 {
-		return 0, errors.New("the list of its files is too long")
+		return 0, errTooLong
 	}
 	return l.r.ReadAt(p, offset)
 }

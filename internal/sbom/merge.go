@@ -2,6 +2,7 @@ package sbom
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -18,7 +19,7 @@ type merger struct {
 	below map[string]int
 	// since has the layer in which each package of a set appeared.
 	since    map[string]map[key]int
-	packages int // in files
+	weight   int // of files
 	warnings []string
 }
 
@@ -39,9 +40,11 @@ type key struct {
 
 func (p *Package) key() key { return key{p.Type, p.group, p.Name, p.Version, p.Arch} }
 
-// maxPackages limits the packages of an image. Images with the dependencies of many Node
-// applications have some ten thousand.
-const maxPackages = 500_000
+// maxWeight limits the memory of the packages of an image, as an estimate: about 400,000 packages.
+// Images with the dependencies of many Node applications have some ten thousand.
+const maxWeight = 256 << 20
+
+var errTooMany = errors.New("the image lists too many packages")
 
 // maxWarnings limits the warnings of a document.
 const maxWarnings = 100
@@ -64,7 +67,11 @@ func (m *merger) layer(ctx context.Context, index int, l Layer) error {
 	if err := read(ctx, func(r io.Reader) error { return s.read(ctx, r) }); err != nil {
 		return err
 	}
-	if s.resolveLinks() {
+	more, err := s.resolveLinks()
+	if err != nil {
+		return err
+	}
+	if more {
 		err := read(ctx, func(r io.Reader) error { return s.readTargets(ctx, r) })
 		if err != nil {
 			return err
@@ -91,8 +98,8 @@ func (m *merger) apply(index int, s *scan) error {
 		m.add(e)
 		touched[e.set] = true
 	}
-	if m.packages > maxPackages {
-		return fmt.Errorf("the image lists more than %d packages", maxPackages)
+	if m.weight > maxWeight {
+		return errTooMany
 	}
 	for set := range touched {
 		m.update(index, set)
@@ -130,7 +137,7 @@ func (m *merger) update(index int, set string) {
 
 func (m *merger) add(e *evidence) {
 	m.files[e.path] = e
-	m.packages += len(e.packages)
+	m.weight += e.weight()
 	for dir := path.Dir(e.path); ; dir = path.Dir(dir) {
 		m.below[dir]++
 		if dir == "." {
@@ -141,7 +148,7 @@ func (m *merger) add(e *evidence) {
 
 func (m *merger) remove(e *evidence) {
 	delete(m.files, e.path)
-	m.packages -= len(e.packages)
+	m.weight -= e.weight()
 	for dir := path.Dir(e.path); ; dir = path.Dir(dir) {
 		if m.below[dir]--; m.below[dir] == 0 {
 			delete(m.below, dir)

@@ -29,9 +29,8 @@ func readNPM(c *content) (findings, error) {
 	if !isNPMName(string(d.Name)) || d.Version == "" {
 		return findings{}, errNotPackage
 	}
-	return findings{packages: []Package{{Type: NPM, Name: string(d.Name),
-		Version: string(d.Version), Supplier: string(d.Author),
-		Licenses: append(d.License, d.Licenses...)}}}, nil
+	return one(Package{Type: NPM, Name: string(d.Name), Version: string(d.Version),
+		Supplier: string(d.Author), Licenses: append(d.License, d.Licenses...)})
 }
 
 // isNPMName reports whether a text can be the name of a package: "name" or "@scope/name".

@@ -58,5 +58,5 @@ func readPython(c *content) (findings, error) {
 	if p.Licenses = unique(stated); len(p.Licenses) == 0 {
 		p.Licenses = unique(classified)
 	}
-	return findings{packages: []Package{p}}, nil
+	return one(p)
 }

@@ -35,10 +35,10 @@ func readRPM(c *content) (findings, error) {
 	each := func(header []byte) error {
 		p, err := rpmPackage(header)
 		// gpg-pubkey is the name of imported keys
-		if err == nil && p.Name != "gpg-pubkey" {
-			f.packages = append(f.packages, p)
+		if err != nil || p.Name == "gpg-pubkey" {
+			return err
 		}
-		return err
+		return f.add(p)
 	}
 	b := &blocks{r: c, size: c.size, left: 4 * c.size}
 	read := readBDB

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"testing"
 )
@@ -188,4 +189,50 @@ func FuzzScan(f *testing.F) {
 			t.Errorf("two documents of one image differ (%v)", err)
 		}
 	})
+}
+
+// TestLimits reads files with more or longer texts than are kept.
+func TestLimits(t *testing.T) {
+	many := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "Package: p%d\nVersion: 1\n\n", i)
+		}
+		return b.String()
+	}
+	f, err := read(t, dpkgStatus, []byte(many(maxFilePackages+1)))
+	if err == nil || len(f.packages) != maxFilePackages {
+		t.Errorf("%d packages, error %v", len(f.packages), err)
+	}
+	f, err = read(t, dpkgStatus, []byte(stanza(strings.Repeat("é", maxString), "1")))
+	if err != nil || len(f.packages) != 1 || len(f.packages[0].Name) != maxString {
+		t.Errorf("a long name: %d packages, error %v", len(f.packages), err)
+	}
+	var files []entry
+	whole := many(maxFilePackages)
+	for i := range maxWeight/(512*maxFilePackages) + 1 {
+		files = append(files, entry{path: fmt.Sprintf("%s/%d", dpkgStatusD, i), content: whole})
+	}
+	if _, err := Scan(t.Context(), imageOf(layerOf(t, files...))); !errors.Is(err, errTooMany) {
+		t.Errorf("Scan of %d files: %v, want %v", len(files), err, errTooMany)
+	}
+	large := entry{path: dpkgStatus, content: strings.Repeat("\n", maxText+1)}
+	d, err := Scan(t.Context(), imageOf(layerOf(t, large)))
+	if err != nil || len(d.Warnings) != 1 || !strings.Contains(d.Warnings[0], dpkgStatus) {
+		t.Errorf("a large file: %+v, error %v", d, err)
+	}
+}
+
+// TestTemporaryFile reads an executable that is copied to a temporary file.
+func TestTemporaryFile(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	section := append(compressed(t, crateList), make([]byte, maxMemory)...)
+	d := scanned(t, layerOf(t, entry{path: "bin/x",
+		content: string(elfWith(t, cargoSection, section))}))
+	equal(t, lines(d), "1 pkg:cargo/adler@1.0.2 bin/x\n1 pkg:cargo/app@0.1.0 bin/x")
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) > 0 {
+		t.Errorf("files are left: %v, error %v", left, err)
+	}
 }

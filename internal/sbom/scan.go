@@ -2,6 +2,7 @@ package sbom
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,9 +15,7 @@ import (
 )
 
 const (
-	// maxLarge limits the executables and archives that are read.
-	maxLarge = 1 << 30
-	// maxMemory is the size from which such a file is copied to a temporary file.
+	// maxMemory is the size from which a file is copied to a temporary file.
 	maxMemory = 32 << 20
 	// maxLinks limits the hard links of a layer that are resolved.
 	maxLinks = 100_000
@@ -35,6 +34,7 @@ type scan struct {
 	links   []hardlink
 	targets map[string][]string // by path of the target: links whose content is not known yet
 	buf     []byte
+	weight  int // of found, also of what was replaced
 }
 
 type hardlink struct{ path, target string }
@@ -88,7 +88,7 @@ func (s *scan) read(ctx context.Context, r io.Reader) error {
 			}
 		case unpack.TypeSymlink:
 			if in(docDir, at) {
-				s.found[at] = &evidence{path: at, set: at, link: string(h.Link)}
+				return s.add(&evidence{path: at, set: at, link: string(h.Link)})
 			}
 		}
 		return nil
@@ -165,10 +165,7 @@ func (s *scan) file(r io.Reader, size int64, at string) error {
 	if c == nil {
 		return nil
 	}
-	limit := int64(maxText)
-	if c.large {
-		limit = maxLarge
-	}
+	limit := cmp.Or(c.limit, maxDescription)
 	if size > limit {
 		if !c.quiet {
 			s.lower.warn("/%s was not read: it has %d bytes, and at most %d are read", at, size,
@@ -182,8 +179,7 @@ func (s *scan) file(r io.Reader, size int64, at string) error {
 		return fmt.Errorf("%s: %w", at, err)
 	}
 	defer done()
-	s.catalog(c, body)
-	return nil
+	return s.catalog(c, body)
 }
 
 // load reads the content of a file into memory, or a large one into a temporary file, which done
@@ -220,24 +216,33 @@ func (s *scan) load(c *content, r io.Reader) (done func(), err error) {
 }
 
 // catalog adds the findings of a file.
-func (s *scan) catalog(c *cataloger, body *content) {
+func (s *scan) catalog(c *cataloger, body *content) error {
 	f, err := c.read(body)
 	if err != nil && !errors.Is(err, errNotPackage) && !c.quiet {
 		s.lower.warn("/%s: %v", body.path, err)
 	}
 	if len(f.packages) == 0 && len(f.licenses) == 0 && f.distro == nil {
-		return
+		return nil
 	}
 	e := &evidence{path: body.path, set: c.set, findings: f}
 	if e.set == "" {
 		e.set = e.path
 	}
+	return s.add(e)
+}
+
+// add adds a file with findings.
+func (s *scan) add(e *evidence) error {
 	s.found[e.path] = e
+	if s.weight += e.weight(); s.weight+s.lower.weight > maxWeight {
+		return errTooMany
+	}
+	return nil
 }
 
 // resolveLinks gives hard links the findings of their targets. It reports whether there are links
 // to files of the layer whose names gave no reason to read them.
-func (s *scan) resolveLinks() bool {
+func (s *scan) resolveLinks() (more bool, err error) {
 	s.targets = map[string][]string{}
 	for _, l := range s.links {
 		e := s.found[l.target]
@@ -246,21 +251,24 @@ func (s *scan) resolveLinks() bool {
 		}
 		switch byName := catalogerOf(l.path, nil); {
 		case e != nil && byName == catalogerOf(l.target, nil):
-			s.link(e, l.path)
+			err = s.link(e, l.path)
 		case byName != nil:
 			s.targets[l.target] = append(s.targets[l.target], l.path)
 		}
+		if err != nil {
+			return false, err
+		}
 	}
-	return len(s.targets) > 0
+	return len(s.targets) > 0, nil
 }
 
 // link adds the findings of a file for another name of it.
-func (s *scan) link(e *evidence, at string) {
+func (s *scan) link(e *evidence, at string) error {
 	linked := *e
 	if linked.path = at; e.set == e.path {
 		linked.set = at
 	}
-	s.found[at] = &linked
+	return s.add(&linked)
 }
 
 // readTargets reads the layer again for the targets that resolveLinks has found. A target is read
@@ -277,8 +285,12 @@ func (s *scan) readTargets(ctx context.Context, r io.Reader) error {
 			return err
 		}
 		for _, at := range others {
-			if e := s.found[first]; e != nil && catalogerOf(at, nil) == catalogerOf(first, nil) {
-				s.link(e, at)
+			e := s.found[first]
+			if e == nil || catalogerOf(at, nil) != catalogerOf(first, nil) {
+				continue
+			}
+			if err := s.link(e, at); err != nil {
+				return err
 			}
 		}
 		return nil
