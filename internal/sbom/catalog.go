@@ -102,7 +102,8 @@ type cataloger struct {
 	// read finds the packages of the file.
 	read func(c *content) (findings, error)
 	// set names the database to which the files belong. The packages of all of them together are
-	// compared from layer to layer. "": each file is compared with its own earlier versions.
+	// compared from layer to layer. It begins with a slash, unlike a path. "": each file is compared
+	// with its own earlier versions.
 	set string
 	// quiet is set if files of this name are often something else: errors are no warnings then.
 	quiet bool
@@ -116,10 +117,10 @@ const headSize = 16
 // catalogers are all catalogers. The first that wants a file gets it.
 var catalogers = []cataloger{
 	{wants: isOSRelease, read: readOSRelease},
-	{wants: isDpkgStatus, read: readDpkgStatus, set: "dpkg", limit: maxText},
+	{wants: isDpkgStatus, read: readDpkgStatus, set: "/dpkg", limit: maxText},
 	{wants: isCopyright, read: readCopyright, quiet: true},
-	{wants: isAPK, read: readAPK, set: "apk", limit: maxText},
-	{wants: isRPM, read: readRPM, set: "rpm", limit: maxLarge},
+	{wants: isAPK, read: readAPK, set: "/apk", limit: maxText},
+	{wants: isRPM, read: readRPM, set: "/rpm", limit: maxLarge},
 	{wants: isNPM, read: readNPM, quiet: true},
 	{wants: isPython, read: readPython, quiet: true},
 	{wants: isGem, read: readGem, quiet: true},

@@ -103,6 +103,17 @@ func TestMovedDatabase(t *testing.T) {
 	equal(t, lines(d), "1 pkg:deb/one@1?arch=amd64 var/lib/dpkg/status.d/one")
 }
 
+// TestNameOfSet checks that a file in the root directory does not count as the database of the same
+// name.
+func TestNameOfSet(t *testing.T) {
+	program := entry{path: "dpkg", content: string(elfWith(t, cargoSection,
+		compressed(t, crateList)))}
+	d := scanned(t, layerOf(t, program), layerOf(t, status(stanza("one", "1")), program))
+	equal(t, lines(d), `1 pkg:cargo/adler@1.0.2 dpkg
+		1 pkg:cargo/app@0.1.0 dpkg
+		2 pkg:deb/one@1?arch=amd64 var/lib/dpkg/status`)
+}
+
 func TestScanErrors(t *testing.T) {
 	img := imageOf(layerOf(t))
 	broken := errors.New("broken")
