@@ -179,6 +179,7 @@ var floors = []floor{
 		{"test/run/report", ""},
 		{"test/run", "test/run/report"},
 		{"test/runverb", "test/lab"},
+		{"test/sbom", "test/lab"},
 		{"test/soundness", "internal/imagebuild internal/imagetest internal/job internal/rounds " +
 			"internal/source parser test/lab"},
 		{"test/state", "internal/imagetest internal/rounds test/lab"},
