@@ -102,8 +102,8 @@ type cataloger struct {
 	// read finds the packages of the file.
 	read func(c *content) (findings, error)
 	// set names the database to which the files belong. The packages of all of them together are
-	// compared from layer to layer. It begins with a slash, unlike a path. "": each file is compared
-	// with its own earlier versions.
+	// compared from layer to layer. It begins with a slash, unlike a path. "": each file is
+	// compared with its own earlier versions.
 	set string
 	// quiet is set if files of this name are often something else: errors are no warnings then.
 	quiet bool

@@ -4,6 +4,6 @@
 // It imports lab. It runs the program and syft, which it installs with the go command into a
 // temporary directory, and Debian's package manager in an image.
 //
-// To run it: LAYERBUILD_RECALL=1 go test -v -timeout 60m ./test/sbom, as root, after make rootfs.
-// It downloads packages of Debian and the modules of syft.
+// To test it, run go test ./test/sbom as root, after make rootfs, with LAYERBUILD_RECALL=1 in the
+// environment and -timeout 60m. It downloads packages of Debian and the modules of syft.
 package sbom
