@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +28,7 @@ type bakeFlags struct {
 
 	files, sets, vars, allow                   []string
 	list, metadataFile, jobs, sbom, provenance given
-	noCache, pull                              given // true, false or "" if they are not given
+	noCache, pull                              givenBool
 	print, push, load, check                   bool
 	progress                                   string
 	call                                       call
@@ -50,7 +51,7 @@ is refused.`,
 				"build all for a platform, and push"},
 			{"layerbuild bake --print", "print the targets as JSON and build nothing"},
 			{"layerbuild bake -f compose.yaml -f docker-bake.hcl web", "read two files"},
-			{"TAG=v2 layerbuild bake app", "set a variable of the files"},
+			{"layerbuild bake --var TAG=v2 app", "set a variable of the files"},
 		},
 		common: []string{"file", "set", "var", "no-cache", "pull", "allow", "push", "load", "print",
 			"list", "check", "metadata-file", "progress"},
@@ -108,11 +109,11 @@ func (f *bakeFlags) defineOutputs(fs *pflag.FlagSet) {
 		"`FILE` write digests and names to a file, as JSON\n"+
 			"It has an object with one object for each target.")
 	fs.BoolVar(&f.print, "print", false, "print the targets as JSON and build nothing")
-	fs.Var(&f.list, "list", "`targets|variables` list targets or variables, and build nothing\n"+
+	fs.Var(&f.list, "list", "`targets|variables` list what the files define, and build nothing\n"+
 		"With the suffix ,format=json they are printed as JSON.")
 	fs.BoolVar(&f.check, "check", false, "check the Dockerfiles and build nothing")
 	f.call.action = "build"
-	fs.Var(&f.call, "call", "`build|check|outline|targets` build, check, or list stages\n"+
+	fs.Var(&f.call, "call", "`build|check|outline|targets` what to do with the targets\n"+
 		"The values are those of build.")
 }
 
@@ -174,9 +175,15 @@ func (f *bakeFlags) prepare(e *env, args []string) (runFunc, error) {
 
 // checkValues checks the values of flags that are only used later.
 func (f *bakeFlags) checkValues() error {
-	for name, value := range map[string]given{"no-cache": f.noCache, "pull": f.pull} {
-		if _, err := strconv.ParseBool(string(value)); err != nil && value != "" {
-			return badValue(name, string(value), errors.New("true or false is expected"))
+	for _, name := range f.files {
+		if err := checkBakeFile(name); err != nil {
+			return badValue("file", name, err)
+		}
+	}
+	for _, s := range f.sets {
+		name, _, _ := strings.Cut(s, "=")
+		if target, key, _ := strings.Cut(name, "."); target == "" || key == "" {
+			return badValue("set", s, errors.New("TARGET.ATTRIBUTE=VALUE is expected"))
 		}
 	}
 	for _, v := range f.vars {
@@ -200,6 +207,21 @@ func (f *bakeFlags) checkValues() error {
 		return badValue("jobs", string(f.jobs), errors.New("a number is expected, 0 or more"))
 	}
 	return nil
+}
+
+// checkBakeFile returns an error if a file of --file cannot be read.
+func checkBakeFile(name string) error {
+	if name == "" {
+		return errEmptyValue
+	}
+	if name == "-" || isAddress(name) {
+		return nil
+	}
+	info, err := os.Stat(name)
+	if err == nil && info.IsDir() {
+		err = errors.New("a file is expected, not a directory")
+	}
+	return plainError(err)
 }
 
 // isAddress reports whether an argument is the address of a repository or a file, which a target's

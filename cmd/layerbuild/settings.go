@@ -52,6 +52,11 @@ var variables = [...]variable{
 		"only with --provenance, --sbom or --attest."},
 	{metadataProvenance, "How much of the provenance the file of --metadata-file has: min, max, " +
 		"or disabled. The default is min, which leaves out the steps and the times."},
+	{bakeFileVariable, "The files of bake, if there is no --file, separated by colons or by " +
+		"$" + bakeSeparatorVariable + "."},
+	{bakeSeparatorVariable, "The separator in $" + bakeFileVariable + "; the default is a colon."},
+	{noFileChecks, "If it is false, bake reads and writes files outside the working directory " +
+		"without --allow."},
 	{progressVariable, "The progress display, if there is no --progress or it is auto."},
 	{"BUILDKIT_COLORS", "The colors of a build, as KEY=COLOR:… with the keys run, cancel, error " +
 		"and warning. A color is black, red, green, yellow, blue, magenta, cyan or white, also " +

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 )
 
@@ -22,6 +23,21 @@ func (g *given) Set(s string) error {
 
 func (g *given) Type() string   { return "string" }
 func (g *given) String() string { return string(*g) }
+
+// givenBool is the value of a flag that is true, false, or "" if it is not given.
+type givenBool string
+
+func (g *givenBool) Set(s string) error {
+	on, err := strconv.ParseBool(s)
+	if err != nil {
+		return errors.New("true or false is expected")
+	}
+	*g = givenBool(strconv.FormatBool(on))
+	return nil
+}
+
+func (g *givenBool) Type() string   { return "bool" }
+func (g *givenBool) String() string { return string(*g) }
 
 // givenList is the value of a flag that may be given several times, each time with a value that is
 // not empty.
