@@ -98,7 +98,7 @@ func TestParseErrors(t *testing.T) {
 		{"type=", `unknown type ""`},
 		{"type=dokcer", `unknown type "dokcer": did you mean docker? (known: cacheonly, docker, image, local, oci, registry, tar)`},
 		{"type=oci,type=tar", "type is given twice"},
-		{"type=oci,dset=x", `unknown key "dset": did you mean dest? (known: annotation.KEY, compression, compression-level, dest,`},
+		{"type=oci,dset=x", `unknown key "dset": did you mean dest? (known: annotation.KEY, attestation-inline, compression,`},
 		{"type=oci,annotation=x", `unknown key "annotation"`},
 		{"type=oci,annotation.=x", "has no annotation key"},
 		{"type=oci,annotation-manfest.k=x",
