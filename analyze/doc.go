@@ -5,8 +5,8 @@
 // the instructions that made them. It does not read images itself, so that any program that has an
 // image can use it.
 //
-// It imports giturl, pattern, sorting, units and unpack. It makes no system calls and opens no
-// files.
+// It imports giturl, markdown, pattern, sarif, sorting, units and unpack. It makes no system calls
+// and opens no files.
 //
 // To test it, run go test ./analyze as any user. The tests make layers in memory and compare the
 // counts with those of a naive implementation, on random images. FuzzTable, FuzzParseConfig and

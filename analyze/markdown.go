@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/markdown"
 	"github.com/layerbuild/layerbuild/internal/units"
 )
 
@@ -101,18 +102,8 @@ func (r *Report) markdownDebris(p *printer) {
 	}
 }
 
-// code formats text of an image as code inside a table. Backslashes do not escape there, so
-// characters that would end the code are replaced.
-func code(s string) string {
-	s = strings.NewReplacer("`", "'", "|", "¦").Replace(Printable(s))
-	if strings.TrimSpace(s) == "" {
-		return "` `"
-	}
-	return "`" + s + "`"
-}
+// code formats text of an image as code inside a table.
+func code(s string) string { return markdown.Code(Printable(s)) }
 
 // escape escapes text so that Markdown shows it unchanged.
-func escape(s string) string {
-	return strings.NewReplacer(`\`, `\\`, "|", `\|`, "`", "\\`", "*", `\*`, "_", `\_`, "<", "&lt;",
-		"[", `\[`, "&", "&amp;", "#", `\#`, "@", "&#64;").Replace(s)
-}
+func escape(s string) string { return markdown.Escape(s) }

@@ -12,6 +12,10 @@ import (
 
 // Metadata is the content of the file that --metadata-file names, with the keys of buildx.
 type Metadata struct {
+	// Ref identifies the build. Nothing is kept under it.
+	Ref string `json:"buildx.build.ref,omitempty"`
+	// Warnings are the warnings of the build, in BuildKit's form.
+	Warnings   json.RawMessage     `json:"buildx.build.warnings,omitempty"`
 	Config     digest.Digest       `json:"containerimage.config.digest,omitempty"`
 	Descriptor *ocispec.Descriptor `json:"containerimage.descriptor,omitempty"`
 	Digest     digest.Digest       `json:"containerimage.digest,omitempty"`

@@ -3,7 +3,9 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -12,6 +14,9 @@ import (
 	"github.com/layerbuild/layerbuild/internal/ui"
 	"github.com/layerbuild/layerbuild/parser"
 )
+
+// resultFormats are the formats of the results of --check and --call.
+var resultFormats = []string{"text", "json", "sarif"}
 
 // call is the value of --call: an action and options, as ACTION,format=json,ignorestatus=true.
 type call struct {
@@ -38,19 +43,22 @@ func (c *call) Set(s string) error {
 		var err error
 		switch name {
 		case "format":
-			if parsed.format = value; value != "text" && value != "json" {
-				err = errors.New("the format is text or json")
+			if parsed.format = value; !slices.Contains(resultFormats, value) {
+				err = fmt.Errorf("the format is %s", orList(resultFormats))
 			}
 		case "ignorestatus":
 			if parsed.ignoreStatus, err = strconv.ParseBool(value); err != nil {
 				err = errors.New("ignorestatus is true or false")
 			}
 		default:
-			err = errors.New("an option is format=json or ignorestatus=true")
+			err = errors.New("an option is format=json, format=sarif or ignorestatus=true")
 		}
 		if err != nil {
 			return err
 		}
+	}
+	if parsed.format == "sarif" && parsed.action != "check" {
+		return errors.New("only check has the format sarif")
 	}
 	*c = parsed
 	return nil
@@ -122,7 +130,7 @@ func newTargetList(res *imagebuild.Result) targetList {
 // reportTargets prints the stages that --target can name.
 func (f *buildFlags) reportTargets(e *env, res *imagebuild.Result) error {
 	if f.resultFormat() == "json" {
-		return printJSON(e.stdout, newTargetList(res))
+		return printJSON(e.json(e.stdout), newTargetList(res))
 	}
 	var b strings.Builder
 	b.WriteString("TARGET\tDESCRIPTION\n")
@@ -133,7 +141,7 @@ func (f *buildFlags) reportTargets(e *env, res *imagebuild.Result) error {
 		}
 		b.WriteString(ui.Visible(name) + "\t" + ui.Visible(t.Description) + "\n")
 	}
-	return printTable(e.stdout, 1, b.String(), "")
+	return printTable(e.text(e.stdout), 1, b.String(), "")
 }
 
 // outline is the output of --call outline,format=json.
@@ -170,9 +178,9 @@ type outlineCache struct {
 // reportOutline prints what can be set for the target.
 func (f *buildFlags) reportOutline(e *env, res *imagebuild.Result) error {
 	if f.resultFormat() == "json" {
-		return printJSON(e.stdout, newOutline(res))
+		return printJSON(e.json(e.stdout), newOutline(res))
 	}
-	return printOutline(e.stdout, &res.Outline)
+	return printOutline(e.text(e.stdout), &res.Outline)
 }
 
 // newOutline returns the outline of the target in its printed form.

@@ -47,9 +47,11 @@ func TestCallSet(t *testing.T) {
 		{"check,ignorestatus=true,format=json", "", call{"check", "json", true}},
 		{"describe", "build, check, outline or targets is expected, and an optional suffix " +
 			",format=json", call{}},
-		{"check,format=xml", "the format is text or json", call{}},
+		{"check,format=xml", "the format is text, json or sarif", call{}},
+		{"check,format=sarif", "", call{action: "check", format: "sarif"}},
+		{"targets,format=sarif", "only check has the format sarif", call{}},
 		{"check,ignorestatus=maybe", "ignorestatus is true or false", call{}},
-		{"check,", "an option is format=json or ignorestatus=true", call{}},
+		{"check,", "an option is format=json, format=sarif or ignorestatus=true", call{}},
 	} {
 		var c call
 		err := c.Set(tt.text)

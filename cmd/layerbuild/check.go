@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/ui"
@@ -18,6 +17,9 @@ import (
 func (f *buildFlags) action(o *imagebuild.Options, _ *env) error {
 	o.ListTargets, o.Outline = f.call.action == "targets", f.call.action == "outline"
 	o.Check = f.call.action == "check" || f.check && f.call.action == "build"
+	if f.resultFormat() == "sarif" && (o.ListTargets || o.Outline) {
+		return badValue("format", f.format, errors.New("only --check and --call check have it"))
+	}
 	return checkRules(f.lintExperimental)
 }
 
@@ -42,23 +44,29 @@ func checkRules(names []string) error {
 
 // reportCheck prints the result of --check: the findings on standard output, and the error that
 // ended the check, if there is one, on standard error.
-func (f *buildFlags) reportCheck(e *env, display *ui.UI, res *imagebuild.Result, err error,
-	print ui.PrintOptions) error {
+func (f *buildFlags) reportCheck(e *env, b *finished, err error, print ui.PrintOptions) error {
+	res := b.res
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
-	if f.resultFormat() == "json" {
-		if err := printJSON(e.stdout, newCheckResult(res, err)); err != nil {
+	switch format := f.resultFormat(); {
+	case format == "json":
+		if err := printJSON(e.json(e.stdout), newCheckResult(res, err)); err != nil {
 			return err
 		}
-	} else if len(res.Warnings) > 0 || err == nil {
-		if err := ui.PrintFindings(e.stdout, checked(res),
+	case format == "sarif":
+		log := checkLog(res, f.dockerfilePath(e, &b.o, res), err)
+		if err := printJSON(e.json(e.stdout), log); err != nil {
+			return err
+		}
+	case len(res.Warnings) > 0 || err == nil:
+		if err := ui.PrintFindings(e.text(e.stdout), checked(res),
 			func(string) []byte { return res.Text }, print); err != nil {
 			return err
 		}
 	}
 	if err != nil {
-		return explain(e, display, "plain", res, err, print)
+		return f.explain(e, b, err, print)
 	}
 	if len(res.Warnings) > 0 && !f.call.ignoreStatus {
 		return exitError{exitFailed}
@@ -110,14 +118,10 @@ func newCheckResult(res *imagebuild.Result, err error) checkResult {
 	if err == nil {
 		return out
 	}
+	place, err := errorPlace(err)
 	out.Error = &checkError{Message: err.Error()}
-	var parse *parser.Error
-	var step *build.StepError
-	switch {
-	case errors.As(err, &step):
-		out.Error = &checkError{step.Err.Error(), *locationOf(step.Range)}
-	case errors.As(err, &parse):
-		out.Error = &checkError{parse.Err.Error(), *locationOf(parse.Range)}
+	if place.Start > 0 {
+		out.Error.Location = *locationOf(place)
 	}
 	return out
 }

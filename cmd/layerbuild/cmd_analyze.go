@@ -19,6 +19,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageanalysis"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/layerbuild/layerbuild/internal/sarif"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
@@ -51,11 +52,13 @@ func analyzeVerb() verb {
 }
 
 // reportFormats are the formats of a report.
-var reportFormats = []string{"text", "json", "markdown", "html"}
+var reportFormats = []string{"text", "json", "markdown", "html", "sarif"}
 
 // analyzeFlags are the flags of analyze and, in part, of build.
 type analyzeFlags struct {
 	state                                         stateFlags
+	dockerfile                                    string
+	runner                                        runner
 	format, out, base, failOver, config, platform string
 	failOn, accept                                []string
 	top                                           int
@@ -72,6 +75,9 @@ func (f *analyzeFlags) defineImage(fs *pflag.FlagSet) {
 func (f *analyzeFlags) defineReport(fs *pflag.FlagSet) {
 	fs.Var(newChoice(&f.format, "text", reportFormats...), "format", "format of the report")
 	fs.VarP((*given)(&f.out), "output", "o", "`FILE` write the report to a file")
+	fs.VarP((*given)(&f.dockerfile), "file", "f", "`FILE` Dockerfile that --format sarif names\n"+
+		"The default is the name that the build has recorded, which is relative to the build "+
+		"context.")
 	fs.IntVar(&f.top, "top", 10, "`NUMBER` findings to show as text")
 	fs.BoolVarP(&f.interactive, "interactive", "i", false,
 		"browse layers and files in the terminal")
@@ -105,7 +111,9 @@ func (f *analyzeFlags) prepare(e *env, args []string) (runFunc, error) {
 		return nil, badValue("top", strconv.Itoa(f.top), errors.New("1 or more is expected"))
 	}
 	want, err := platform(e, f.platform)
-	if err := errors.Join(err, f.check(e), f.state.resolve(e)); err != nil {
+	var githubErr error
+	f.runner, githubErr = resolveGitHub(e, githubList{})
+	if err := errors.Join(err, githubErr, f.check(e), f.state.resolve(e)); err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) error { return f.run(ctx, e, args[0], want, rules) }, nil
@@ -238,27 +246,35 @@ func (f *analyzeFlags) forBuild(e *env, o *imagebuild.Options) (gateRules, error
 	return f.rules(".")
 }
 
-// result analyzes the built image, for each platform.
-func (f *analyzeFlags) result(ctx context.Context, e *env, state *state.State, im *images,
-	res *imagebuild.Result, o imagebuild.Options, rules gateRules) error {
-	platforms := o.Platforms
+// results analyzes the built image, for each platform.
+func (f *analyzeFlags) results(ctx context.Context, b *finished) ([]*analyze.Report, error) {
+	platforms := b.o.Platforms
 	if len(platforms) == 0 {
 		platforms = make([]ocispec.Platform, 1)
 	}
-	var failed error
+	var list []*analyze.Report
 	for _, p := range platforms {
-		img, err := im.resolver.Resolve(ctx, res.Root.Digest.String(),
+		img, err := b.images.resolver.Resolve(ctx, b.res.Root.Digest.String(),
 			image.ResolveOptions{Platform: p})
 		if err != nil {
-			return err
+			return nil, err
 		}
-		r, err := f.analyze(ctx, state, im, img, rules)
+		r, err := f.analyze(ctx, b.state, b.images, img, b.rules)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if len(res.Names) > 0 {
-			r.Image = familiar(res.Names[0])
+		if len(b.res.Names) > 0 {
+			r.Image = familiar(b.res.Names[0])
 		}
+		list = append(list, r)
+	}
+	return list, nil
+}
+
+// reportAll writes the reports, and returns the gate's status if one of them failed.
+func (f *analyzeFlags) reportAll(e *env, reports []*analyze.Report) error {
+	var failed error
+	for _, r := range reports {
 		if err := f.report(e, r); err != nil {
 			var exit exitError
 			if !errors.As(err, &exit) {
@@ -281,6 +297,10 @@ func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 		err = r.WriteMarkdown(&b)
 	case "html":
 		err = html.Write(&b, r)
+	case "sarif":
+		log := sarif.New(sarifDriver())
+		r.AddSARIF(log, sourcePath(e, f.dockerfile))
+		err = printJSON(&b, log)
 	default: // text, or a report for a gate of build
 		o := analyze.TextOptions{Top: f.top}
 		if f.out == "" && term.IsTerminal(int(e.stdout.Fd())) {
@@ -293,7 +313,11 @@ func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 		return err
 	}
 	if f.out == "" || f.out == "-" {
-		_, err = e.stdout.Write(b.Bytes())
+		out := e.text(e.stdout)
+		if f.format == "json" || f.format == "sarif" {
+			out = e.json(e.stdout)
+		}
+		_, err = out.Write(b.Bytes())
 	} else {
 		err = atomicfile.WriteFile(f.out, b.Bytes(), 0o644)
 	}
@@ -301,8 +325,9 @@ func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 		return err
 	}
 	for _, failure := range r.Gate.Failures {
-		fmt.Fprintf(e.stderr, "layerbuild: %s\n", analyze.Printable(failure))
+		fmt.Fprintf(e.text(e.stderr), "layerbuild: %s\n", analyze.Printable(failure))
 	}
+	f.runner.gate(e, r)
 	return exitError{exitGate}
 }
 

@@ -155,6 +155,9 @@ func (f *bakeFlags) prepare(e *env, args []string) (runFunc, error) {
 	switch {
 	case err != nil:
 		return nil, badValue("list", string(f.list), err)
+	case f.call.format == "sarif":
+		return nil, badValue("call", f.call.action+",format=sarif", errors.New("bake does not "+
+			"have this format; check each Dockerfile with layerbuild --check --format sarif"))
 	case f.print && kind != "":
 		return nil, errors.New("--print and --list: give one of them")
 	case kind != "":
@@ -245,7 +248,12 @@ func (f *bakeFlags) run(ctx context.Context, e *env, args []string) error {
 	if f.call.action != "build" {
 		mode = "quiet"
 	}
-	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
+	runner, err := resolveGitHub(e, githubList{})
+	if err != nil {
+		return err
+	}
+	display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv,
+		GitHub: toRunner(e, e.stderr), Groups: runner.groups && toRunner(e, e.stderr)})
 	if err != nil {
 		return err
 	}
@@ -257,6 +265,7 @@ func (f *bakeFlags) run(ctx context.Context, e *env, args []string) error {
 	defer (&buildFlags{policy: f.policy}).collect(ctx, e, state, time.Now())
 	list := make([]imagebuild.Options, len(targets))
 	for i, t := range targets {
+		t.flags.runner = runner
 		t.options.Sink = display.Sink()
 		t.options.Export = f.state.exportEnv(e, state, images)
 		t.options.Upload = uploader{images, state.Store}
@@ -286,7 +295,7 @@ func (f *bakeFlags) finish(e *env, display *ui.UI, mode string, def *bake.Defini
 		Colors: e.getenv("BUILDKIT_COLORS")}
 	if !ui.Silent(mode) && !ui.ForPrograms(mode) {
 		// an error means that standard error is closed
-		_ = ui.PrintWarnings(e.stderr, display.Warnings(), print)
+		_ = ui.PrintWarnings(e.text(e.stderr), display.Warnings(), print)
 	}
 	if err != nil {
 		return f.explain(e, display, mode, targets, err, print)
@@ -300,15 +309,20 @@ func (f *bakeFlags) finish(e *env, display *ui.UI, mode string, def *bake.Defini
 // explain prints the error that ended the build, with the lines of the target's Dockerfile.
 func (f *bakeFlags) explain(e *env, display *ui.UI, mode string, targets []*bakeTarget, err error,
 	print ui.PrintOptions) error {
-	res := targets[0].result
+	target := targets[0]
 	if failed, ok := errors.AsType[*imagebuild.TargetError](err); ok {
 		for _, t := range targets {
 			if t.Name == failed.Name {
-				res = t.result
+				target = t
 			}
 		}
 	}
-	return explain(e, display, mode, res, err, print)
+	return target.flags.explain(e, target.finished(display, mode), err, print)
+}
+
+// finished returns the target after the build.
+func (t *bakeTarget) finished(display *ui.UI, mode string) *finished {
+	return &finished{o: t.options, mode: mode, display: display, res: t.result}
 }
 
 // write writes the file of --metadata-file: an object with one object for each target.
@@ -372,7 +386,7 @@ func (t *bakeTarget) report(e *env, display *ui.UI, print ui.PrintOptions) error
 	case t.options.Outline:
 		return t.flags.reportOutline(e, t.result)
 	}
-	return t.flags.reportCheck(e, display, t.result, nil, print)
+	return t.flags.reportCheck(e, t.finished(display, "quiet"), nil, print)
 }
 
 // reportBakeJSON prints the results of --call …,format=json in the form of buildx: for each target
@@ -396,7 +410,7 @@ func reportBakeJSON(e *env, def *bake.Definition, targets []*bakeTarget, c call)
 		}
 		out.Target[t.Name] = entry
 	}
-	if err := printJSON(e.stdout, out); err != nil {
+	if err := printJSON(e.json(e.stdout), out); err != nil {
 		return err
 	}
 	if findings && !c.ignoreStatus {

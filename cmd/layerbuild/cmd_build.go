@@ -2,16 +2,22 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
+	"github.com/layerbuild/layerbuild/analyze"
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/layerbuild/layerbuild/internal/markdown"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
@@ -39,6 +45,8 @@ type buildFlags struct {
 	call                                                call
 	pull                                                pullPolicy
 
+	github  githubList
+	runner  runner
 	analyze analyzeFlags
 	keep    string // --keep-storage
 	policy  state.Policy
@@ -183,7 +191,8 @@ func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
 	fs.Var(&f.call, "call", "`build|check|outline|targets` build, check, or list stages\n"+
 		"check is the same as --check; outline lists the build arguments, secrets and SSH agents "+
 		"of the target; targets lists the stages. With the suffix ,format=json they print JSON, "+
-		"and with ,ignorestatus=true findings of check do not change the exit status.")
+		"with ,format=sarif check prints SARIF, and with ,ignorestatus=true findings of check do "+
+		"not change the exit status.")
 	fs.StringSliceVar(&f.lintExperimental, "lint", nil,
 		"`RULE` also run these experimental lint rules, or all")
 	fs.Var(newChoice(&f.analyze.format, "", reportFormats...), "analyze",
@@ -196,11 +205,16 @@ func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
 func (f *buildFlags) defineDisplay(fs *pflag.FlagSet) {
 	fs.Var(newProgress(&f.progress), "progress", progressUsage)
 	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print only the image ID")
-	fs.Var(newChoice(&f.format, "text", "text", "json", "oci", "docker"), "format",
+	fs.Var(newChoice(&f.format, "text", "text", "json", "sarif", "oci", "docker"), "format",
 		"format of --check, or of the image\n"+
-			"text and json are formats of --check and --call. As with podman, docker is the image "+
+			"text and json are formats of --check and --call, and sarif is one of --check, for "+
+			"GitHub and other services that show findings. As with podman, docker is the image "+
 			"with Docker's media types, as with --output …,oci-mediatypes=false, and oci is the "+
 			"image that layerbuild makes without the flag.")
+	fs.Var(&f.github, "github", "`off|all|PART,…` what to do on a runner of GitHub Actions\n"+
+		"The parts are annotations of findings and errors, groups in the log, a summary of the "+
+		"step, and waste, which is part of the summary. Without the flag it is $"+
+		githubVariable+", or else all. Without GITHUB_ACTIONS=true it has no effect.")
 	fs.Var(&f.logFile, "logfile", "`FILE` write the progress to a file\n"+
 		"The plain display is written to the file, and only the error that ends the build to "+
 		"standard error. With --progress rawjson or json the file has that format.")
@@ -228,7 +242,17 @@ func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
 	if f.policy, err = storagePolicy(e, f.keep); err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) error { return f.run(ctx, e, o, rules) }, nil
+	if f.runner, err = resolveGitHub(e, f.github); err != nil {
+		return nil, err
+	}
+	f.analyze.runner = f.runner
+	return func(ctx context.Context) error {
+		err := f.run(ctx, e, o, rules)
+		if err != nil && !errors.As(err, new(exitError)) && !errors.Is(err, context.Canceled) {
+			f.runner.failed(e, err, "") // it has no place in the Dockerfile
+		}
+		return err
+	}, nil
 }
 
 // run runs the build.
@@ -250,7 +274,8 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options,
 			err = fmt.Errorf("--logfile: %w", cerr)
 		}
 	}()
-	display, err := ui.New(f.displayMode(mode), out, ui.Options{Getenv: e.getenv})
+	display, err := ui.New(f.displayMode(mode), out, ui.Options{Getenv: e.getenv,
+		GitHub: toRunner(e, out), Groups: f.runner.groups && toRunner(e, out)})
 	if err != nil {
 		return err
 	}
@@ -273,31 +298,86 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options,
 	if cerr := display.Close(); err == nil && cerr != nil {
 		err = fmt.Errorf("show the progress: %w", cerr)
 	}
+	return f.finish(ctx, e, &finished{o: o, rules: rules, mode: mode, out: out, display: display,
+		state: state, images: images, res: res}, err)
+}
+
+// finished is a build that has ended.
+type finished struct {
+	o       imagebuild.Options
+	rules   gateRules
+	mode    string
+	out     *os.File // of the display
+	display *ui.UI
+	state   *state.State
+	images  *images
+	res     *imagebuild.Result
+}
+
+// finish prints the result of a build, or the error that ended it, and writes its files.
+func (f *buildFlags) finish(ctx context.Context, e *env, b *finished, err error) error {
 	print := ui.PrintOptions{Color: ui.Color(e.stderr, e.getenv),
 		Colors: e.getenv("BUILDKIT_COLORS")}
-	if o.ListTargets && err == nil {
-		return f.reportTargets(e, res)
+	if b.o.ListTargets && err == nil {
+		return f.reportTargets(e, b.res)
 	}
-	if o.Outline && err == nil {
-		return f.reportOutline(e, res)
+	if b.o.Outline && err == nil {
+		return f.reportOutline(e, b.res)
 	}
-	if o.Check {
-		return f.reportCheck(e, display, res, err, print)
+	file := f.dockerfilePath(e, &b.o, b.res)
+	if b.o.Check {
+		f.annotateWarnings(e, b, file)
+		return f.reportCheck(e, b, err, print)
 	}
-	if !ui.Silent(mode) && !ui.ForPrograms(mode) {
+	if !ui.Silent(b.mode) && !ui.ForPrograms(b.mode) {
 		// an error means that standard error is closed
-		_ = ui.PrintWarnings(out, display.Warnings(), ui.PrintOptions{
-			Color: ui.Color(out, e.getenv), Colors: e.getenv("BUILDKIT_COLORS")})
+		_ = ui.PrintWarnings(e.text(b.out), b.display.Warnings(), ui.PrintOptions{
+			Color: ui.Color(b.out, e.getenv), Colors: e.getenv("BUILDKIT_COLORS")})
 	}
+	f.annotateWarnings(e, b, file)
 	if err != nil {
-		return explain(e, display, mode, res, err, print)
+		f.runner.writeSummary(e, b.display, b.res, err, "")
+		return f.explain(e, b, err, print)
 	}
-	if err := f.write(e, mode, res, o); err != nil || !o.Analyze {
+	if err := f.write(e, b); err != nil {
 		return err
 	}
-	return store.Retry(func() error {
-		return f.analyze.result(ctx, e, state, images, res, o, rules)
+	f.analyze.dockerfile = file
+	reports, waste, err := f.analyses(ctx, e, b)
+	f.runner.writeSummary(e, b.display, b.res, nil, waste)
+	if err != nil || !b.o.Analyze {
+		return err
+	}
+	return f.analyze.reportAll(e, reports)
+}
+
+// analyses analyzes the image if --analyze or the summary needs it. waste is for the summary. If
+// only the summary needs the analysis, an error is in waste, and does not fail the build.
+func (f *buildFlags) analyses(ctx context.Context, e *env, b *finished) (list []*analyze.Report,
+	waste string, err error) {
+	forSummary := f.runner.summary && f.runner.waste && b.o.WantsImage()
+	if !b.o.Analyze && !forSummary {
+		return nil, "", nil
+	}
+	err = store.Retry(func() error {
+		list, err = f.analyze.results(ctx, b)
+		return err
 	})
+	switch {
+	case err == nil && forSummary:
+		waste = wasteSummary(list)
+	case err != nil && !b.o.Analyze && ctx.Err() == nil:
+		return nil, "The waste is not known: " + markdown.Escape(printable(err)) + "\n", nil
+	}
+	return list, waste, err
+}
+
+// annotateWarnings writes annotations of the build's warnings, unless only errors are printed, or
+// programs read standard error.
+func (f *buildFlags) annotateWarnings(e *env, b *finished, file string) {
+	if !ui.Silent(b.mode) && !ui.ForPrograms(b.mode) {
+		f.runner.warnings(e, b.display.Warnings(), file)
+	}
 }
 
 // collect removes old and unused parts of the build cache. An error does not fail the build.
@@ -311,11 +391,11 @@ func (f *buildFlags) collect(ctx context.Context, e *env, state *state.State, be
 }
 
 // explain prints the error that ended a build.
-func explain(e *env, display *ui.UI, mode string, res *imagebuild.Result, err error,
-	print ui.PrintOptions) error {
+func (f *buildFlags) explain(e *env, b *finished, err error, print ui.PrintOptions) error {
 	if errors.Is(err, context.Canceled) {
 		return err
 	}
+	res := b.res
 	fail := ui.Failure{Err: err}
 	var step *build.StepError
 	var parse *parser.Error
@@ -323,28 +403,28 @@ func explain(e *env, display *ui.UI, mode string, res *imagebuild.Result, err er
 	case errors.As(err, &step):
 		fail = ui.Failure{Step: step.Step, File: step.File, Source: res.Text,
 			Start: step.Range.Start, End: step.Range.End, Err: step.Err}
-		if id, ok := display.Failed(); ok {
-			_, fail.Output = display.Output(id)
+		if id, ok := b.display.Failed(); ok {
+			_, fail.Output = b.display.Output(id)
 		}
 	case errors.As(err, &parse):
 		fail = ui.Failure{File: parse.File, Source: res.Text, Start: parse.Range.Start,
 			End: parse.Range.End, Err: parse.Err}
 	}
-	_ = fail.Print(e.stderr, print)
+	_ = fail.Print(e.text(e.stderr), print)
+	f.runner.failed(e, err, f.dockerfilePath(e, &b.o, res))
 	return exitError{exitFailed}
 }
 
 // write writes the additional files of a successful build, such as the metadata.
-func (f *buildFlags) write(e *env, mode string, res *imagebuild.Result,
-	o imagebuild.Options) error {
-	id := res.Metadata.ID().String()
+func (f *buildFlags) write(e *env, b *finished) error {
+	id := b.res.Metadata.ID().String()
 	if f.iidFile != "" {
 		if err := atomicfile.WriteFile(f.iidFile, []byte(id), 0o644); err != nil {
 			return fmt.Errorf("--iidfile: %w", err)
 		}
 	}
 	if f.metadataFile != "" {
-		data, err := res.Metadata.JSON()
+		data, err := metadata(e, b)
 		if err != nil {
 			return err
 		}
@@ -352,13 +432,30 @@ func (f *buildFlags) write(e *env, mode string, res *imagebuild.Result,
 			return fmt.Errorf("--metadata-file: %w", err)
 		}
 	}
-	toStdout := slices.ContainsFunc(o.Outputs, func(s export.Spec) bool { return s.Dest == "-" })
-	if mode == "quiet" && id != "" && !toStdout {
+	toStdout := slices.ContainsFunc(b.o.Outputs, func(s export.Spec) bool { return s.Dest == "-" })
+	if b.mode == "quiet" && id != "" && !toStdout {
 		_, err := fmt.Fprintln(e.stdout, id)
 		return err
 	}
 	return nil
 }
+
+// metadata returns the content of the file of --metadata-file.
+func metadata(e *env, b *finished) ([]byte, error) {
+	m := b.res.Metadata
+	// buildx has the names of the builder and of its node, and 25 letters and digits.
+	m.Ref = "layerbuild/layerbuild/" + strings.ToLower(rand.Text()[:25])
+	if on, err := strconv.ParseBool(e.getenv(metadataWarnings)); err == nil && on {
+		if m.Warnings, err = b.display.JSONWarnings(); err != nil {
+			return nil, err
+		}
+	}
+	return m.JSON()
+}
+
+// metadataWarnings is the variable that adds the warnings to the file of --metadata-file, as in
+// buildx.
+const metadataWarnings = "BUILDX_METADATA_WARNINGS"
 
 // withoutEffect warns about flags that are accepted for compatibility with scripts and have no
 // effect.
@@ -368,7 +465,7 @@ func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
 		list = append(list,
 			"--iidfile gets an empty ID: the outputs are files or cacheonly, and no image is made")
 	}
-	if f.resultFormat() == "json" && !o.Check && !o.ListTargets && !o.Outline {
+	if f.resultFormat() != "text" && !o.Check && !o.ListTargets && !o.Outline {
 		list = append(list, fmt.Sprintf("--format %s has no effect without --check or --call",
 			f.resultFormat()))
 	}

@@ -203,10 +203,10 @@ func printError(e *env, verb string, err error) int {
 		if verb != "" {
 			verb, see = " "+verb, see+" "+verb
 		}
-		fmt.Fprintf(e.stderr, "layerbuild%s: %s\nSee '%s'.\n", verb, printable(err), see)
+		fmt.Fprintf(e.text(e.stderr), "layerbuild%s: %s\nSee '%s'.\n", verb, printable(err), see)
 		return exitUsage
 	}
-	fmt.Fprintf(e.stderr, "layerbuild: %s\n", printable(err))
+	fmt.Fprintf(e.text(e.stderr), "layerbuild: %s\n", printable(err))
 	return exitFailed
 }
 

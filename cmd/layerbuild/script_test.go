@@ -19,6 +19,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/internal/registrytest"
+	"github.com/layerbuild/layerbuild/internal/schematest"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -78,6 +79,7 @@ var busybox = sync.OnceValues(imagetest.Busybox)
 //	                         artifact follow the word artifact
 //	root IMAGE               prints the digest of the index or, without one, of the manifest
 //	json FILE [FIELD]        prints a field of a JSON file; FILE may be stdout
+//	sarif FILE               checks a SARIF log against the published schema; FILE may be stdout
 //	keep NAME                sets the variable NAME to what the last command printed
 //	registry log             prints the requests that the registry answered since the last time
 //	registry auth USER PASS  makes the registry ask for credentials
@@ -107,7 +109,7 @@ func TestScript(t *testing.T) {
 			"layerbuild": cmdLayerbuild, "status": cmdStatus, "layer": cmdLayer,
 			"layers": cmdLayers, "tree": cmdTree,
 			"content": cmdContent, "config": cmdConfig, "manifest": cmdManifest,
-			"digest": cmdDigest, "json": cmdJSON, "statement": cmdStatement,
+			"digest": cmdDigest, "json": cmdJSON, "sarif": cmdSARIF, "statement": cmdStatement,
 			"attestations": cmdAttestations, "root": cmdRoot,
 			"keep": cmdKeep, "registry": cmdRegistry,
 		},
@@ -346,6 +348,19 @@ func cmdJSON(ts *testscript.TestScript, neg bool, all []string) {
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(all[0])), &doc))
 	printField(ts, doc, all[1:])
 }
+
+func cmdSARIF(ts *testscript.TestScript, neg bool, all []string) {
+	args(ts, neg, all, 1, 1)
+	ts.Check(sarifSchema().Check([]byte(ts.ReadFile(all[0]))))
+}
+
+var sarifSchema = sync.OnceValue(func() schematest.Schema {
+	s, err := schematest.Open("../../internal/sarif/testdata/sarif-2.1.0-rtm.5.json")
+	if err != nil {
+		panic(err)
+	}
+	return s
+})
 
 func cmdKeep(ts *testscript.TestScript, neg bool, all []string) {
 	args(ts, neg, all, 1, 1)

@@ -57,6 +57,18 @@ var variables = [...]variable{
 	{bakeSeparatorVariable, "The separator in $" + bakeFileVariable + "; the default is a colon."},
 	{noFileChecks, "If it is false, bake reads and writes files outside the working directory " +
 		"without --allow."},
+	{metadataWarnings,
+		"If it is true, the file of --metadata-file has the warnings of the build."},
+	{"GITHUB_ACTIONS", "If it is true, a runner of GitHub Actions reads the output: findings and " +
+		"errors become annotations, blocks of the log become groups, and no other line becomes " +
+		"a command."},
+	{githubVariable, "What a build does on a runner of GitHub Actions, if there is no --github: " +
+		"off, all, or some of annotations, groups, summary and waste. analyze writes " +
+		"annotations about its gate unless it is off."},
+	{"GITHUB_STEP_SUMMARY",
+		"With GITHUB_ACTIONS=true, the file to which a build appends a summary."},
+	{"GITHUB_WORKSPACE", "With GITHUB_ACTIONS=true, the directory to which the paths of files in " +
+		"annotations and SARIF are relative."},
 	{progressVariable, "The progress display, if there is no --progress or it is auto."},
 	{"BUILDKIT_COLORS", "The colors of a build, as KEY=COLOR:… with the keys run, cancel, error " +
 		"and warning. A color is black, red, green, yellow, blue, magenta, cyan or white, also " +

@@ -30,11 +30,13 @@ var floors = []floor{
 		{"internal/dirfd", ""},
 		{"internal/event", ""},
 		{"internal/fileentry", ""},
+		{"internal/github", ""},
 		{"internal/giturl", ""},
 		{"internal/gotemplate", ""},
 		{"internal/gunzip", ""},
 		{"internal/hostfile", ""},
 		{"internal/lock", ""},
+		{"internal/markdown", ""},
 		{"internal/memo", ""},
 		{"internal/ocijson", ""},
 		{"internal/pattern", ""},
@@ -43,6 +45,7 @@ var floors = []floor{
 		{"internal/engine", ""},
 		{"internal/imageref", "internal/reference"},
 		{"internal/safepath", ""},
+		{"internal/sarif", ""},
 		{"internal/smallfile", ""},
 		{"internal/sorting", ""},
 		{"internal/subprocess", ""},
@@ -64,7 +67,8 @@ var floors = []floor{
 			"internal/subprocess"},
 		{"internal/stagedir", "internal/dirfd internal/lock"},
 		{"internal/state/ledger", "internal/atomicfile internal/lock internal/smallfile"},
-		{"internal/ui", "internal/event internal/sorting internal/units"},
+		{"internal/ui", "internal/event internal/github internal/markdown internal/sorting " +
+			"internal/units"},
 		{"internal/unpack", "internal/dirfd internal/gunzip internal/safepath"},
 		{"internal/volume", "internal/smallfile"},
 	}},
@@ -80,8 +84,8 @@ var floors = []floor{
 		{"export", "internal/atomicfile internal/attest internal/blocks internal/event internal/ocidoc " +
 			"internal/ocijson internal/platform internal/reference internal/sorting internal/stagedir " +
 			"internal/subprocess internal/suggest internal/unpack"},
-		{"analyze", "internal/giturl internal/pattern internal/sorting internal/units " +
-			"internal/unpack"},
+		{"analyze", "internal/giturl internal/markdown internal/pattern internal/sarif " +
+			"internal/sorting internal/units internal/unpack"},
 		{"analyze/browse", "analyze internal/dirfd internal/ui internal/units"},
 		{"analyze/html", "analyze internal/ui internal/units"},
 		{"internal/bake", "internal/suggest"},
@@ -142,10 +146,11 @@ var floors = []floor{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +
 			"export internal/atomicfile internal/attest internal/bake internal/build " +
 			"internal/container internal/engine " +
-			"internal/event internal/gotemplate internal/hostfile internal/image " +
+			"internal/event internal/github internal/gotemplate internal/hostfile internal/image " +
 			"internal/imageanalysis internal/imagebuild internal/imageref internal/layers " +
-			"internal/memo internal/ns internal/ocidoc internal/ocijson " +
-			"internal/reference internal/registry internal/remotecache internal/sbom internal/secret " +
+			"internal/markdown internal/memo internal/ns internal/ocidoc internal/ocijson " +
+			"internal/reference internal/registry internal/remotecache internal/sarif internal/sbom " +
+			"internal/secret " +
 			"internal/source internal/state internal/store internal/suggest internal/ui internal/units parser " +
 			"snapshot"},
 	}},
@@ -159,6 +164,7 @@ var floors = []floor{
 		{"internal/mount/mounttest", ""},
 		{"internal/registrytest", "internal/imagetest"},
 		{"internal/rounds", ""},
+		{"internal/schematest", ""},
 		{"internal/vttest", ""},
 		{"internal/workertest", ""},
 		{"executor/copyfs/copyfstest", "executor/copyfs internal/fileentry"},
@@ -213,8 +219,8 @@ var modules = map[string]string{
 	"github.com/google/go-cmp":                 "internal/goldentest snapshot/snapshottest",
 	"github.com/in-toto/attestation":           "", // tests of internal/attest
 	"github.com/package-url/packageurl-go":     "",
-	"github.com/rogpeppe/go-internal":          "", // the scripts of cmd/layerbuild
-	"github.com/santhosh-tekuri/jsonschema/v6": "", // the published schemas
+	"github.com/rogpeppe/go-internal":          "",                    // the scripts of cmd/layerbuild
+	"github.com/santhosh-tekuri/jsonschema/v6": "internal/schematest", // the published schemas
 	"go.uber.org/goleak":                       "",
 	"google.golang.org/protobuf":               "",
 	"pgregory.net/rapid":                       "",

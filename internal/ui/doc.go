@@ -7,7 +7,11 @@
 // characters. The exceptions are json and rawjson, whose output is exact: their readers must handle
 // control characters. docs/PROGRESS.md describes both.
 //
-// It imports event, sorting and units. It writes to the given files and reads the environment.
+// For GitHub Actions the plain rendering can have groups, and no other line becomes a workflow
+// command. WriteSummary writes a summary of a build as Markdown.
+//
+// It imports event, github, markdown, sorting and units. It writes to the given files and reads the
+// environment.
 //
 // To test it, run go test ./internal/ui as any user. The terminal is a virtual one
 // (internal/vttest). testdata has golden screens and logs, which -update rewrites. FuzzLines reads

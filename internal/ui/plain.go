@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/github"
 )
 
 // plain renders a build as text for logs: a block of lines for each piece of work. Each line begins
@@ -24,6 +25,8 @@ type plain struct {
 	since   time.Time           // when current was set
 	spoke   time.Time           // when current last had output
 	begun   bool                // something has been written
+	escape  bool                // for Options.GitHub
+	groups  bool                // each block is a group
 }
 
 // plainWork is the plain view's state of a piece of work.
@@ -43,8 +46,8 @@ const (
 	stayBytes = 1 << 20         // unless more than this number of bytes waits
 )
 
-func newPlain(mu *sync.Mutex, rec *record, out io.Writer) *plain {
-	p := &plain{rec: rec, partial: map[*work]time.Time{}}
+func newPlain(mu *sync.Mutex, rec *record, out io.Writer, o Options) *plain {
+	p := &plain{rec: rec, partial: map[*work]time.Time{}, escape: o.GitHub, groups: o.Groups}
 	p.w = newWriter(mu, out, plainPause, p.fill)
 	return p
 }
@@ -137,6 +140,10 @@ func (p *plain) append(w *work, add func([]byte) []byte) {
 	before := len(w.plain.text)
 	w.plain.text = add(append(strconv.AppendInt(append(w.plain.text, '#'), int64(w.number), 10),
 		' '))
+	if p.escape {
+		// A line begins with a number, so its bytes change only after an unusual "##[".
+		w.plain.text = append(w.plain.text[:before], github.Inert(w.plain.text[before:])...)
+	}
 	p.pending += len(w.plain.text) - before
 	p.wait(w)
 	p.w.poke()
@@ -188,13 +195,30 @@ func (p *plain) turn(now time.Time) {
 			p.w.buf = fmt.Appendf(p.w.buf, "#%d ...\n", old.number)
 		}
 	}
-	if p.begun {
-		p.w.buf = append(p.w.buf, '\n')
-	}
+	p.endBlock()
 	w := p.waiting[0]
 	p.waiting = p.waiting[1:]
 	p.current, p.since, p.spoke, p.begun = w, now, now, true
-	p.w.buf = fmt.Appendf(p.w.buf, "#%d %s\n", w.number, cut(w.name, maxName))
+	header := fmt.Sprintf("#%d %s", w.number, cut(w.name, maxName))
+	switch {
+	case p.groups:
+		p.w.buf = append(p.w.buf, github.Group(header)...)
+		return
+	case p.escape:
+		header = string(github.Inert([]byte(header)))
+	}
+	p.w.buf = append(append(p.w.buf, header...), '\n')
+}
+
+// endBlock ends the current block, if there is one. Groups need no empty lines between them.
+func (p *plain) endBlock() {
+	switch {
+	case !p.begun:
+	case p.groups:
+		p.w.buf = append(p.w.buf, github.EndGroup...)
+	default:
+		p.w.buf = append(p.w.buf, '\n')
+	}
 }
 
 // maxName is the largest length of a step's name in a header.
@@ -252,10 +276,15 @@ func (p *plain) close() error {
 				p.take(p.current)
 			}
 			if len(p.waiting) == 0 {
-				return 0
+				break
 			}
 			p.turn(now)
 		}
+		if p.groups && p.begun {
+			p.endBlock()
+			p.begun = false
+		}
+		return 0
 	}
 	p.w.mu.Unlock()
 	return p.w.close()

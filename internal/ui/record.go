@@ -29,6 +29,7 @@ type record struct {
 type work struct {
 	id         event.ID
 	number     int // from 1, in the order in which work began
+	line       int // in the Dockerfile; 0: none
 	name       string
 	begun, end time.Time
 	state      state
@@ -73,6 +74,9 @@ func (r *record) start(e event.Start) *work {
 	}
 	if e.Name != "" {
 		w.name = clean(e.Name)
+	}
+	if e.Line > 0 {
+		w.line = e.Line
 	}
 	return w
 }

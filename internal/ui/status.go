@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -128,8 +129,7 @@ func (s *statuses) handle(e event.Event, w *work) {
 func (s *statuses) vertex(out *solveStatus, w *work) *vertex {
 	sum := s.digests[w]
 	if sum == "" {
-		hash := sha256.Sum256([]byte(w.id))
-		sum = "sha256:" + hex.EncodeToString(hash[:])
+		sum = vertexDigest(w)
 		s.digests[w] = sum
 	}
 	begun := encodable(w.begun)
@@ -195,13 +195,19 @@ func (s *statuses) progress(out *solveStatus, e event.Progress, w *work) {
 // warning adds a warning. One that is about no piece of work has the vertex of the first: in
 // BuildKit, findings about a Dockerfile have the vertex of the work that loaded it.
 func (s *statuses) warning(out *solveStatus, e event.Warning, w *work) {
-	v := vertexWarning{Level: 1, Short: []byte(e.Message), URL: e.URL}
 	if w == nil && len(s.rec.order) > 0 {
 		w = s.rec.order[0]
 	}
+	v := newVertexWarning(e)
 	if w != nil {
 		v.Vertex = s.digest(out, w)
 	}
+	out.Warnings = []vertexWarning{v}
+}
+
+// newVertexWarning returns a warning in BuildKit's form, without a vertex.
+func newVertexWarning(e event.Warning) vertexWarning {
+	v := vertexWarning{Level: 1, Short: []byte(e.Message), URL: e.URL}
 	if e.Rule != "" {
 		text := e.Rule + ": " + e.Message
 		if e.Line > 0 {
@@ -220,7 +226,37 @@ func (s *statuses) warning(out *solveStatus, e event.Warning, w *work) {
 		at := sourcePosition{line}
 		v.Range = append(v.Range, sourceRange{at, at})
 	}
-	out.Warnings = []vertexWarning{v}
+	return v
+}
+
+// JSONWarnings returns the build's warnings so far in the form of client.VertexWarning, as a JSON
+// array; nil if there are none. It is the value of buildx.build.warnings in the metadata of a
+// build.
+func (u *UI) JSONWarnings() (json.RawMessage, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var list []vertexWarning
+	for _, e := range u.record.sortedWarnings() {
+		v := newVertexWarning(e)
+		w := u.record.work[e.ID]
+		if w == nil && len(u.record.order) > 0 {
+			w = u.record.order[0]
+		}
+		if w != nil {
+			v.Vertex = vertexDigest(w)
+		}
+		list = append(list, v)
+	}
+	if list == nil {
+		return nil, nil
+	}
+	return json.Marshal(list)
+}
+
+// vertexDigest returns a digest that identifies a piece of work within its build.
+func vertexDigest(w *work) string {
+	hash := sha256.Sum256([]byte(w.id))
+	return "sha256:" + hex.EncodeToString(hash[:])
 }
 
 // encodable returns t, or the zero time if t has no form in JSON: its year must have four digits.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/github"
 	"golang.org/x/term"
 )
 
@@ -31,6 +32,11 @@ type Options struct {
 	Width, Height int
 	// LogLines is the number of lines of a running step's output in the live view; 0: six.
 	LogLines int
+	// GitHub is set if a runner of GitHub Actions reads the output: no line becomes a workflow
+	// command.
+	GitHub bool
+	// Groups makes each block of the plain rendering a group in GitHub's log.
+	Groups bool
 	// Getenv reads the environment (BUILDKIT_COLORS, CI, NO_COLOR, TERM); nil: os.Getenv.
 	Getenv func(string) string
 }
@@ -71,6 +77,7 @@ func New(mode string, out io.Writer, o Options) (*UI, error) {
 		}
 	}
 	u := &UI{}
+	out = guarded(mode, out, o)
 	if !o.NoColor && (mode == "tty" || mode == "plain" && isTerminal(out)) {
 		if _, problems := parseColors(o.Getenv(colorsVariable)); problems != "" {
 			u.record.warn(event.Warning{Message: problems, Time: time.Now()})
@@ -78,7 +85,7 @@ func New(mode string, out io.Writer, o Options) (*UI, error) {
 	}
 	switch mode {
 	case "plain":
-		u.view = newPlain(&u.mu, &u.record, out)
+		u.view = newPlain(&u.mu, &u.record, out, o)
 	case "tty":
 		u.view = newLive(&u.mu, &u.record, out, o)
 	case "rawjson":
@@ -92,6 +99,18 @@ func New(mode string, out io.Writer, o Options) (*UI, error) {
 			strings.Join(Modes[:], ", "))
 	}
 	return u, nil
+}
+
+// guarded returns out, or for GitHub a writer to it that escapes workflow commands. The plain view
+// escapes its text itself, since it writes such commands for groups.
+func guarded(mode string, out io.Writer, o Options) io.Writer {
+	switch {
+	case !o.GitHub || mode == "plain":
+		return out
+	case ForPrograms(mode):
+		return github.NewJSONWriter(out)
+	}
+	return github.NewWriter(out)
 }
 
 // Sink returns the receiver of the build's events. It does not keep the data of a Log. Events
