@@ -174,6 +174,7 @@ var floors = []floor{
 		{"bench", "diff"},
 		{"test/lab", "internal/imagetest internal/registrytest"},
 		{"test/golden", "internal/imagetest test/lab"},
+		{"test/ci", "internal/schematest test/lab"},
 		{"test/differential", "diff internal/layercheck internal/mount internal/mount/mounttest " +
 			"internal/rounds snapshot"},
 		{"test/drivers", "internal/imagetest internal/rounds test/lab"},

@@ -1,0 +1,504 @@
+package ci
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/layerbuild/layerbuild/internal/schematest"
+	"github.com/layerbuild/layerbuild/test/lab"
+	"go.yaml.in/yaml/v3"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+const (
+	user     = "robot"
+	password = `p"a\s$s 'w`
+)
+
+// example returns the path of a file of the examples.
+func example(name string) string { return filepath.Join(lab.Top(), "examples", name) }
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(example(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// documents returns the documents of a YAML file, as encoding/json decodes them.
+func documents(t *testing.T, text string) (list []map[string]any) {
+	t.Helper()
+	dec := yaml.NewDecoder(strings.NewReader(text))
+	for {
+		var doc, clean map[string]any
+		if err := dec.Decode(&doc); err != nil {
+			if len(list) == 0 {
+				t.Fatal(err)
+			}
+			return list
+		}
+		data, err := json.Marshal(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(data, &clean); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, clean)
+	}
+}
+
+// get returns the value at a path of keys and indexes of a document.
+func get[T any](t *testing.T, doc any, path ...any) T {
+	t.Helper()
+	for _, key := range path {
+		switch at := doc.(type) {
+		case map[string]any:
+			doc = at[key.(string)]
+		case []any:
+			doc = at[key.(int)]
+		default:
+			t.Fatalf("nothing at %v", path)
+		}
+	}
+	v, ok := doc.(T)
+	if !ok {
+		t.Fatalf("%v at %v", doc, path)
+	}
+	return v
+}
+
+// module returns the directory of a Go module, which the go command fetches if necessary.
+func module(t *testing.T, version string) string {
+	t.Helper()
+	lab.Need(t, "go")
+	cmd := lab.Exec(t, "go", "mod", "download", "-json", version)
+	cmd.Dir = t.TempDir()
+	out, err := cmd.Output()
+	var m struct{ Dir, Error string }
+	if json.Unmarshal(out, &m) != nil || err != nil || m.Dir == "" {
+		t.Skipf("the module %s cannot be had: %s %v", version, m.Error, err)
+	}
+	return m.Dir
+}
+
+// site is a place in which the shell lines of an example run.
+type site struct {
+	*lab.Lab
+	env []string
+}
+
+// newSite returns a site with a context in its directory, the program in PATH, and a registry that
+// asks for credentials.
+func newSite(t *testing.T) *site {
+	t.Helper()
+	lab.Root(t)
+	l := lab.New(t)
+	l.Busybox()
+	l.Registry.Auth(user, password)
+	l.Write("Dockerfile", "FROM scratch\nARG A=1\nCOPY file /\nLABEL a=$A\n", "file", "content\n")
+	bin, err := os.MkdirTemp("", "layerbuild-ci-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(bin) })
+	if err := os.Chmod(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(lab.Binary(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The checkout may be in a directory that another user cannot enter.
+	if err := os.WriteFile(filepath.Join(bin, "layerbuild"), data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return &site{Lab: l, env: append(slices.Clone(l.Env), "LAYERBUILD_ROOT="+l.State,
+		"PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin", "GITHUB_ACTIONS=",
+		"REGISTRY="+l.Registry.Host)}
+}
+
+// run runs a script with a shell and returns its output.
+func (s *site) run(t *testing.T, shell []string, script string, env ...string) (string, error) {
+	t.Helper()
+	line := slices.Concat(s.Prefix, shell, []string{script})
+	cmd := lab.Exec(t, line[0], line[1:]...)
+	cmd.Dir = s.Dir
+	cmd.Env = slices.Concat(os.Environ(), s.env, env)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	return out.String(), err
+}
+
+// pushed checks that a manifest was pushed under a name, and that the log has no password.
+func (s *site) pushed(t *testing.T, out string, err error, names ...string) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	log := strings.Join(s.Registry.Log(), "\n")
+	for _, name := range names {
+		repo, tag, _ := strings.Cut(name, ":")
+		if !strings.Contains(log, "PUT /v2/"+repo+"/manifests/"+tag) {
+			t.Errorf("%s was not pushed:\n%s\n%s", name, out, log)
+		}
+	}
+	if strings.Contains(out, password) {
+		t.Errorf("the log has the password:\n%s", out)
+	}
+}
+
+func (s *site) file(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(s.Dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func openSchema(t *testing.T, file string) schematest.Schema {
+	t.Helper()
+	s, err := schematest.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestGitLab checks .gitlab-ci.yml against GitLab's schema, and runs its lines for both kinds of
+// runners.
+func TestGitLab(t *testing.T) {
+	text := read(t, "gitlab-ci/.gitlab-ci.yml")
+	doc := documents(t, text)[0]
+	schema := openSchema(t, "testdata/gitlab-ci.json")
+	if err := schema.CheckValue(extended(t, doc)); err != nil {
+		t.Error(err)
+	}
+	mistake := documents(t, strings.Replace(text, "paths: [reports]", "paths: 7", 1))[0]
+	if err := schema.CheckValue(extended(t, mistake)); err == nil {
+		t.Error("the schema accepts a mistake")
+	}
+	lines := func(path ...any) string {
+		var list []string
+		for _, line := range get[[]any](t, doc, path...) {
+			list = append(list, line.(string))
+		}
+		return strings.Join(list, "\n") + "\n"
+	}
+	script := "set -eu\n" + lines(".layerbuild", "before_script") + lines("check", "script") +
+		lines(".build", "script") + lines(".layerbuild", "after_script")
+	for _, as := range []string{"privileged", "rootless"} {
+		t.Run(as, func(t *testing.T) {
+			s := newSite(t)
+			if as == "rootless" {
+				s.As(lab.User(t, true))
+			}
+			host := s.Registry.Host
+			out, err := s.run(t, []string{"sh", "-c"}, script, "CI_PROJECT_DIR="+s.Dir,
+				"CI_REGISTRY="+host, "CI_REGISTRY_USER="+user, "CI_REGISTRY_PASSWORD="+password,
+				"IMAGE="+host+"/team/app:main", "CACHE="+host+"/team/app/cache")
+			s.pushed(t, out, err, "team/app:main", "team/app/cache:latest")
+			if !strings.Contains(s.file(t, "reports/metadata.json"), `"containerimage.digest"`) ||
+				!strings.Contains(s.file(t, "reports/waste.html"), "<html") {
+				t.Error("the reports are missing")
+			}
+			if _, err := os.Stat(filepath.Join(s.Dir, ".docker")); err == nil {
+				t.Error("the credentials are left")
+			}
+		})
+	}
+}
+
+// extended returns a configuration of GitLab whose jobs have the keys of the jobs that they extend.
+// The schema does not check jobs whose names begin with a dot.
+func extended(t *testing.T, doc map[string]any) map[string]any {
+	t.Helper()
+	var merged func(job map[string]any) map[string]any
+	merged = func(job map[string]any) map[string]any {
+		all := map[string]any{}
+		if base, ok := job["extends"].(string); ok {
+			all = merged(get[map[string]any](t, doc, base))
+		}
+		maps.Copy(all, job)
+		delete(all, "extends")
+		return all
+	}
+	out := map[string]any{}
+	for name, v := range doc {
+		if job, ok := v.(map[string]any); ok && name != "variables" {
+			v = merged(job)
+		}
+		out[name] = v
+	}
+	return out
+}
+
+// TestKubernetes checks the manifests against the API of Kubernetes, and runs the lines with the
+// capabilities that the Job asks for.
+func TestKubernetes(t *testing.T) {
+	text := read(t, "kubernetes/job.yaml")
+	docs := documents(t, text)
+	t.Run("schema", func(t *testing.T) { kubernetesSchema(t, text) })
+	s := newSite(t)
+	docker := filepath.Join(s.Dir, "docker")
+	credentials(t, s, docker)
+	context := filepath.Join(s.Dir, "context")
+	if err := os.Mkdir(context, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// A volume of a ConfigMap has links to the files.
+	dockerfile := get[string](t, docs[0], "data", "Dockerfile")
+	s.Write("context/..data/Dockerfile", dockerfile)
+	if err := os.Symlink("..data/Dockerfile", filepath.Join(context, "Dockerfile")); err != nil {
+		t.Fatal(err)
+	}
+	container := get[map[string]any](t, docs[1], "spec", "template", "spec", "containers", 0)
+	caps := "-all"
+	for _, name := range slices.Concat(defaultCapabilities,
+		get[[]any](t, container, "securityContext", "capabilities", "add")) {
+		caps += ",+" + strings.ToLower(name.(string))
+	}
+	lab.Need(t, "setpriv")
+	s.Prefix = []string{"setpriv", "--bounding-set=" + caps, "--inh-caps=" + caps}
+	var shell []string
+	for _, word := range get[[]any](t, container, "command") {
+		shell = append(shell, word.(string))
+	}
+	host := s.Registry.Host
+	out, err := s.run(t, shell, get[string](t, container, "args", 0), "DOCKER_CONFIG="+docker,
+		"IMAGE="+host+"/team/app:latest", "CACHE="+host+"/team/app:cache", "CONTEXT="+context,
+		"WORK="+filepath.Join(s.Dir, "work"))
+	s.pushed(t, out, err, "team/app:latest", "team/app:cache")
+}
+
+// defaultCapabilities are those that containerd and CRI-O give a container.
+var defaultCapabilities = []any{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID",
+	"SETUID", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT"}
+
+// credentials writes a config.json for the registry.
+func credentials(t *testing.T, s *site, dir string) {
+	t.Helper()
+	config, err := json.Marshal(map[string]any{"auths": map[string]any{
+		s.Registry.Host: map[string]string{"username": user, "password": password}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config.json"), config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kubernetesSchema checks manifests against the OpenAPI document of Kubernetes. Unknown fields are
+// mistakes.
+func kubernetesSchema(t *testing.T, text string) {
+	data, err := os.ReadFile(filepath.Join(module(t, "k8s.io/kubectl@v0.37.2"),
+		"testdata/openapi/swagger.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var api struct{ Definitions map[string]any }
+	if err := json.Unmarshal(data, &api); err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]string{"ConfigMap": "io.k8s.api.core.v1.ConfigMap",
+		"Job": "io.k8s.api.batch.v1.Job"}
+	for kind, name := range kinds {
+		schema, err := schematest.Compile("api", strict(map[string]any{
+			"definitions": api.Definitions}), "#/definitions/"+name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checked := false
+		for _, doc := range documents(t, text) {
+			if doc["kind"] != kind {
+				continue
+			}
+			checked = true
+			if kind == "Job" {
+				// The document is older than this field, which Kubernetes has since 1.30.
+				security := get[map[string]any](t, doc, "spec", "template", "spec", "containers", 0,
+					"securityContext")
+				if get[string](t, security, "appArmorProfile", "type") != "Unconfined" {
+					t.Errorf("AppArmor: %v", security["appArmorProfile"])
+				}
+				delete(security, "appArmorProfile")
+			}
+			if err := schema.CheckValue(doc); err != nil {
+				t.Errorf("%s: %v", kind, err)
+			}
+			doc["mistake"] = true
+			if err := schema.CheckValue(doc); err == nil {
+				t.Errorf("%s: the schema accepts an unknown field", kind)
+			}
+		}
+		if !checked {
+			t.Errorf("no %s", kind)
+		}
+	}
+}
+
+// strict makes unknown fields mistakes in each object of a schema that lists its fields, and
+// removes formats that are not those of JSON Schema.
+func strict(schema any) any {
+	switch at := schema.(type) {
+	case map[string]any:
+		_, lists := at["properties"].(map[string]any)
+		_, open := at["additionalProperties"]
+		if lists && !open && at["x-kubernetes-preserve-unknown-fields"] != true {
+			at["additionalProperties"] = false
+		}
+		if _, isText := at["format"].(string); isText {
+			delete(at, "format")
+		}
+		if at["x-kubernetes-int-or-string"] == true {
+			delete(at, "type")
+		}
+		for _, v := range at {
+			strict(v)
+		}
+	case []any:
+		for _, v := range at {
+			strict(v)
+		}
+	}
+	return schema
+}
+
+// TestTekton checks the Task and the TaskRun against the definitions of Tekton, and runs the Task's
+// script.
+func TestTekton(t *testing.T) {
+	task := documents(t, read(t, "tekton/task.yaml"))[0]
+	t.Run("schema", func(t *testing.T) {
+		dir := module(t, "github.com/tektoncd/pipeline@v1.0.0")
+		for file, name := range map[string]string{"tekton/task.yaml": "300-task.yaml",
+			"tekton/taskrun.yaml": "300-taskrun.yaml"} {
+			data, err := os.ReadFile(filepath.Join(dir, "config/300-crds", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			tektonSchema(t, documents(t, read(t, file))[0], documents(t, string(data))[0])
+		}
+	})
+	s := newSite(t)
+	docker := filepath.Join(s.Dir, "docker")
+	credentials(t, s, docker)
+	step := get[map[string]any](t, task, "spec", "steps", 0)
+	host := s.Registry.Host
+	values := map[string]string{"$(params.image)": host + "/team/app:latest",
+		"$(params.dockerfile)": "Dockerfile", "$(params.context)": ".",
+		"$(params.cache)": host + "/team/app:cache", "$(workspaces.dockerconfig.path)": docker,
+		"$(results.IMAGE_DIGEST.path)": filepath.Join(s.Dir, "digest"),
+		"$(results.IMAGE_URL.path)":    filepath.Join(s.Dir, "url"), "/state": s.State}
+	var env []string
+	for _, v := range get[[]any](t, step, "env") {
+		value := get[string](t, v, "value")
+		if _, ok := values[value]; !ok {
+			t.Errorf("the test has no value for %s", value)
+		}
+		env = append(env, get[string](t, v, "name")+"="+values[value])
+	}
+	script := get[string](t, step, "script")
+	if strings.Contains(script, "$(params") {
+		t.Error("a parameter is text in the script")
+	}
+	out, err := s.run(t, []string{"sh", "-c"}, script, env...)
+	s.pushed(t, out, err, "team/app:latest", "team/app:cache")
+	if digest := s.file(t, "digest"); len(digest) != len("sha256:")+64 {
+		t.Errorf("the digest is %q", digest)
+	}
+	if url := s.file(t, "url"); url != host+"/team/app:latest" {
+		t.Errorf("the URL is %q", url)
+	}
+}
+
+// tektonSchema checks an object against the version v1 of its definition.
+func tektonSchema(t *testing.T, doc, definition map[string]any) {
+	t.Helper()
+	for _, v := range get[[]any](t, definition, "spec", "versions") {
+		if get[string](t, v, "name") != "v1" {
+			continue
+		}
+		api := strict(get[map[string]any](t, v, "schema", "openAPIV3Schema"))
+		api.(map[string]any)["$schema"] = "http://json-schema.org/draft-07/schema#"
+		// metadata is an object of Kubernetes, which has definitions of its own.
+		delete(get[map[string]any](t, api, "properties", "metadata"), "additionalProperties")
+		schema, err := schematest.Compile("tekton", api, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := schema.CheckValue(doc); err != nil {
+			t.Errorf("%s: %v", doc["kind"], err)
+		}
+		get[map[string]any](t, doc, "spec")["mistake"] = true
+		if err := schema.CheckValue(doc); err == nil {
+			t.Errorf("%s: the definition accepts an unknown field", doc["kind"])
+		}
+		return
+	}
+	t.Error("the definition has no version v1")
+}
+
+// TestJenkins runs the lines of the Jenkinsfile, and checks that its brackets and quotes match.
+func TestJenkins(t *testing.T) {
+	text := read(t, "jenkins/Jenkinsfile")
+	scripts, err := jenkinsScripts(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(scripts) != 2 {
+		t.Fatalf("%d scripts, want 2", len(scripts))
+	}
+	for _, broken := range []string{strings.Replace(text, "}", "", 1), text + "}",
+		strings.Replace(text, "'''", "'", 1), strings.Replace(text, "(time: 1", "[time: 1", 1)} {
+		if _, err := jenkinsScripts(broken); err == nil {
+			t.Errorf("no mistake is found in\n%s", broken)
+		}
+	}
+	s := newSite(t)
+	host := s.Registry.Host
+	for _, script := range scripts {
+		// Jenkins runs a script with sh -xe.
+		out, err := s.run(t, []string{"sh", "-e", "-c"}, script, "REGISTRY="+host,
+			"IMAGE="+host+"/team/app", "BUILD_NUMBER=17", "LOGIN_USR="+user, "LOGIN_PSW="+password,
+			"WORKSPACE_TMP="+filepath.Join(s.Dir, "tmp"))
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if strings.Contains(script, "--push") {
+			s.pushed(t, out, err, "team/app:17", "team/app:cache")
+		}
+	}
+	if _, err := os.Stat(filepath.Join(s.Dir, "tmp/docker")); err == nil {
+		t.Error("the credentials are left")
+	}
+	if !strings.Contains(s.file(t, "metadata.json"), `"containerimage.digest"`) {
+		t.Error("there are no metadata")
+	}
+}
+
+// goRun runs a program of a Go module, which the go command builds.
+func goRun(t *testing.T, dir, program string, args ...string) (string, error) {
+	t.Helper()
+	cmd := lab.Exec(t, "go", append([]string{"run", program}, args...)...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if _, ok := err.(*exec.ExitError); err != nil && !ok {
+		t.Fatal(err)
+	}
+	return string(out), err
+}
