@@ -163,7 +163,8 @@ func TestFlagTexts(t *testing.T) {
 func TestExamples(t *testing.T) {
 	work := t.TempDir()
 	t.Chdir(work)
-	for _, name := range []string{"Dockerfile", "token.txt", "app.tar"} {
+	for _, name := range []string{"Dockerfile", "token.txt", "app.tar", "compose.yaml",
+		"docker-bake.hcl"} {
 		if err := os.WriteFile(name, []byte("FROM scratch\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
