@@ -47,23 +47,31 @@ func (f *buildFlags) attestations(o *imagebuild.Options, e *env) error {
 				fmt.Errorf("%s=%s: true or false is expected", noAttestations, v))
 		}
 	}
-	if f.metadataFile == "" {
-		return err
-	}
-	switch mode := e.getenv(metadataProvenance); mode {
-	case "", "min":
-		o.Attest.Metadata = "min"
-	case "max":
-		o.Attest.Metadata = "max"
-	default:
-		if is, perr := strconv.ParseBool(mode); mode == "disabled" || perr == nil && !is {
-			break
-		} else if perr == nil {
-			o.Attest.Metadata = "min"
-			break
-		}
-		err = errors.Join(err, fmt.Errorf("%s=%s: min, max or disabled is expected",
-			metadataProvenance, mode))
+	if f.metadataFile != "" {
+		mode, merr := metadataDetail(e)
+		o.Attest.Metadata, err = mode, errors.Join(err, merr)
 	}
 	return err
+}
+
+// metadataDetail returns how much of the provenance the file of --metadata-file has: "min", "max",
+// or "" for nothing.
+func metadataDetail(e *env) (string, error) {
+	value := e.getenv(metadataProvenance)
+	switch value {
+	case "", "min":
+		return "min", nil
+	case "max":
+		return "max", nil
+	case "disabled":
+		return "", nil
+	}
+	is, err := strconv.ParseBool(value)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("%s=%s: min, max or disabled is expected", metadataProvenance, value)
+	case is:
+		return "min", nil
+	}
+	return "", nil
 }

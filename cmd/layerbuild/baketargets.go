@@ -98,6 +98,11 @@ func (f *bakeFlags) target(e *env, from *bake.Target) (*bakeTarget, error) {
 	}
 	f.state.registry = t.flags.state.registry // with the insecure hosts of caches
 	t.options.Name = from.Name
+	if f.metadataFile != "" {
+		if t.options.Attest.Metadata, err = metadataDetail(e); err != nil {
+			return nil, err
+		}
+	}
 	for name, where := range from.Contexts {
 		if _, ok := bake.LinkedTarget(where); ok {
 			t.options.Source.Contexts[name] = where
