@@ -190,6 +190,12 @@ func TestGoPackages(t *testing.T) {
 	}
 	equal(t, strings.ReplaceAll(b.String(), "m \n", "m -\n"),
 		"stdlib 1.22.1\nm -\na v1\nc v2\nd v3")
+	for path, want := range map[string]int{"x/cmd/y": 2, commandLine: 1, "": 1} {
+		info := &debug.BuildInfo{GoVersion: "go1.22.1", Path: path}
+		if list := goPackages(info); len(list) != want || list[len(list)-1].Name == commandLine {
+			t.Errorf("packages of a program with the path %q: %+v", path, list)
+		}
+	}
 }
 
 // elfWith returns an ELF file with one section, which is loaded at an address.

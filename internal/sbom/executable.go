@@ -64,6 +64,9 @@ func goInfo(c *content) (info *debug.BuildInfo, err error) {
 	return info, nil
 }
 
+// commandLine is the path that Go records for a program whose files were given one by one.
+const commandLine = "command-line-arguments"
+
 // goPackages returns the modules of an executable and the standard library.
 func goPackages(info *debug.BuildInfo) []Package {
 	if info == nil {
@@ -82,6 +85,11 @@ func goPackages(info *debug.BuildInfo) []Package {
 	version, _, _ := strings.Cut(strings.TrimPrefix(info.GoVersion, "go"), " ")
 	add("stdlib", version)
 	add(info.Main.Path, info.Main.Version)
+	// A program that was built without modules, as Debian builds them, has only the path of its
+	// package.
+	if info.Main.Path == "" && info.Path != commandLine {
+		add(info.Path, "")
+	}
 	for _, m := range info.Deps {
 		if m == nil {
 			continue

@@ -20,8 +20,8 @@ func TestMain(m *testing.M) { lab.Main(m) }
 const syftVersion = "v1.57.1"
 
 // dockerfile makes an image with programs of each language that Debian packages. Each RUN rewrites
-// the database. Debian builds Go programs without modules, so that only the standard library is
-// recorded in them; the last line adds a program with modules.
+// the database. Debian builds Go programs without modules, so that they record only their own path
+// and the version of Go; the last line adds a program with modules.
 const dockerfile = `FROM scratch
 ADD rootfs.tar /
 RUN apt-get update
@@ -40,7 +40,7 @@ var brought = map[string]string{
 	"deb libc6": "2", "deb python3-requests": "4", "pypi requests": "4", "deb node-semver": "6",
 	"npm semver": "6", "deb age": "7", "deb rake": "8",
 	"gem rake": "8", "deb libcommons-io-java": "9", "maven commons-io": "9", "deb tree": "10",
-	"golang github.com/klauspost/compress": "11",
+	"golang filippo.io/age/cmd/age": "7", "golang github.com/klauspost/compress": "11",
 }
 
 // TestRecall lists the packages of a Debian image with syft and with layerbuild.
