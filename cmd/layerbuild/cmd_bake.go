@@ -300,7 +300,7 @@ func (f *bakeFlags) finish(e *env, display *ui.UI, mode string, def *bake.Defini
 	if err != nil {
 		return f.explain(e, display, mode, targets, err, print)
 	}
-	if err := f.write(targets); err != nil {
+	if err := f.write(e, display, targets); err != nil {
 		return err
 	}
 	return f.report(e, display, def, targets, print)
@@ -325,14 +325,22 @@ func (t *bakeTarget) finished(display *ui.UI, mode string) *finished {
 	return &finished{o: t.options, mode: mode, display: display, res: t.result}
 }
 
-// write writes the file of --metadata-file: an object with one object for each target.
-func (f *bakeFlags) write(targets []*bakeTarget) error {
+// write writes the file of --metadata-file: an object with one object for each target, and the
+// warnings of all, as in buildx.
+func (f *bakeFlags) write(e *env, display *ui.UI, targets []*bakeTarget) error {
 	if f.metadataFile == "" {
 		return nil
 	}
 	all := map[string]any{}
 	for _, t := range targets {
-		all[t.Name] = t.result.Metadata
+		m := t.result.Metadata
+		m.Ref = newBuildRef()
+		all[t.Name] = m
+	}
+	if warnings, err := warningsForMetadata(e, display); err != nil {
+		return err
+	} else if warnings != nil {
+		all["buildx.build.warnings"] = warnings
 	}
 	data, err := indentJSON(all)
 	if err == nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -443,14 +444,25 @@ func (f *buildFlags) write(e *env, b *finished) error {
 // metadata returns the content of the file of --metadata-file.
 func metadata(e *env, b *finished) ([]byte, error) {
 	m := b.res.Metadata
-	// buildx has the names of the builder and of its node, and 25 letters and digits.
-	m.Ref = "layerbuild/layerbuild/" + strings.ToLower(rand.Text()[:25])
-	if on, err := strconv.ParseBool(e.getenv(metadataWarnings)); err == nil && on {
-		if m.Warnings, err = b.display.JSONWarnings(); err != nil {
-			return nil, err
-		}
+	m.Ref = newBuildRef()
+	var err error
+	if m.Warnings, err = warningsForMetadata(e, b.display); err != nil {
+		return nil, err
 	}
 	return m.JSON()
+}
+
+// newBuildRef returns a name for a build: as in buildx that of the builder, of its node, and 25
+// letters and digits.
+func newBuildRef() string { return "layerbuild/layerbuild/" + strings.ToLower(rand.Text()[:25]) }
+
+// warningsForMetadata returns the warnings of a build for the file of --metadata-file, or nil if
+// there are none or the variable does not request them.
+func warningsForMetadata(e *env, display *ui.UI) (json.RawMessage, error) {
+	if on, err := strconv.ParseBool(e.getenv(metadataWarnings)); err != nil || !on {
+		return nil, nil
+	}
+	return display.JSONWarnings()
 }
 
 // metadataWarnings is the variable that adds the warnings to the file of --metadata-file, as in

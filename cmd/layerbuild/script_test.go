@@ -351,15 +351,13 @@ func cmdJSON(ts *testscript.TestScript, neg bool, all []string) {
 
 func cmdSARIF(ts *testscript.TestScript, neg bool, all []string) {
 	args(ts, neg, all, 1, 1)
-	ts.Check(sarifSchema().Check([]byte(ts.ReadFile(all[0]))))
+	schema, err := sarifSchema()
+	ts.Check(err)
+	ts.Check(schema.Check([]byte(ts.ReadFile(all[0]))))
 }
 
-var sarifSchema = sync.OnceValue(func() schematest.Schema {
-	s, err := schematest.Open("../../internal/sarif/testdata/sarif-2.1.0-rtm.5.json")
-	if err != nil {
-		panic(err)
-	}
-	return s
+var sarifSchema = sync.OnceValues(func() (schematest.Schema, error) {
+	return schematest.Open("../../internal/sarif/testdata/sarif-2.1.0-rtm.5.json")
 })
 
 func cmdKeep(ts *testscript.TestScript, neg bool, all []string) {
