@@ -46,6 +46,7 @@ func FuzzEscape(f *testing.F) {
 		if strings.ContainsAny(text, "\n\r<@") {
 			t.Errorf("Escape(%q) = %q", s, text)
 		}
+		text = strings.ReplaceAll(text, "&#64;", "") // the only # without a backslash
 		for i := range len(text) {
 			if !strings.ContainsRune("|`*_[#~", rune(text[i])) {
 				continue

@@ -29,7 +29,8 @@ func hostileEvents(send event.Sink) {
 	send(event.Start{ID: "c", Name: "[3/3] RUN <b>false</b>", File: "Dockerfile", Line: 5,
 		Time: time.Now()})
 	send(event.Start{ID: "d", Name: "pull base", Time: time.Now()})
-	time.Sleep(time.Second)
+	// not at the moment in which the writer looks again, or either could be the first
+	time.Sleep(stayIdle - plainPause/2)
 	send(event.Done{ID: "c", Err: errors.New("*it* ::failed"), Time: time.Now()})
 }
 
