@@ -244,18 +244,26 @@ func order(a, b reflect.Value) (int, error) {
 	return 0, fmt.Errorf("%s and %s cannot be compared", text(a), text(b))
 }
 
-// title makes the first letter of each word upper case.
+// title makes the first letter of each word upper case, with the words of strings.Title. That
+// function is deprecated, but the templates of Docker use it.
 func title(s string) string {
 	before := ' '
 	return strings.Map(func(r rune) rune {
-		first := !unicode.IsLetter(before) && !unicode.IsDigit(before) && before != '_' &&
-			before != '\''
+		first := separates(before)
 		before = r
 		if first {
 			return unicode.ToTitle(r)
 		}
 		return r
 	}, s)
+}
+
+// separates reports whether a character is between words.
+func separates(r rune) bool {
+	if unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' {
+		return false
+	}
+	return r <= unicode.MaxASCII || unicode.IsSpace(r)
 }
 
 // join joins the elements of a list with a separator.

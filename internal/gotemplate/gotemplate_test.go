@@ -57,7 +57,7 @@ var templates = []string{
 	"{{.Config.Labels | len}} {{(.Config).Env}}", "{{- .ID -}}   x", "{{/* comment */}}x",
 	"{{`raw`}} {{'a'}} {{0x10}} {{1.5}} {{-3}}", "{{range .Ports}}x{{.}}{{end}}",
 	"{{json .Config}} {{json .None}} {{json .Any}}", `{{join .Config.Env ", "}}`,
-	`{{split .ID ":"}} {{upper .ID}} {{lower "ABC"}}`, `{{title "ab cd"}}`,
+	`{{split .ID ":"}} {{upper .ID}} {{lower "ABC"}}`, `{{title "ab cd"}}`, `{{title "'a «b c_d 1e é-f"}}`,
 	`{{pad .ID 1 2}}|{{pad "" 1 2}}|{{truncate .ID 3}}`,
 	// errors of both
 	"{{.Nope}}", "{{.ID.Nope}}", "{{.None.Env}}", "{{.Config.hidden}}", "{{index .Config.Env 7}}",
