@@ -190,8 +190,8 @@ func (a *Active) commit(ctx context.Context, id, parent ID, writtenOn []string) 
 	}
 	// A snapshot with this name has the same content. Its parent may be another directory with
 	// equal content.
-	if chain, err := a.s.chainOf(ctx, id); err == nil {
-		a.chain = chain[1:]
+	if n, err := a.s.lookup(ctx, id); err == nil {
+		a.chain = a.s.chain(n.parent)
 	}
 	return a.work.remove()
 }

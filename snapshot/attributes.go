@@ -49,15 +49,25 @@ func copyRootAttributes(from, to string) error {
 // comes first, since it clears the setuid bit and file capabilities. The times come last, since the
 // other calls change them.
 func copyAttributes(src, dst int, st *unix.Stat_t) error {
+	return copyAttributesBy(src, dst, st, copyXattrs)
+}
+
+// copyAttributesBy is copyAttributes with another function than copyXattrs.
+func copyAttributesBy(src, dst int, st *unix.Stat_t, xattrs func(from, to place) error) error {
 	if err := unix.Fchown(dst, int(st.Uid), int(st.Gid)); err != nil {
 		return os.NewSyscallError("fchown", err)
 	}
 	if err := unix.Fchmod(dst, st.Mode&0o7777); err != nil {
 		return os.NewSyscallError("fchmod", err)
 	}
-	if err := copyXattrs(place{fd: src}, place{fd: dst}); err != nil {
+	if err := xattrs(place{fd: src}, place{fd: dst}); err != nil {
 		return err
 	}
+	return setTimes(dst, st)
+}
+
+// setTimes sets the times of the open file dst to those of st.
+func setTimes(dst int, st *unix.Stat_t) error {
 	times := [2]unix.Timespec{st.Atim, st.Mtim}
 	// Without a path utimensat(2) changes the descriptor's file, on every kernel. AT_EMPTY_PATH is
 	// newer.
@@ -112,7 +122,11 @@ func isOwnMark(name string) bool {
 
 // copyXattrs copies all xattrs except ownMarks.
 func copyXattrs(from, to place) error {
-	all, err := from.xattrs(func(name []byte) bool { return !isOwnMark(string(name)) })
+	return copyXattrsIf(from, to, func(name []byte) bool { return !isOwnMark(string(name)) })
+}
+
+func copyXattrsIf(from, to place, keep func(name []byte) bool) error {
+	all, err := from.xattrs(keep)
 	if err != nil {
 		return fmt.Errorf("read xattrs: %w", err)
 	}

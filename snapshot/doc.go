@@ -127,6 +127,8 @@ type Options struct {
 	// error, the snapshot is not used. If Lease is nil, no collector may run while the store is
 	// open.
 	Lease func(context.Context, ID) error
+	// MergeAfter is the number of snapshots after which a chain is merged; 0: 64.
+	MergeAfter int
 }
 
 // ProbeResult reports whether a driver works. If not, Reason is a sentence for users.

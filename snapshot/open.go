@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,8 @@ func Open(ctx context.Context, root string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{top: root, root: root, user: o.UserNS, ledger: o.Ledger,
-		empty: filepath.Join(root, "empty"), known: make(map[ID]*node), leased: o.Lease}
+		empty: filepath.Join(root, "empty"), known: make(map[ID]*node), leased: o.Lease,
+		mergeAfter: cmp.Or(o.MergeAfter, mergeAfter)}
 	if err := s.open(ctx, o); err != nil {
 		return nil, fmt.Errorf("open snapshots in %s: %w", root, err)
 	}

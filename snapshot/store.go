@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -32,7 +33,9 @@ type Store struct {
 	user   bool // marks are user.overlay.*
 	ledger *ledger.Ledger
 	empty  string // an empty directory
-	leased func(context.Context, ID) error
+	// mergeAfter is the number of snapshots after which a chain is merged; 0: never.
+	mergeAfter int
+	leased     func(context.Context, ID) error
 
 	mu    sync.Mutex
 	known map[ID]*node
@@ -45,6 +48,12 @@ type node struct {
 	info   Info
 	parent *node
 	stamp  stamp
+	depth  int // number of ancestors
+	// merged is set if the snapshot has a merged directory. Its parent is the next ancestor that is
+	// not in that directory.
+	merged atomic.Pointer[node]
+	// unmergeable is set if the snapshot cannot be merged with others.
+	unmergeable atomic.Bool
 }
 
 // stamp distinguishes a directory from an earlier one of the same name. It includes the time of the
@@ -207,6 +216,10 @@ func (s *Store) find(id ID, depth int) (*node, error) {
 		if n.parent, err = s.find(info.Parent, depth+1); err != nil {
 			return nil, fmt.Errorf("parent of %s: %w", id, err)
 		}
+		n.depth = n.parent.depth + 1
+	}
+	if s.mergeAfter > 0 && n.depth >= minMerged(s.mergeAfter)-1 {
+		n.merged.Store(s.readMerged(n))
 	}
 	s.remember(id, n)
 	return n, nil
@@ -226,11 +239,18 @@ func (s *Store) suspect(info Info) bool {
 	return !s.ledger.Safe(ledger.Mark{Boot: info.Boot, Syncs: info.Syncs})
 }
 
-// chain returns the fs directories of n and its ancestors, topmost first.
+// chain returns the directories of n and its ancestors, topmost first: the fs directory of each, or
+// merged directories in place of several.
 func (s *Store) chain(n *node) []string {
 	var dirs []string
-	for ; n != nil; n = n.parent {
+	for n != nil {
+		if m := n.merged.Load(); m != nil {
+			dirs = append(dirs, filepath.Join(s.dir(n.info.ID), mergedDir, fsDir))
+			n = m.parent
+			continue
+		}
 		dirs = append(dirs, s.fs(n.info.ID))
+		n = n.parent
 	}
 	return dirs
 }
@@ -262,14 +282,14 @@ func (s *Store) View(ctx context.Context, id ID) ([]mount.Mount, error) {
 // Changes returns the directories from which the difference between a committed snapshot and its
 // parent is read.
 func (s *Store) Changes(ctx context.Context, id ID) (Changes, error) {
-	chain, err := s.chainOf(ctx, id)
+	if id == "" {
+		return Changes{}, fmt.Errorf("snapshot %q: %w", string(id), ErrNotExist)
+	}
+	n, err := s.lookup(ctx, id)
 	if err != nil {
 		return Changes{}, err
 	}
-	if len(chain) == 0 {
-		return Changes{}, fmt.Errorf("snapshot %q: %w", string(id), ErrNotExist)
-	}
-	return s.changes(chain[0], chain[1:]), nil
+	return s.changes(s.fs(id), s.chain(n.parent)), nil
 }
 
 func (s *Store) changes(dir string, lower []string) Changes {

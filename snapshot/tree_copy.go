@@ -43,7 +43,8 @@ func copyTree(ctx context.Context, from, to string) error {
 		return err
 	}
 	defer unix.Close(dst)
-	c := &copier{root: dst, dev: st.Dev, links: make(map[uint64]string)}
+	c := &copier{root: dst, dev: st.Dev, links: make(map[uint64]string),
+		xattrs: copyXattrs}
 	c.data.Ended = func() error { return context.Cause(ctx) }
 	if err := c.dir(ctx, src, dst, ""); err != nil {
 		return fmt.Errorf("copy %s: %w", from, err)
@@ -58,6 +59,8 @@ type copier struct {
 	dev   uint64            // the file system that is copied; others are not entered
 	links map[uint64]string // by inode: the first name that was copied
 	data  filedata.Copier
+	// xattrs copies the xattrs of a file that is not a directory
+	xattrs func(from, to place) error
 }
 
 // entry is an entry of a source directory.
@@ -195,7 +198,7 @@ func (c *copier) special(src, dst int, e *entry) error {
 			return os.NewSyscallError("chmod", err)
 		}
 	}
-	if err := copyXattrs(entryPlace(src, e.name), entryPlace(dst, e.name)); err != nil {
+	if err := c.xattrs(entryPlace(src, e.name), entryPlace(dst, e.name)); err != nil {
 		return err
 	}
 	times := []unix.Timespec{e.st.Atim, e.st.Mtim}
@@ -222,5 +225,5 @@ func (c *copier) file(src, dst int, e *entry) error {
 	if err := c.data.Copy(in, out, e.st.Size, e.st.Blocks); err != nil {
 		return err
 	}
-	return copyAttributes(in, out, &e.st)
+	return copyAttributesBy(in, out, &e.st, c.xattrs)
 }

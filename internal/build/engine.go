@@ -87,7 +87,8 @@ type Engine struct {
 	// pool has the prepared snapshots of steps that changed nothing, for other steps on the same
 	// parents. Committed, each would be one more directory that overlay has to open for all later
 	// steps.
-	pool snapshot.Pool
+	pool    snapshot.Pool
+	merging merging
 }
 
 // New returns an engine. Close it after its solvers have returned.
@@ -110,11 +111,16 @@ func New(c Config) *Engine {
 		},
 		snapshots: c.Parts.Snapshots, layers: c.Layers, state: c.State, ran: c.Ran,
 		epoch: c.Epoch, sink: c.Sink, pool: snapshot.Pool{From: c.Parts.Snapshots},
+		merging: merging{chains: c.Parts.Snapshots},
 	}
 }
 
-// Close discards prepared snapshots that were not used.
-func (e *Engine) Close() error { return e.pool.Close() }
+// Close waits for the work that steps have begun, and discards prepared snapshots that were not
+// used.
+func (e *Engine) Close() error {
+	e.merging.wait.Wait()
+	return e.pool.Close()
+}
 
 // Snapshots holds the results of steps. *snapshot.Store implements it.
 type Snapshots interface {
@@ -122,6 +128,7 @@ type Snapshots interface {
 	Stat(ctx context.Context, id snapshot.ID) (snapshot.Info, error)
 	// Layered reports whether a snapshot's directory contains only the difference to its parent.
 	Layered() bool
+	Chains
 }
 
 // Records keeps the results of steps and the layers of snapshots. *cache.Cache implements it.
@@ -243,6 +250,7 @@ func (e *Engine) make(ctx context.Context, cur rootfs, j *job.Job, out output,
 	if err != nil {
 		return stepResult{}, err
 	}
+	e.merging.consider(ctx, parent)
 	if writesLayer(j, req) {
 		if res, ok, err := e.copyToLayer(ctx, cur, j, id, active, out, req); ok || err != nil {
 			return res, errors.Join(err, active.Discard())

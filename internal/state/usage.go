@@ -83,12 +83,17 @@ func (u *usage) snapshot(in *snapshot.Store, id snapshot.ID) int64 {
 }
 
 // snapshotName returns the name of a snapshot in the file. It includes the store, since the stores
-// of several drivers may each have a snapshot of the same ID.
+// of several drivers may each have a snapshot of the same ID, and whether the snapshot has a merged
+// directory, which is added later.
 func snapshotName(in *snapshot.Store, id snapshot.ID) string {
+	name := "snapshot " + string(id)
 	if home := in.Home(); home != "" {
-		return home + " " + string(id)
+		name = home + " " + string(id)
 	}
-	return "snapshot " + string(id)
+	if in.Merged(id) {
+		name += " merged"
+	}
+	return name
 }
 
 // blob returns the size of a blob; name is its digest without the algorithm.

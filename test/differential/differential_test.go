@@ -37,6 +37,13 @@ func TestBtrfs(t *testing.T) {
 	run(t, "btrfs", mounttest.LoopMount(t, 1<<30, "mkfs.btrfs", "-q"), 30, 10)
 }
 
+// TestMerging merges the chains on which the steps are made.
+func TestMerging(t *testing.T) { run(t, merging, mounttest.TempDir(t), 30, 10) }
+
+func TestMergingInUserNamespace(t *testing.T) {
+	mounttest.Again(t, mounttest.Range, "TestMerging$")
+}
+
 func TestOverlayInUserNamespace(t *testing.T) { mounttest.Again(t, mounttest.Range, "TestOverlay") }
 func TestFuseInUserNamespace(t *testing.T)    { mounttest.Again(t, mounttest.Range, "TestFuse") }
 
@@ -56,6 +63,9 @@ func TestOverlayWithSingleID(t *testing.T) {
 //	93  an unchanged name of a file whose other names were changed was written again
 func found() []uint64 { return []uint64{1, 3, 9, 93} }
 
+// merging is the driver overlay with chains that are merged as soon as possible.
+const merging = "merging"
+
 // run runs the rounds of one driver in the directory top.
 func run(t *testing.T, driver, top string, fixed, fresh int) {
 	mounttest.Need(t)
@@ -63,12 +73,21 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 	if err := os.Chmod(top, 0o711); err != nil { // for fuse-overlayfs and single ids
 		t.Fatal(err)
 	}
-	store, err := snapshot.Open(t.Context(), filepath.Join(top, "store"),
-		snapshot.Options{Driver: driver, UserNS: s.userNS})
+	o := snapshot.Options{Driver: driver, UserNS: s.userNS}
+	if driver == merging {
+		o.Driver, o.MergeAfter = mount.Overlay, 2
+	}
+	store, err := snapshot.Open(t.Context(), filepath.Join(top, "store"), o)
 	if err != nil {
 		t.Skip(err)
 	}
 	s.store, s.view = store, store
+	if driver == merging { // the results are read from chains that are not merged
+		o.MergeAfter = 1000
+		if s.view, err = snapshot.Open(t.Context(), filepath.Join(top, "store"), o); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if driver == mount.FuseOverlay {
 		// The kernel's overlay can read these snapshots, too, and is faster. They are in a separate
 		// directory.
@@ -86,7 +105,7 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 		ledger += "-" + string(mounttest.Current())
 	}
 	long := 20_000
-	if driver == mount.FuseOverlay {
+	if driver == mount.FuseOverlay || driver == merging {
 		long = 10_000 // the test runs as root, and again in a user namespace
 	}
 	rounds.Run(t, ledger, rounds.Options{Fixed: fixed, Fresh: fresh, Long: long, Found: found()},
@@ -94,6 +113,10 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 			r := round{t: t, site: &s, seed: seed, rnd: rand.New(rand.NewPCG(seed, 0))}
 			r.run()
 		})
+	if driver == merging && s.merged == 0 {
+		t.Error("no chain was merged")
+	}
+	t.Log(s.merged, "chains were merged")
 }
 
 // site holds the directories and the store for the rounds of a driver.
@@ -104,6 +127,7 @@ type site struct {
 	mnt    string // an empty directory
 	store  *snapshot.Store
 	view   *snapshot.Store // the store to read from, by the faster driver
+	merged int             // number of chains that were merged
 }
 
 type round struct {
@@ -134,7 +158,11 @@ func (r *round) run() {
 		}
 	}()
 	parent, before := snapshot.ID(""), layercheck.Empty()
-	for i := range 1 + r.pick(4) {
+	steps := 1 + r.pick(4)
+	if r.driver == merging {
+		steps = 3 + r.pick(6)
+	}
+	for i := range steps {
 		n := 1 + r.pick(14)
 		if i == 0 {
 			n = 12
@@ -152,6 +180,12 @@ func (r *round) step(i int, parent snapshot.ID, before *layercheck.Tree,
 	ctx := r.t.Context()
 	r.log = append(r.log, fmt.Sprintf("-- step %d", i))
 	r.divided = false
+	if r.driver == merging && parent != "" {
+		r.check(r.store.Merge(ctx, parent))
+		if r.store.Merged(parent) {
+			r.merged++
+		}
+	}
 	a, err := r.store.Prepare(ctx, parent)
 	r.check(err)
 	defer func() { r.check(a.Discard()) }()
