@@ -46,7 +46,7 @@ func TestLongChain(t *testing.T) {
 			t.Errorf("no chain was merged: %v", err)
 		}
 		// A later program starts on the merged chain.
-		l.Write("Dockerfile", steps+"RUN rm -r /w/1; mkdir /w/1; find /w | sort >/w/1/all\n")
+		l.Write("Dockerfile", steps+"RUN rm -r /w/1; mkdir /w/1; find /w | sort >/all\n")
 		build("overlay, one more step")
 		build("overlay, again", "--no-cache")
 		if !user {
