@@ -108,6 +108,11 @@ func (c *command) prepare() error {
 	if err := c.checkIDs(); err != nil {
 		return err
 	}
+	for _, g := range c.p.Groups {
+		if !slices.Contains(c.id.groups, g) {
+			c.id.groups = append(c.id.groups, g)
+		}
+	}
 	c.env = withHome(c.p.Env, c.id.home)
 	if err := c.enterDir(); err != nil {
 		return err
@@ -152,6 +157,12 @@ func (c *command) checkIDs() error {
 		return fmt.Errorf("user %s is %d:%d, and there is no such id in this user namespace "+
 			"(/etc/subuid and /etc/subgid list the ids that a user may use)",
 			c.p.User, c.id.uid, c.id.gid)
+	}
+	for _, g := range c.p.Groups {
+		if c.spec.SingleID || !mapped(c.gids, g) {
+			return fmt.Errorf("there is no group %d in this user namespace (/etc/subgid lists "+
+				"the ids that a user may use)", g)
+		}
 	}
 	c.id.groups = slices.DeleteFunc(c.id.groups, func(g uint32) bool { return !mapped(c.gids, g) })
 	if c.spec.SingleID {

@@ -99,6 +99,8 @@ func (b *sandbox) mountStaging() error {
 			paths = append(paths, hostPaths(s.Mounts)...)
 		case Bind:
 			paths = append(paths, s.Source)
+		case Device:
+			paths = append(paths, s.Host)
 		}
 	}
 	if b.staging, err = chooseStaging(paths); err != nil {
@@ -576,9 +578,18 @@ func (b *sandbox) mountAll() error {
 }
 
 func (b *sandbox) mountOne(m Mount, name string) error {
+	if d, ok := m.Source.(Device); ok {
+		if err := b.mountDevice(m.Target, name, d); err != nil {
+			return fmt.Errorf("device %s: %w", m.Target, err)
+		}
+		return nil
+	}
 	attrs := b.noDevices()
-	if m.ReadOnly {
-		attrs |= unix.MOUNT_ATTR_RDONLY
+	for attr, set := range map[uint64]bool{unix.MOUNT_ATTR_RDONLY: m.ReadOnly,
+		unix.MOUNT_ATTR_NOSUID: m.NoSuid, unix.MOUNT_ATTR_NOEXEC: m.NoExec} {
+		if set {
+			attrs |= attr
+		}
 	}
 	tree, recursive, err := b.source(m.Source, name)
 	if err != nil {
@@ -611,6 +622,10 @@ func (b *sandbox) source(s MountSource, name string) (tree int, recursive bool, 
 			return -1, false, fmt.Errorf("open %s: %w", s.Source, err)
 		}
 		defer unix.Close(dir)
+		if s.Single {
+			tree, err = cloneMount(dir, "", 0)
+			return tree, false, err
+		}
 		tree, err = part(dir, s.Path, s.Make)
 		return tree, true, err
 	case Tree:

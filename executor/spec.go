@@ -64,6 +64,8 @@ type Process struct {
 	ShmSize int64
 	// Ulimits are resource limits. Other limits are inherited.
 	Ulimits []Ulimit
+	// Groups are further groups of the command, besides those of the image's group file.
+	Groups []uint32
 	// Mounts are mounted for this step only, in the order of their targets, after /proc, /sys, /dev
 	// and the files of /etc.
 	Mounts []Mount
@@ -101,13 +103,14 @@ type Mount struct {
 	// Target is a path in the root. A relative one is below Process.Dir. Links are resolved in the
 	// root.
 	Target string
-	// Source is the mounted file or file system: Tree, Bind, Tmpfs or Data.
+	// Source is the mounted file or file system: Tree, Bind, Tmpfs, Data or Device.
 	Source MountSource
-	// ReadOnly makes the mount read-only.
-	ReadOnly bool
+	// ReadOnly makes the mount read-only. With NoSuid, setuid bits have no effect, and with NoExec
+	// no program in it can be executed.
+	ReadOnly, NoSuid, NoExec bool
 }
 
-// MountSource is the source of a Mount: Tree, Bind, Tmpfs or Data.
+// MountSource is the source of a Mount: Tree, Bind, Tmpfs, Data or Device.
 type MountSource interface{ mountSource() }
 
 // Tree is a file system made of mounts: a snapshot, or an overlay over a build context, so that
@@ -128,6 +131,8 @@ type Bind struct {
 	// Tree.
 	Path string
 	Make bool
+	// Single leaves out the file systems that are mounted below the directory.
+	Single bool
 }
 
 // Tmpfs is an empty file system in memory.
@@ -144,10 +149,31 @@ type Data struct {
 	UID, GID uint32
 }
 
-func (Tree) mountSource()  {}
-func (Bind) mountSource()  {}
-func (Tmpfs) mountSource() {}
-func (Data) mountSource()  {}
+// Device is a device node or a fifo. Run makes a new node, so that the command cannot change the
+// owner and mode of the host's node. In a user namespace a device node cannot be made: Run mounts
+// the node of the host, with its owner and mode, and the kernel decides whether the command may
+// open it.
+type Device struct {
+	// Host is the path of the host's node. It must exist in a user namespace, and if Type is "" or
+	// Major is 0.
+	Host string
+	// Type is "b", "c", or "p" for a fifo; "" is that of the host's node.
+	Type string
+	// Major and Minor are the number. If Major is 0, they are those of the host's node.
+	Major, Minor uint32
+	// Mode has the permission bits; nil: those of the host's node, or 0666 if there is none.
+	Mode *uint32
+	// UID and GID are the owner; nil: the user of the Process.
+	UID, GID *uint32
+	// Closed is set if the command cannot open the node.
+	Closed bool
+}
+
+func (Tree) mountSource()   {}
+func (Bind) mountSource()   {}
+func (Tmpfs) mountSource()  {}
+func (Data) mountSource()   {}
+func (Device) mountSource() {}
 
 // Mkdir makes a directory and its missing parents (WORKDIR).
 type Mkdir struct {

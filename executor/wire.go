@@ -204,6 +204,7 @@ func (w *wire) process(p *Process) {
 	list(w, &p.ExtraHosts, func(h *Host) { w.string(&h.Name); w.string(&h.IP) })
 	w.int64(&p.ShmSize)
 	list(w, &p.Ulimits, func(u *Ulimit) { w.string(&u.Name); w.int64(&u.Soft); w.int64(&u.Hard) })
+	list(w, &p.Groups, w.uint32)
 	list(w, &p.Mounts, w.mount)
 	w.bool(&p.ReadOnlyRoot)
 	w.bool(&p.TTY)
@@ -217,6 +218,8 @@ func (w *wire) process(p *Process) {
 func (w *wire) mount(m *Mount) {
 	w.string(&m.Target)
 	w.bool(&m.ReadOnly)
+	w.bool(&m.NoSuid)
+	w.bool(&m.NoExec)
 	var kind uint64
 	switch m.Source.(type) {
 	case Tree:
@@ -227,6 +230,8 @@ func (w *wire) mount(m *Mount) {
 		kind = 3
 	case Data:
 		kind = 4
+	case Device:
+		kind = 5
 	}
 	w.uint(&kind)
 	switch kind {
@@ -241,6 +246,7 @@ func (w *wire) mount(m *Mount) {
 		w.string(&b.Source)
 		w.string(&b.Path)
 		w.bool(&b.Make)
+		w.bool(&b.Single)
 		m.Source = b
 	case 3:
 		t, _ := m.Source.(Tmpfs)
@@ -254,9 +260,31 @@ func (w *wire) mount(m *Mount) {
 		w.uint32(&d.UID)
 		w.uint32(&d.GID)
 		m.Source = d
+	case 5:
+		d, _ := m.Source.(Device)
+		w.device(&d)
+		m.Source = d
 	default:
 		w.err = errWire
 	}
+}
+
+func (w *wire) device(d *Device) {
+	w.string(&d.Host)
+	w.string(&d.Type)
+	w.uint32(&d.Major)
+	w.uint32(&d.Minor)
+	for _, p := range []**uint32{&d.Mode, &d.UID, &d.GID} {
+		given := *p != nil
+		if w.bool(&given); !given {
+			continue
+		}
+		if w.reading {
+			*p = new(uint32)
+		}
+		w.uint32(*p)
+	}
+	w.bool(&d.Closed)
 }
 
 func (w *wire) copy(c *copyfs.Copy) {

@@ -24,17 +24,21 @@ func fullJob(action Action) job {
 	}
 }
 
+var full = ^uint32(0)
+
 var jobs = []job{
 	fullJob(&Process{
 		Args: []string{"a", ""}, Env: []string{"A=\xff\n"}, Dir: "/d", User: "u", Network: "none",
 		Insecure: true, Hostname: "h",
 		ExtraHosts: []Host{{"n", "::1"}}, ShmSize: 1 << 40, Ulimits: []Ulimit{{"nofile", -1, 9}},
-		ReadOnlyRoot: true, TTY: true, forwarded: true,
+		ReadOnlyRoot: true, TTY: true, forwarded: true, Groups: []uint32{3, 1 << 31},
 		Mounts: []Mount{
 			{Target: "/t", ReadOnly: true, Source: Tree{Mounts: []mount.Mount{{Type: "bind"}},
 				Path: "p", Make: true}},
-			{Target: "/b", Source: Bind{"s", "p", true}}, {Target: "/m", Source: Tmpfs{1, 0o700}},
+			{Target: "/b", Source: Bind{"s", "p", true, true}, NoSuid: true, NoExec: true}, {Target: "/m", Source: Tmpfs{1, 0o700}},
 			{Target: "/d", Source: Data{[]byte("x"), 1, 2, 3}},
+			{Target: "/v", Source: Device{"h", "c", 10, 229, new(uint32), &full, &full, true}},
+			{Target: "/w", Source: Device{Host: "h"}},
 		},
 	}),
 	fullJob(&copyfs.Copy{
