@@ -89,6 +89,7 @@ var floors = []floor{
 		{"analyze/browse", "analyze internal/dirfd internal/ui internal/units"},
 		{"analyze/html", "analyze internal/ui internal/units"},
 		{"internal/bake", "internal/suggest"},
+		{"internal/cdi", "internal/suggest"},
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
 		{"internal/cachemount", "internal/lock internal/memo parser"},
 		{"internal/outline", "diff internal/dirfd"},
@@ -208,9 +209,9 @@ var modules = map[string]string{
 	"github.com/opencontainers/image-spec": anyRoom,
 	"github.com/spf13/pflag":               "cmd/layerbuild",
 	"github.com/ulikunitz/xz":              "internal/unpack",
-	"github.com/zclconf/go-cty":            "internal/bake",         // the values of HCL
-	"go.yaml.in/yaml/v3":                   "analyze internal/bake", // rules; compose files
-	"golang.org/x/crypto":                  "internal/secret",       // the protocol of ssh agents
+	"github.com/zclconf/go-cty":            "internal/bake",                      // the values of HCL
+	"go.yaml.in/yaml/v3":                   "analyze internal/bake internal/cdi", // rules, compose files, devices
+	"golang.org/x/crypto":                  "internal/secret",                    // the protocol of ssh agents
 	"golang.org/x/sync":                    anyRoom,
 	// TestSystemCalls lists the rooms that call the kernel
 	"golang.org/x/sys":  anyRoom,
