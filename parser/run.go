@@ -17,22 +17,25 @@ import (
 // visible in the history, so it must be BuildKit's.
 const scriptDir = "/dev/pipes"
 
-// checkDevices returns an error for a required device. An optional device is treated as missing.
-func checkDevices(c *instructions.RunCommand) error {
+// devices returns the devices of a RUN.
+func devices(c *instructions.RunCommand) (list []RunDevice, err error) {
 	for _, d := range instructions.GetDevices(c) {
-		if d.Required {
-			return fmt.Errorf("RUN --device=%s is required, and devices are not supported", d.Name)
+		if d.Name == "" {
+			return nil, errors.New(
+				"RUN --device: a name is expected, such as vendor.com/class=name")
 		}
+		list = append(list, RunDevice{Name: d.Name, Required: d.Required})
 	}
-	return nil
+	return list, nil
 }
 
 func (w *walker) run(c *instructions.RunCommand, step *Step) error {
-	if err := checkDevices(c); err != nil {
-		return err
-	}
 	run := &Run{Env: w.state.env.kv, Proxy: w.plan.proxy, Dir: path.Clean(w.state.dir),
 		User: w.state.img.Config.User}
+	var err error
+	if run.Devices, err = devices(c); err != nil {
+		return err
+	}
 	args, display, err := w.runArgs(c, run)
 	if err != nil {
 		return err

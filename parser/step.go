@@ -96,6 +96,16 @@ type Run struct {
 	Security string `json:",omitempty"`
 	// Files are scripts from heredocs. Only the command can read them, at Path.
 	Files []RunFile `json:",omitempty"`
+	// Devices are the devices that the command requests. They are not part of the key: what the
+	// command gets for them is.
+	Devices []RunDevice `json:"-"`
+}
+
+// RunDevice is a device that a command requests (RUN --device).
+type RunDevice struct {
+	Name string
+	// Required is set if the command is not run without the device.
+	Required bool
 }
 
 // RunFile is a file at an absolute path for a command.

@@ -130,7 +130,7 @@ var floors = []floor{
 	}},
 	{"conductor", []allowed{
 		{"internal/job", "executor executor/copyfs internal/cache internal/cachemount " +
-			"internal/inputs internal/mount internal/runmount internal/source internal/state parser " +
+			"internal/cdi internal/inputs internal/mount internal/runmount internal/source internal/state parser " +
 			"snapshot"},
 		{"internal/build", "executor executor/copyfs internal/cache internal/event " +
 			"internal/image internal/inputs internal/job internal/layers internal/memo internal/outline " +

@@ -150,6 +150,8 @@ type Preparer struct {
 	Opener  Opener
 	Mounter *runmount.Mounter // for the mounts of RUNs
 	Options RunOptions
+
+	machine machine
 }
 
 // Job makes a job of a step's action, for a platform and on the file system of the key parent.

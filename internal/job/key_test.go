@@ -182,7 +182,10 @@ var keyTests = map[string]struct {
 	"Run.Security": {func(k *keyed) {
 		k.run.Security, k.opts.Insecure = "insecure", true
 	}, "run", ""},
-	"Run.Files":    {func(k *keyed) { k.run.Files = nil }, "run", ""},
+	"Run.Files": {func(k *keyed) { k.run.Files = nil }, "run", ""},
+	"Run.Devices": {func(k *keyed) {
+		k.run.Devices = []parser.RunDevice{{Name: "v.com/none"}}
+	}, "", "the key has what the command gets: see TestDeviceKey"},
 	"RunFile.Path": {func(k *keyed) { k.run.Files[0].Path = "/g" }, "run", ""},
 	"RunFile.Data": {func(k *keyed) { k.run.Files[0].Data = []byte("y") }, "run", ""},
 	"RunFile.Mode": {func(k *keyed) { k.run.Files[0].Mode = 0o700 }, "run", ""},
@@ -240,6 +243,8 @@ var keyTests = map[string]struct {
 		"it permits RUN --security=insecure, and the key has Run.Security"},
 	"RunOptions.HostNetwork": {func(k *keyed) { k.opts.HostNetwork = true }, "",
 		"it permits RUN --network=host, and the key has Run.Network"},
+	"RunOptions.Devices": {func(k *keyed) { k.opts.Devices.Dirs = []string{"/none"} }, "",
+		"the key has what the command gets: see TestDeviceKey"},
 	"RunOptions.Hostname": {func(k *keyed) { k.opts.Hostname = "x" }, "run", ""},
 	"RunOptions.CacheNamespace": {func(k *keyed) { k.opts.CacheNamespace = "x" }, "",
 		"keys do not contain the contents of cache mounts"},

@@ -11,6 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/executor/copyfs"
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/cachemount"
+	"github.com/layerbuild/layerbuild/internal/cdi"
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/mount"
 	"github.com/layerbuild/layerbuild/internal/runmount"
@@ -32,6 +33,7 @@ type RunOptions struct {
 	// none.
 	Insecure    bool
 	HostNetwork bool
+	Devices     DeviceOptions
 	// Hostname is the host name of commands; "" is the default of package executor.
 	Hostname string
 	// CacheNamespace keeps cache mounts with equal ids apart.
@@ -49,6 +51,9 @@ type runAction struct {
 	instr    *parser.Run
 	key      cache.Key // key of the file system on which the command runs
 	platform string
+
+	devices   *cdi.Resolved // nil: the command requests none
+	deviceKey string        // see the function deviceKey
 
 	from map[int]*inputs.Files // by the mount's index
 	// content holds the digest of a mount's content, or initial content, by the mount's index.
@@ -68,6 +73,9 @@ func (p *Preparer) run(ctx context.Context, platform ocispec.Platform, parent ca
 		digested: map[int]*source.Match{},
 	}
 	if err := r.check(); err != nil {
+		return nil, err
+	}
+	if err := r.resolveDevices(&p.machine); err != nil {
 		return nil, err
 	}
 	names := r.environmentOptions()
@@ -161,6 +169,9 @@ func (r *runAction) environmentOptions() []string {
 	if name := r.opts.Hostname; name != "" {
 		list = append(list, "hostname "+name)
 	}
+	if r.deviceKey != "" {
+		list = append(list, r.deviceKey)
+	}
 	return list
 }
 
@@ -218,6 +229,9 @@ func (r *runAction) run(ctx context.Context, active *snapshot.Active, out Output
 	release, err := r.mounter.Add(ctx, p, r.mounts())
 	defer func() { err = errors.Join(err, release()) }()
 	if err != nil {
+		return err
+	}
+	if err := r.addDevices(p, out); err != nil {
 		return err
 	}
 	// A command that waits here may hold the lock of a cache mount. The commands that run have all
