@@ -52,6 +52,7 @@ func exampleSteps() []Step {
 	exec.Do.Exec = &Exec{Meta: Meta{Args: []string{"sh"}, Env: []string{"A=1"}, Cwd: "/w",
 		User: "u"}, Network: NetworkNone, Security: SecurityInsecure,
 		SecretEnv: []SecretEnv{{ID: "s", Name: "S", Optional: true}},
+		Devices:   []CDIDevice{{Name: "v.com/c=d", Optional: true}, {Name: "class"}},
 		Mounts: []OpMount{{Dest: "/"},
 			{Input: NoIndex, Output: NoIndex, Dest: "/c", MountType: MountCache, Selector: "/x",
 				ReadOnly: true, Cache: &CacheOpt{ID: "c", Sharing: ShareLocked}},

@@ -46,6 +46,13 @@ type Exec struct {
 	Network   int         `json:"network,omitempty"`
 	Security  int         `json:"security,omitempty"`
 	SecretEnv []SecretEnv `json:"secretenv,omitempty"`
+	Devices   []CDIDevice `json:"cdiDevices,omitempty"`
+}
+
+// CDIDevice is a device that a command requests.
+type CDIDevice struct {
+	Name     string `json:"name,omitempty"`
+	Optional bool   `json:"optional,omitempty"`
 }
 
 // The numbers of networks, of privileged commands, of mounts and of ways to share caches.

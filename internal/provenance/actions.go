@@ -28,6 +28,9 @@ func (r *recorder) exec(op *attest.Op, used *uses, st *parser.Stage, step parser
 	if a.Security == "insecure" {
 		x.Security = attest.SecurityInsecure
 	}
+	for _, d := range a.Devices {
+		x.Devices = append(x.Devices, attest.CDIDevice{Name: r.hide(d.Name), Optional: !d.Required})
+	}
 	x.Mounts = []attest.OpMount{{Input: used.add(r.ends[st]), Dest: "/"}}
 	for _, m := range a.Mounts {
 		r.mount(x, used, st, step, m)

@@ -31,7 +31,7 @@ RUN --mount=type=secret,id=s,required=true,mode=0400 --mount=type=secret,id=e,en
   --mount=type=cache,target=/cache,sharing=locked --mount=type=tmpfs,target=/t,size=5 \
   --mount=type=ssh --mount=type=bind,from=base,source=/b,target=/m --network=none echo $API_TOKEN
 WORKDIR /w/$API_TOKEN
-RUN <<E
+RUN --device=v.com/c=d --device=class,required <<E
 #!/bin/sh
 echo
 E
