@@ -15,6 +15,8 @@ import (
 // grants are the permissions of --allow.
 type grants struct {
 	network, insecure, ssh bool
+	allDevices             bool
+	devices                []string // names
 	read, write            []string // directories and files; "*" is all
 }
 
@@ -35,11 +37,15 @@ func parseGrants(values []string) (g grants, err error) {
 			g.write = append(g.write, value)
 		case "fs":
 			g.read, g.write = append(g.read, value), append(g.write, value)
-		case "device", "image", "image.push", "image.load", "buildx.local.delete":
+		case "device":
+			name, _, _ := strings.Cut(value, ",") // an alias follows
+			g.allDevices = g.allDevices || name == ""
+			g.devices = append(g.devices, name)
+		case "image", "image.push", "image.load", "buildx.local.delete":
 			// nothing asks for them
 		default:
-			return g, badValue("allow", s, errors.New("network.host, security.insecure, ssh, "+
-				"fs=PATH, fs.read=PATH or fs.write=PATH is expected"))
+			return g, badValue("allow", s, errors.New("network.host, security.insecure, "+
+				"device[=NAME], ssh, fs=PATH, fs.read=PATH or fs.write=PATH is expected"))
 		}
 	}
 	return g, nil
@@ -61,7 +67,8 @@ func (f *bakeFlags) checkAccess(e *env, def *bake.Definition) error {
 	needed := map[string]bool{}
 	for _, t := range def.Targets {
 		for _, name := range t.Entitlements {
-			if name == "network.host" && !g.network || name == "security.insecure" && !g.insecure {
+			if name == "network.host" && !g.network || name == "security.insecure" && !g.insecure ||
+				!g.device(name) {
 				needed[name] = true
 			}
 		}
@@ -93,6 +100,13 @@ func (f *bakeFlags) checkAccess(e *env, def *bake.Definition) error {
 	slices.Sort(flags)
 	return fmt.Errorf("the targets ask for more than the command line permits; add %s",
 		strings.Join(flags, " "))
+}
+
+// device reports whether an entitlement is not one for devices, or its devices are permitted.
+func (g *grants) device(entitlement string) bool {
+	kind, value, _ := strings.Cut(entitlement, "=")
+	name, _, _ := strings.Cut(value, ",")
+	return kind != "device" || g.allDevices || name != "" && slices.Contains(g.devices, name)
 }
 
 // isSet reports whether a value of --set has a path: the user has given it.

@@ -168,6 +168,7 @@ func (f *bakeFlags) commandLine(t *bake.Target) ([]string, error) {
 	if file := dockerfileOf(t); file != "" {
 		add("file", file)
 	}
+	add("cdi-spec-dir", f.specDirs...)
 	add("jobs", string(f.jobs))
 	return append(args, "--", *t.Context), nil
 }

@@ -26,7 +26,7 @@ type bakeFlags struct {
 	registry registryFlags
 	others   bakeOthers
 
-	files, sets, vars, allow                   []string
+	files, sets, vars, allow, specDirs         []string
 	list, metadataFile, jobs, sbom, provenance given
 	noCache, pull                              givenBool
 	print, push, load, check                   bool
@@ -91,9 +91,10 @@ func (f *bakeFlags) defineInputs(fs *pflag.FlagSet) {
 	fs.Var(&f.pull, "pull", "look up base images in registries first")
 	fs.Lookup("pull").NoOptDefVal = "true"
 	fs.Var((*list)(&f.allow), "allow", "`PERMISSION` permit what targets ask for\n"+
-		"The permissions are network.host, security.insecure, ssh, fs.read=PATH, fs.write=PATH "+
-		"and fs=PATH. Files outside the working directory are only read and written if "+
-		"one of the last three permits it.")
+		"The permissions are network.host, security.insecure, device[=NAME], ssh, fs.read=PATH, "+
+		"fs.write=PATH and fs=PATH. Files outside the working directory are only read and "+
+		"written if one of the last three permits it.")
+	defineSpecDirs(fs, &f.specDirs)
 	fs.Var(&f.jobs, "jobs", "`N` RUN commands at the same time\n"+
 		"Without the flag, and with 0, all that do not depend on others run at the same time.")
 	fs.Lookup("jobs").Shorthand = "j"
@@ -195,6 +196,9 @@ func (f *bakeFlags) checkValues() error {
 		}
 	}
 	if _, err := parseGrants(f.allow); err != nil {
+		return err
+	}
+	if err := checkSpecDirs(f.specDirs); err != nil {
 		return err
 	}
 	switch f.jobs {

@@ -16,6 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/build"
+	"github.com/layerbuild/layerbuild/internal/cdi"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/markdown"
@@ -37,7 +38,7 @@ type buildFlags struct {
 	timestamp, logFile                                  given
 	tags, buildArgs, labels, annotations, contexts      []string
 	outputs, platforms, secrets, ssh, addHosts, ulimits []string
-	allow, noCacheFilter, cacheFrom, cacheTo            []string
+	allow, noCacheFilter, cacheFrom, cacheTo, specDirs  []string
 	noCache, sync, push, load, quiet, check, layers     bool
 	jobs                                                int
 	lintExperimental                                    []string
@@ -178,10 +179,23 @@ func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 		"For example, --ulimit nofile=1024:2048 limits the number of open files. The value -1 "+
 		"means no limit.")
 	fs.StringSliceVar(&f.allow, "allow", nil,
-		"`network.host|security.insecure` permit RUN --network=host or --security=insecure\n"+
-			"The other permissions of buildx are accepted and have no effect: "+otherPermissions())
+		"`network.host|security.insecure|device` permit RUN --network, --security or --device\n"+
+			"network.host permits RUN --network=host, security.insecure RUN --security=insecure, "+
+			"device all devices, and device=NAME[,alias=ALIAS] those that a RUN --device=NAME "+
+			"requests, or with an alias a RUN --device=ALIAS. The other permissions of buildx "+
+			"are accepted and have no effect: "+otherPermissions())
+	defineSpecDirs(fs, &f.specDirs)
 	fs.IntVar(&f.jobs, "jobs", 0, "`N` RUN commands at the same time\n"+
 		"Without the flag, and with 0, all that do not depend on others run at the same time.")
+}
+
+// defineSpecDirs defines --cdi-spec-dir.
+func defineSpecDirs(fs *pflag.FlagSet, dirs *[]string) {
+	fs.Var((*list)(dirs), "cdi-spec-dir",
+		"`DIR` directory of CDI specifications\n"+
+			"They describe the devices for RUN --device. A device in a later directory replaces "+
+			"one of the same name. Without the flag the directories are "+
+			strings.Join(cdi.DefaultDirs(), " and ")+".")
 }
 
 func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {

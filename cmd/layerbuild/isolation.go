@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +40,10 @@ func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
 		o.Run.Ulimits = setLast(o.Run.Ulimits, limit,
 			func(l executor.Ulimit) bool { return l.Name == limit.Name })
 	}
+	if err := checkSpecDirs(f.specDirs); err != nil {
+		return err
+	}
+	o.Run.Devices.Dirs = f.specDirs
 	return f.permissions(o)
 }
 
@@ -52,11 +57,10 @@ type permission struct {
 // Reasons that several permissions have.
 const (
 	noPermission = "layerbuild does what the command line names without a permission"
-	noDevices    = "a required RUN --device is refused, and an optional one has no effect"
 )
 
 var permissions = [...]permission{
-	{name: "network.host"}, {name: "security.insecure"}, {"device", noDevices},
+	{name: "network.host"}, {name: "security.insecure"}, {name: "device"},
 	{"fs", noPermission}, {"fs.read", noPermission}, {"fs.write", noPermission},
 	{"image", noPermission}, {"image.load", noPermission}, {"image.push", noPermission},
 	{"ssh", noPermission},
@@ -76,20 +80,47 @@ func otherPermissions() string {
 
 // permissions sets the permissions that --allow gives.
 func (f *buildFlags) permissions(o *imagebuild.Options) error {
-	device := false
+	devices := &o.Run.Devices.Allowed
+	device := "" // the name, after device=NAME
 	for _, a := range f.allow {
-		name, _, _ := strings.Cut(a, "=")
+		name, value, _ := strings.Cut(a, "=")
 		i := slices.IndexFunc(permissions[:], func(p permission) bool { return p.name == name })
 		switch {
 		case name == "network.host":
 			o.Run.HostNetwork = true
 		case name == "security.insecure":
 			o.Run.Insecure = true
-		case device && name == "alias": // the comma of device=NAME,alias=NAME
+		case name == "device" && value == "":
+			devices.All = true
+		case name == "device":
+			devices.Names = append(devices.Names, value)
+		case name == "alias" && device != "" && value != "": // device=NAME,alias=ALIAS has a comma
+			devices.Names = devices.Names[:len(devices.Names)-1]
+			if devices.Aliases == nil {
+				devices.Aliases = map[string]string{}
+			}
+			devices.Aliases[value] = device
 		case i < 0:
-			return badValue("allow", a, errors.New("network.host or security.insecure is expected"))
+			return badValue("allow", a,
+				errors.New("network.host, security.insecure or device[=NAME] is expected"))
 		}
-		device = name == "device"
+		if device = ""; name == "device" {
+			device = value
+		}
+	}
+	return nil
+}
+
+// checkSpecDirs returns an error if a value of --cdi-spec-dir is not a directory.
+func checkSpecDirs(dirs []string) error {
+	for _, dir := range dirs {
+		info, err := os.Stat(dir)
+		if err == nil && !info.IsDir() {
+			err = errors.New("a directory is expected")
+		}
+		if err != nil {
+			return badValue("cdi-spec-dir", dir, plainError(err))
+		}
 	}
 	return nil
 }

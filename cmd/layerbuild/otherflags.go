@@ -81,7 +81,7 @@ var otherFlags = [...]otherFlag{
 	{name: "decryption-key", value: "KEY", effect: refused,
 		why: "layerbuild does not read encrypted layers"},
 	{name: "device", value: "DEVICE", effect: refused,
-		why: "commands get no devices of the host"},
+		why: "the RUN that needs a device names it: RUN --device=VENDOR.com/CLASS=NAME"},
 	{name: "disable-compression", why: "layers are compressed when they are stored; " +
 		"-o …,compression=uncompressed changes that"},
 	{name: "disable-content-trust", effect: refused, harmless: isTrue,

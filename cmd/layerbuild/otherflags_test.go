@@ -9,7 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/cdi"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/spf13/pflag"
@@ -150,17 +152,47 @@ func TestPermissions(t *testing.T) {
 			if err := f.permissions(&o); err != nil {
 				t.Errorf("--allow %s: %v", value, err)
 			}
-			if has := o.Run.HostNetwork || o.Run.Insecure; has != (p.why == "") {
+			devices := o.Run.Devices.Allowed
+			if has := o.Run.HostNetwork || o.Run.Insecure || devices.All ||
+				len(devices.Names) > 0; has != (p.why == "") {
 				t.Errorf("--allow %s: a permission %t", value, has)
 			}
 		}
 	}
 	for list, ok := range map[string]bool{"device=a.b/c=d,alias=e": true, "alias=e": false,
+		"device,alias=e": false, "device=a.b/c=d,alias=": false, "device=a,network.host,alias=e": false,
+		"device=a,name=e":       false,
 		"network.host,nonsense": false, "fs.read=/a,fs.write=/b,network.host": true} {
 		f := buildFlags{allow: strings.Split(list, ",")}
 		var o imagebuild.Options
 		if err := f.permissions(&o); (err == nil) != ok {
 			t.Errorf("--allow %s: %v", list, err)
+		}
+	}
+}
+
+// TestDevicePermissions compares the permissions for devices that --allow gives.
+func TestDevicePermissions(t *testing.T) {
+	for list, want := range map[string]cdi.Permission{
+		"network.host":         {},
+		"device":               {All: true},
+		"device=":              {All: true},
+		"device=a.b/c=d":       {Names: []string{"a.b/c=d"}},
+		"device=a.b/c=*":       {Names: []string{"a.b/c=*"}},
+		"device=a,device=b":    {Names: []string{"a", "b"}},
+		"device=a,device":      {Names: []string{"a"}, All: true},
+		"device=a,alias=b":     {Names: []string{}, Aliases: map[string]string{"b": "a"}},
+		"device=a,alias=b,ssh": {Names: []string{}, Aliases: map[string]string{"b": "a"}},
+		"device=c,device=a,alias=b": {Names: []string{"c"},
+			Aliases: map[string]string{"b": "a"}},
+	} {
+		f := buildFlags{allow: strings.Split(list, ",")}
+		var o imagebuild.Options
+		if err := f.permissions(&o); err != nil {
+			t.Errorf("--allow %s: %v", list, err)
+		}
+		if diff := cmp.Diff(want, o.Run.Devices.Allowed); diff != "" {
+			t.Errorf("--allow %s: -want +got\n%s", list, diff)
 		}
 	}
 }

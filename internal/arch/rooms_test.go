@@ -145,7 +145,7 @@ var floors = []floor{
 	}},
 	{"program", []allowed{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +
-			"export internal/atomicfile internal/attest internal/bake internal/build " +
+			"export internal/atomicfile internal/attest internal/bake internal/build internal/cdi " +
 			"internal/container internal/engine " +
 			"internal/event internal/github internal/gotemplate internal/hostfile internal/image " +
 			"internal/imageanalysis internal/imagebuild internal/imageref internal/layers " +
