@@ -6,12 +6,13 @@
 # make race       unit tests under the race detector (needs a C compiler)
 # make bench      measures layerbuild, buildah, dockerd and BuildKit, and writes docs/BENCHMARKS.md. BENCH has flags; see bin/bench -help
 # make bench-check  compares counts of instructions with those of the last release. CHECK has flags; see bin/bench check -help
+# make pictures   writes docs/pictures from real runs and from docs/BENCHMARKS.md, as root or through sudo
 # make lint       gofmt, vet, and the rules for imports, comments, names and documentation (internal/arch)
 # make clean
 #
 # demo, test, faults, bench and bench-check install missing Debian packages that they need, as root or through sudo.
 
-.PHONY: build demo test fuzz faults race bench bench-check lint rootfs clean
+.PHONY: build demo test fuzz faults race bench bench-check pictures lint rootfs clean
 .DELETE_ON_ERROR:
 
 # scripts/go-command finds or downloads a Go toolchain. make runs it when a rule first uses GO.
@@ -58,6 +59,12 @@ bench:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./bench
 	$(if $(filter-out 0,$(shell id -u)),sudo )env BENCH_DIR="$${BENCH_DIR:-/var/tmp}" \
 		BUILDKITD="$$BUILDKITD" BUILDCTL="$$BUILDCTL" bin/bench -o docs/BENCHMARKS.md $(BENCH)
+
+pictures:
+	scripts/packages busybox-static
+	$(MAKE) build
+	$(if $(filter-out 0,$(shell id -u)),sudo )env LAYERBUILD=$(CURDIR)/bin/layerbuild $(GO) test -count=1 ./test/pictures \
+		-pictures $(CURDIR)/docs/pictures
 
 bench-check:
 	scripts/packages valgrind util-linux

@@ -182,6 +182,7 @@ var floors = []floor{
 		{"test/examples", "test/lab"},
 		{"test/faults", "internal/imagetest internal/rounds test/lab"},
 		{"test/live", "internal/rounds test/lab"},
+		{"test/pictures", "internal/ui internal/vttest test/lab"},
 		{"test/readers", "internal/fstree internal/imagetest test/lab"},
 		{"test/rootless", "internal/imagetest test/golden test/lab"},
 		{"test/run/report", ""},

@@ -264,6 +264,37 @@ func (v *Terminal) Shot(attrs bool) string {
 	return strings.TrimRight(strings.Join(lines, "\n"), "\n") + "\n"
 }
 
+// Run is a piece of a line whose characters have one attribute.
+type Run struct {
+	Text string
+	Attr string // the sequence that began it; "" for none
+}
+
+// Runs returns the lines on the screen, without empty ones at the end.
+func (v *Terminal) Runs() [][]Run {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var lines [][]Run
+	end := 0
+	for _, row := range v.rows {
+		var runs []Run
+		for _, c := range row {
+			if c.tail {
+				continue
+			}
+			if n := len(runs); n > 0 && runs[n-1].Attr == c.attr {
+				runs[n-1].Text += c.text
+				continue
+			}
+			runs = append(runs, Run{c.text, c.attr})
+		}
+		if lines = append(lines, runs); line(row, false) != "" {
+			end = len(lines)
+		}
+	}
+	return lines[:end]
+}
+
 // All returns the scrollback and the screen.
 func (v *Terminal) All() string {
 	s := v.Screen()
