@@ -16,7 +16,8 @@ func match(ctx context.Context, f *inputs.Files, from parser.Input,
 	q source.Query) (*source.Match, error) {
 	m, err := f.Tree.Match(ctx, q)
 	if errors.Is(err, source.ErrNotFound) {
-		err = fmt.Errorf("failed to calculate checksum of ref %s: %w", inputName(from), err)
+		err = fmt.Errorf("failed to compute cache key: failed to calculate checksum of ref %s: %w",
+			inputName(from), err)
 	}
 	return m, err
 }
