@@ -1,6 +1,9 @@
 package parser
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Error is a mistake in a Dockerfile, with its position.
 type Error struct {
@@ -9,7 +12,8 @@ type Error struct {
 	// Range is the position of the instruction. It is zero if the mistake is not in a particular
 	// instruction, such as an unknown target.
 	Range Range
-	// Err is the mistake.
+	// Err is the mistake. The text of a mistake in the syntax begins like BuildKit's, with the
+	// line, because programs that read the output of builds look for that text.
 	Err error
 }
 
@@ -18,7 +22,9 @@ func (e *Error) Error() string {
 	if e.Range.Start == 0 {
 		return fmt.Sprintf("%s: %v", e.File, e.Err)
 	}
-	return fmt.Sprintf("%s:%d: %v", e.File, e.Range.Start, e.Err)
+	text := strings.TrimPrefix(e.Err.Error(),
+		fmt.Sprintf("dockerfile parse error on line %d: ", e.Range.Start))
+	return fmt.Sprintf("%s:%d: %s", e.File, e.Range.Start, text)
 }
 
 // Unwrap returns the error without its position.

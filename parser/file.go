@@ -147,12 +147,6 @@ func (f *File) fail(r Range, err error) error {
 	if errors.As(err, &loc) && r.Start == 0 && len(loc.Locations) > 0 {
 		r = rangeOf(loc.Locations[0])
 	}
-	// The error already has the line.
-	if strings.HasPrefix(err.Error(), fmt.Sprintf("dockerfile parse error on line %d: ", r.Start)) {
-		if inner := errors.Unwrap(err); inner != nil {
-			err = inner
-		}
-	}
 	return &Error{File: f.name, Range: r, Err: err}
 }
 

@@ -81,7 +81,8 @@ func TestErrors(t *testing.T) {
 		{"bad stage name", "FROM busybox AS 1st\n", PlanOptions{},
 			`Dockerfile:1: invalid name for build stage: "1st", name can't start with a number or contain symbols`},
 		{"bad platform", "FROM --platform=linx busybox\n", PlanOptions{},
-			`Dockerfile:1: parse platform: "linx": unknown operating system or architecture`},
+			`Dockerfile:1: failed to parse platform linx: "linx": unknown operating system or ` +
+				`architecture: invalid argument`},
 		{"platform argument", "FROM --platform=$BUILDPLATFROM busybox\n", PlanOptions{},
 			"Dockerfile:1: empty platform value from expression $BUILDPLATFROM (did you mean BUILDPLATFORM?)"},
 		{"itself", "FROM busybox AS a\nCOPY --from=a x y\n", PlanOptions{},

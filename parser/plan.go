@@ -336,7 +336,8 @@ func (s *Stage) fromPlatform(st *instructions.Stage, x expander,
 	}
 	platform, err := ParsePlatform(m.Result)
 	if err != nil {
-		return platform, similar(fmt.Errorf("parse platform: %w", err))
+		return platform, similar(fmt.Errorf("failed to parse platform %s: %w: invalid argument",
+			st.Platform, err))
 	}
 	return platform, nil
 }
