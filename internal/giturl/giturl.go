@@ -169,10 +169,10 @@ func (g *URL) tagOrBranch(tag, branch string) error {
 		return errors.New("a tag and a branch cannot both be given")
 	}
 	if tag != "" {
-		return once(&g.Ref, "refs/tags/"+strings.TrimPrefix(tag, "refs/tags/"), "tag")
+		return once(&g.Ref, "refs/tags/"+strings.TrimPrefix(tag, "refs/tags/"), "ref")
 	}
 	if branch != "" {
-		return once(&g.Ref, "refs/heads/"+strings.TrimPrefix(branch, "refs/heads/"), "branch")
+		return once(&g.Ref, "refs/heads/"+strings.TrimPrefix(branch, "refs/heads/"), "ref")
 	}
 	return nil
 }
@@ -180,7 +180,7 @@ func (g *URL) tagOrBranch(tag, branch string) error {
 // once sets a value. It returns an error if another value was already set.
 func once(dst *string, v, name string) error {
 	if *dst != "" && *dst != v {
-		return fmt.Errorf("%s is given as %q and as %q", name, *dst, v)
+		return fmt.Errorf("%s conflicts: it is given as %q and as %q", name, *dst, v)
 	}
 	*dst = v
 	return nil

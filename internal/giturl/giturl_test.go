@@ -53,7 +53,8 @@ func TestParse(t *testing.T) {
 		{in: "dir", wantErr: "not"},
 		{in: "-", wantErr: "not"},
 		{in: "https://h/r.git?ref=a#b",
-			wantErr: `git URL https://h/r.git?ref=a#b: query "ref": ref is given as "b" and as "a"`},
+			wantErr: `git URL https://h/r.git?ref=a#b: query "ref": ref conflicts: it is given as "b" ` +
+				`and as "a"`},
 		{in: "https://h/r.git?ref=a&ref=b",
 			wantErr: `git URL https://h/r.git?ref=a&ref=b: query "ref" has several values`},
 		{in: "https://h/r.git?ref=",
