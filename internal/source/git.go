@@ -131,7 +131,8 @@ func (r *Repository) resolve(ctx context.Context) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("git %s: there is no branch or tag %q", giturl.Redact(r.URL.Remote), ref)
+	return fmt.Errorf("git %s: the repository does not contain ref %q",
+		giturl.Redact(r.URL.Remote), ref)
 }
 
 // Key returns a key for the commit and the options that select files of it.

@@ -176,7 +176,7 @@ func TestGitErrors(t *testing.T) {
 	r := newRemoteRepo(t, true)
 	one := r.commit(r.dir, "file f 0644 one\nlink l -> .\n")
 	for suffix, want := range map[string]string{
-		"#none":                       `there is no branch or tag "none"`,
+		"#none":                       `the repository does not contain ref "none"`,
 		"?commit=ffff":                "expected checksum to match ffff, got " + one + " at refs/heads/main",
 		"?commit=xyz":                 `invalid checksum "xyz", expected hex commit hash`,
 		"#" + strings.Repeat("0", 40): "0000000000",
