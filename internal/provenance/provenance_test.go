@@ -152,7 +152,7 @@ func TestRequest(t *testing.T) {
 		Request: attest.Request{Frontend: attest.Frontend,
 			Args: map[string]string{"build-arg:V": "x-****-y", "label:l": "1", "label:empty": "",
 				"target": "app", "context:dir": "local:dir", "context:img": "docker-image://a",
-				"context:repo": "https://xxxxx@host/r.git", "no-cache": ""},
+				"context:repo": "https://xxxxx:xxxxx@host/r.git", "no-cache": ""},
 			Secrets: []attest.Mounted{{ID: "e", Optional: true}, {ID: "s"}},
 			SSH:     []attest.Mounted{{ID: "default", Optional: true}},
 			Locals:  []attest.Local{{Name: "context"}, {Name: "dockerfile"}}}}

@@ -33,16 +33,26 @@ func (r *Repository) Material() Material {
 }
 
 // WithoutUser replaces the user and the password in an http or https URL, because either can be a
-// token. Other addresses are returned unchanged: the user of an ssh address is no secret.
+// token. Other addresses are returned unchanged: the user of an ssh address is no secret. The
+// result is BuildKit's, so that both name a material in the same way.
 func WithoutUser(address string) string {
 	u, err := url.Parse(address)
 	if err != nil || u.User == nil {
 		return address
 	}
-	if _, secret := u.User.Password(); !secret && u.Scheme != "http" && u.Scheme != "https" {
+	_, secret := u.User.Password()
+	if !secret && u.Scheme != "http" && u.Scheme != "https" {
 		return address
 	}
-	u.User = url.User("xxxxx")
+	const mask = "xxxxx"
+	switch {
+	case !secret:
+		u.User = url.User(mask)
+	case u.User.Username() == "":
+		u.User = url.UserPassword("", mask)
+	default:
+		u.User = url.UserPassword(mask, mask)
+	}
 	return u.String()
 }
 

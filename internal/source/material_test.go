@@ -12,9 +12,10 @@ func TestWithoutUser(t *testing.T) {
 	for in, want := range map[string]string{
 		"https://host/a.git#main":      "https://host/a.git#main",
 		"https://token@host/a.git#b:c": "https://xxxxx@host/a.git#b:c",
-		"https://u:p@host/":            "https://xxxxx@host/",
+		"https://u:p@host/":            "https://xxxxx:xxxxx@host/",
+		"https://:p@host/":             "https://:xxxxx@host/",
 		"ssh://git@host/a.git":         "ssh://git@host/a.git",
-		"ssh://git:p@host/a.git":       "ssh://xxxxx@host/a.git",
+		"ssh://git:p@host/a.git":       "ssh://xxxxx:xxxxx@host/a.git",
 		"git@host:a/b.git":             "git@host:a/b.git",
 		"any text":                     "any text",
 		"":                             "",
