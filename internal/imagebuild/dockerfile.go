@@ -53,6 +53,10 @@ func parseDockerfile(ctx context.Context, in *inputs.Inputs, o *Options) (d dock
 	if d.name, d.text, err = d.context.ReadDockerfile(ctx); err != nil {
 		return d, err
 	}
+	if d.context.IsDockerfile() && src.Dockerfile != "" && d.name == d.context.Name {
+		o.Sink(event.Warning{Time: time.Now(), Message: fmt.Sprintf(
+			"--file %s has no effect: the build context is a Dockerfile", src.Dockerfile)})
+	}
 	if src.Inline != "" {
 		d.name = "dockerfile-inline of " + o.Name
 	}

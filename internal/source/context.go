@@ -407,6 +407,12 @@ func (c *Context) download(ctx context.Context, address string,
 // Tree returns the context's files.
 func (c *Context) Tree() *Tree { return c.tree }
 
+// IsDockerfile reports whether the context is the http URL of a Dockerfile. Then that Dockerfile is
+// used, whatever the name of the Dockerfile is: BuildKit ignores the name, too.
+func (c *Context) IsDockerfile() bool {
+	return c.dockerfile != nil && isHTTP(c.display)
+}
+
 // ReadDockerfile returns the Dockerfile and its name for messages. The file need not be in the
 // context's tree: it may be ignored, come from standard input, or be anywhere on this machine.
 // The error for a missing file wraps fs.ErrNotExist.
@@ -417,17 +423,17 @@ func (c *Context) ReadDockerfile(ctx context.Context) (string, []byte, error) {
 		if c.o.Stdin == nil {
 			return "", nil, errors.New(`the Dockerfile "-" is standard input, and there is none`)
 		}
-		if c.dockerfile == nil {
+		if c.dockerfile == nil || c.IsDockerfile() {
 			b, err := readLimited(interruptible(ctx, c.o.Stdin), maxDockerfile)
 			if err != nil {
-				return "", nil, fmt.Errorf("read the Dockerfile from standard input: %w", err)
+				return "", nil, dockerfileError("from standard input", err)
 			}
-			c.dockerfile = b
+			c.dockerfile, c.display = b, "-"
 		}
 		return "-", c.dockerfile, nil
 	case isHTTP(name):
 		return c.remoteDockerfile(ctx, name)
-	case c.dockerfile != nil && name != "":
+	case c.dockerfile != nil && name != "" && !c.IsDockerfile():
 		return "", nil, fmt.Errorf(
 			"the build context %s is a Dockerfile, and another Dockerfile is given (%s)", c.Name,
 			name)
@@ -446,7 +452,10 @@ func (c *Context) remoteDockerfile(ctx context.Context, address string) (string,
 	}
 	defer f.Close()
 	b, err := readHostFile(ctx, filepath.Join(f.temp, f.Items[0].Path), false)
-	return giturl.Redact(address), b, err
+	if err != nil {
+		return "", nil, dockerfileError(giturl.Redact(address), err)
+	}
+	return giturl.Redact(address), b, nil
 }
 
 // localDockerfile reads the Dockerfile from this machine. Its links are followed, because the
@@ -466,7 +475,7 @@ func (c *Context) localDockerfile(ctx context.Context) (string, []byte, error) {
 		}
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("read the Dockerfile %s: %w", name, plain(err))
+		return "", nil, dockerfileError(name, err)
 	}
 	return display, b, nil
 }
@@ -485,7 +494,7 @@ func (c *Context) insideDockerfile(name string) (string, []byte, error) {
 		}
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("read the Dockerfile %s in %s: %w", name, c.Name, plain(err))
+		return "", nil, dockerfileError(name+" in "+c.Name, err)
 	}
 	return name, b, nil
 }
@@ -625,7 +634,7 @@ func readPipe(ctx context.Context, f *os.File, limit int) ([]byte, error) {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case all.Len() > limit:
-			return nil, errLong(limit)
+			return nil, longError(limit)
 		case errors.Is(err, os.ErrDeadlineExceeded) && n > 0:
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, errSilent
@@ -668,17 +677,35 @@ func readDuplicate(ctx context.Context, all *bytes.Buffer, f *os.File) (int64, e
 	return int64(n), err
 }
 
-func errLong(limit int) error {
+// longError is returned for a file that is larger than this limit.
+type longError int
+
+func (limit longError) Error() string {
+	return "it exceeds the maximum allowed size of " + limit.size()
+}
+
+func (limit longError) size() string {
 	if limit < 1<<20 {
-		return fmt.Errorf("it exceeds the maximum allowed size of %d bytes", limit)
+		return fmt.Sprintf("%d bytes", int(limit))
 	}
-	return fmt.Errorf("it exceeds the maximum allowed size of %d MiB", limit>>20)
+	return fmt.Sprintf("%d MiB", int(limit)>>20)
+}
+
+// dockerfileError returns an error for a Dockerfile that cannot be read. The text for one that is
+// too large has the words of BuildKit's, because programs that read the output of builds look for
+// them.
+func dockerfileError(where string, err error) error {
+	if limit, ok := errors.AsType[longError](err); ok {
+		return fmt.Errorf("the Dockerfile exceeds maximum allowed size of %s: %s", limit.size(),
+			where)
+	}
+	return fmt.Errorf("read the Dockerfile %s: %w", where, plain(err))
 }
 
 func readLimited(r io.Reader, limit int) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(r, int64(limit)+1))
 	if err == nil && len(b) > limit {
-		err = errLong(limit)
+		err = longError(limit)
 	}
 	return b, err
 }

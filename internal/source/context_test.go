@@ -157,6 +157,18 @@ func TestContextErrors(t *testing.T) {
 		unix.EISDIR) {
 		t.Errorf("error = %v, want is a directory", err)
 	}
+	// BuildKit's words for a Dockerfile that is too large
+	long := makeTree(t, "file Dockerfile x\nfile other/f x\n")
+	if err := os.Truncate(long+"/Dockerfile", maxDockerfile+1); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []Options{{}, {Dockerfile: long + "/Dockerfile"}} {
+		want := "the Dockerfile exceeds maximum allowed size of 16 MiB: " + long + "/Dockerfile"
+		if _, _, err := open(t, long, o).ReadDockerfile(t.Context()); err == nil ||
+			err.Error() != want {
+			t.Errorf("error = %v, want %s", err, want)
+		}
+	}
 	// A pipe without a writer is not a Dockerfile, and opening it must not block.
 	pipes := makeTree(t, "fifo Dockerfile\nfifo .dockerignore\n")
 	if _, err := Open(t.Context(), pipes, Options{}); !errors.Is(err, errFifo) {
