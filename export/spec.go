@@ -52,6 +52,8 @@ type Spec struct {
 
 	// Epoch is the latest time of a file, in seconds since 1970; nil: that of the build.
 	Epoch *int64
+	// NoEpoch is set by an empty source-date-epoch: RewriteTimestamp has no effect.
+	NoEpoch bool
 	// AttestationPrefix precedes the names of the files with attestations, in a flat export.
 	AttestationPrefix string
 	// Split sets whether a flat export has a directory for each platform, "linux_amd64"; nil: if
@@ -317,6 +319,7 @@ func (s *Spec) set(a attr) error {
 		s.Split, err = parseBoolPtr(a)
 	case "source-date-epoch":
 		s.Epoch, err = parseEpoch(a)
+		s.NoEpoch = a.value == ""
 	default:
 		err = s.Layers.set(key, a)
 	}
@@ -472,8 +475,12 @@ func parseBool(a attr) (bool, error) {
 	return b, nil
 }
 
-// parseEpoch parses a time in seconds since 1970.
+// parseEpoch parses a time in seconds since 1970. An empty value means that the output has no
+// epoch of its own, as in BuildKit.
 func parseEpoch(a attr) (*int64, error) {
+	if a.value == "" {
+		return nil, nil
+	}
 	n, err := strconv.ParseInt(strings.TrimSpace(a.value), 10, 64)
 	if err != nil || n < 0 {
 		return nil, fmt.Errorf("%s is %q: a time in seconds since 1970 is expected", a.key, a.value)

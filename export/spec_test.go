@@ -76,7 +76,11 @@ func TestParseEpoch(t *testing.T) {
 		if err != nil || s.Epoch == nil || *s.Epoch != 17 {
 			t.Errorf("%s: the epoch is %v, %v, want 17", kind, s.Epoch, err)
 		}
-		for _, bad := range []string{"", "context", "-1", "1e9"} {
+		s, err = Parse("type=" + kind + ",source-date-epoch=")
+		if err != nil || s.Epoch != nil || !s.NoEpoch {
+			t.Errorf("%s: an empty epoch is %v, %v, want none", kind, s.Epoch, err)
+		}
+		for _, bad := range []string{" ", "context", "-1", "1e9"} {
 			if _, err := Parse("type=" + kind + ",source-date-epoch=" + bad); err == nil {
 				t.Errorf("%s: the epoch %q is accepted", kind, bad)
 			}

@@ -33,7 +33,7 @@ func RecipeOf(o export.Spec) Recipe {
 	l := o.Layers
 	r := Recipe{Compression: l.Compression, Force: l.Force, PruneDead: l.PruneDead,
 		Annotations: o.Annotations}
-	r.Clamped = l.RewriteTimestamp != nil && *l.RewriteTimestamp
+	r.Clamped = l.RewriteTimestamp != nil && *l.RewriteTimestamp && !o.NoEpoch
 	r.Docker = l.OCIMediaTypes != nil && !*l.OCIMediaTypes
 	switch r.Compression {
 	case export.Uncompressed:

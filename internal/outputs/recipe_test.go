@@ -30,6 +30,9 @@ func TestRecipeOf(t *testing.T) {
 		{"type=oci,dest=d,compression=uncompressed", Recipe{Compression: "none"}, "none 0"},
 		{"type=docker,dest=d,oci-mediatypes=false,force-compression=true,prune-dead=true",
 			Recipe{Docker: true, Force: true, PruneDead: true}, " 0"},
+		{"type=oci,dest=d,rewrite-timestamp=true", Recipe{Clamped: true}, " 0"},
+		{"type=oci,dest=d,rewrite-timestamp=true,source-date-epoch=", Recipe{}, " 0"},
+		{"type=oci,dest=d,source-date-epoch=,rewrite-timestamp=true", Recipe{}, " 0"},
 		{"type=image,name=a,annotation.k=v", Recipe{Annotations: []export.Annotation{
 			{Target: "manifest", Key: "k", Value: "v"}}}, " 0"},
 	} {
