@@ -72,6 +72,10 @@ func (r *recorder) addContexts() {
 		r.addMaterial(file)
 	} else if !remote {
 		r.locals["dockerfile"] = true
+		// BuildKit lists a directory even if no step has files of it: its ignore file is read.
+		if r.build.Context.LocalDir() != "" {
+			r.locals["context"] = true
+		}
 	}
 }
 
