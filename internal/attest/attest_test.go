@@ -22,6 +22,7 @@ func example() Predicate {
 		Secrets: []Mounted{{ID: "s", Optional: true}}, SSH: []Mounted{{ID: "default"}},
 		Locals: []Local{{Name: "context"}}}
 	d.InternalParameters.BuilderPlatform = "linux/amd64"
+	d.InternalParameters.DockerfileVersion = "1.28.0"
 	d.InternalParameters.TargetPlatform = "linux/arm64"
 	d.InternalParameters.BuildConfig = &BuildConfig{Definition: exampleSteps()}
 	d.ResolvedDependencies = []Material{
@@ -237,7 +238,10 @@ func TestOptions(t *testing.T) {
 	}
 	has(Provenance{BuilderID: "https://a/<b>&c"}, `"id": "https://a/<b>&c"`, "u003c")
 	has(Provenance{Reproducible: true}, `"buildkit_reproducible": true`, "")
+	has(Provenance{}, `"dockerfileVersion": "1.28.0"`, "")
+	has(Provenance{Version: V02}, `"dockerfileVersion": "1.28.0"`, "")
 	has(Provenance{NoEnvironment: true}, `"builderPlatform": ""`, `"revision"`)
+	has(Provenance{NoEnvironment: true}, `"builderPlatform": ""`, `"dockerfileVersion"`)
 	has(Provenance{NoEnvironment: true, Version: V02}, `"environment": false`, "linux/amd64\"")
 	has(Provenance{Version: V02}, `"environment": true`, "")
 	has(Provenance{Complete: true}, `"resolvedDependencies": true`, "")

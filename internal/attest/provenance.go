@@ -78,6 +78,8 @@ type Internal struct {
 	BuildConfig     *BuildConfig `json:"buildConfig,omitempty"`
 	BuilderPlatform string       `json:"builderPlatform"`
 	TargetPlatform  string       `json:"targetPlatform,omitempty"`
+	// DockerfileVersion is the version of the Dockerfile syntax.
+	DockerfileVersion string `json:"dockerfileVersion,omitempty"`
 }
 
 // Material is an input of a build that is identified by its digests.
@@ -177,7 +179,8 @@ type invocationV02 struct {
 	} `json:"configSource"`
 	Parameters  Request `json:"parameters"`
 	Environment struct {
-		Platform string `json:"platform"`
+		Platform          string `json:"platform"`
+		DockerfileVersion string `json:"dockerfileVersion,omitempty"`
 	} `json:"environment"`
 }
 
@@ -209,6 +212,7 @@ func (p Predicate) v02(environment bool) predicateV02 {
 	out.Invocation.ConfigSource.EntryPoint = def.ExternalParameters.ConfigSource.Path
 	out.Invocation.Parameters = def.ExternalParameters.Request
 	out.Invocation.Environment.Platform = def.InternalParameters.BuilderPlatform
+	out.Invocation.Environment.DockerfileVersion = def.InternalParameters.DockerfileVersion
 	out.Metadata = metadataV02{
 		BuildInvocationID: meta.InvocationID, BuildStartedOn: meta.StartedOn,
 		BuildFinishedOn: meta.FinishedOn, Reproducible: meta.Reproducible,
@@ -290,6 +294,7 @@ func (o Provenance) reduced(p Predicate) Predicate {
 	meta.Reproducible = o.Reproducible
 	if o.NoEnvironment {
 		p.BuildDefinition.InternalParameters.BuilderPlatform = ""
+		p.BuildDefinition.InternalParameters.DockerfileVersion = ""
 		p.RunDetails.Builder.Version = nil
 		meta.Details.VCS = nil
 	}

@@ -1,4 +1,5 @@
-// Package buildkittest compares structs with those of BuildKit that have the same form in JSON.
+// Package buildkittest compares structs with those of BuildKit that have the same form in JSON, and
+// reads its constants.
 //
 // The program does not import BuildKit's client: it depends on grpc. Nor do its tests, since go.mod
 // would then require grpc. This package reads BuildKit's source in the module cache instead.
@@ -6,6 +7,6 @@
 // It imports no other package of the module. It runs the go command and reads the module cache. It
 // is for tests only.
 //
-// It is tested by its users: go test ./internal/ui ./cmd/layerbuild, as any user with a module
-// cache.
+// It is tested by its users: go test ./parser ./internal/ui ./cmd/layerbuild, as any user with a
+// module cache.
 package buildkittest

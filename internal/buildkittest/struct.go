@@ -58,16 +58,7 @@ func Compare(t testing.TB, ours any, theirs Struct) {
 
 func (s Struct) fields(t testing.TB) map[string]field {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}",
-		"github.com/moby/buildkit").Output()
-	dir := strings.TrimSpace(string(out))
-	if err != nil || dir == "" {
-		t.Skipf("no module cache with BuildKit's source: %v", err)
-	}
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, s.File), nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	file := parse(t, s.File)
 	var found *ast.StructType
 	ast.Inspect(file, func(n ast.Node) bool {
 		if spec, ok := n.(*ast.TypeSpec); ok && spec.Name.Name == s.Name {
@@ -88,6 +79,22 @@ func (s Struct) fields(t testing.TB) map[string]field {
 		fields[name] = field{kindIn(f.Type), options == "omitempty"}
 	}
 	return fields
+}
+
+// parse parses a file of BuildKit's module.
+func parse(t testing.TB, name string) *ast.File {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}",
+		"github.com/moby/buildkit").Output()
+	dir := strings.TrimSpace(string(out))
+	if err != nil || dir == "" {
+		t.Skipf("no module cache with BuildKit's source: %v", err)
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(dir, name), nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // kindOf returns the kind of JSON value that encoding/json makes of a type.
@@ -135,4 +142,24 @@ func kindIn(e ast.Expr) string {
 		}
 	}
 	return "object"
+}
+
+// Const returns the text of a constant string in a file of BuildKit's module. It skips the test if
+// there is no copy of BuildKit's source.
+func Const(t testing.TB, name, file string) string {
+	t.Helper()
+	var value string
+	ast.Inspect(parse(t, file), func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok && spec.Names[0].Name == name &&
+			len(spec.Values) == 1 {
+			if lit, ok := spec.Values[0].(*ast.BasicLit); ok {
+				value = strings.Trim(lit.Value, "`\"")
+			}
+		}
+		return value == ""
+	})
+	if value == "" {
+		t.Fatalf("BuildKit's %s has no constant %s", file, name)
+	}
+	return value
 }

@@ -81,6 +81,8 @@ func (b *Build) Record(ctx context.Context) (*Record, error) {
 		BuildConfig:     &attest.BuildConfig{Definition: r.steps.list},
 		BuilderPlatform: platform.Short(platform.Normalize(platform.Host())),
 		TargetPlatform:  platform.Format(platform.Normalize(b.Plan.Target.Platform)),
+
+		DockerfileVersion: parser.SyntaxVersion,
 	}
 	p.BuildDefinition.ResolvedDependencies = r.materials()
 	if b.Version != "" {
