@@ -405,6 +405,25 @@ func TestKernelInterfaces(t *testing.T) {
 	}
 }
 
+// An insecure step has the devices that BuildKit's insecure steps have. Other steps, and those in a
+// user namespace, do not.
+func TestInsecureDevices(t *testing.T) {
+	im := newBusybox(t)
+	p := shell(`for d in c/kmsg c/cuse c/fuse c/kvm c/net/tun c/loop-control b/loop0 b/loop7; do
+		test -${d%%/*} /dev/${d#*/} && echo $d; done; true`)
+	if out := im.mustRun(p); out != "" {
+		t.Errorf("a step has the devices %q", out)
+	}
+	p.Insecure = true
+	want := "c/kmsg\nc/cuse\nc/fuse\nc/kvm\nc/net/tun\nc/loop-control\nb/loop0\nb/loop7\n"
+	if userNS || bounding(t)&(1<<unix.CAP_MKNOD) == 0 {
+		want = ""
+	}
+	if out := im.mustRun(p); out != want {
+		t.Errorf("an insecure step has the devices %q, want %q", out, want)
+	}
+}
+
 func TestHostsAndResolvConf(t *testing.T) {
 	im := newBusybox(t)
 	im.mkdir("etc")

@@ -387,16 +387,6 @@ func unifiedCgroups() bool {
 	return err == nil && strings.HasPrefix(string(b), "0::") && strings.Count(string(b), "\n") == 1
 }
 
-// devices are the device nodes that every container has (runtime-spec, config-linux.md, default
-// devices).
-var devices = []struct {
-	name         string
-	major, minor uint32
-}{
-	{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8},
-	{"urandom", 1, 9}, {"tty", 5, 0},
-}
-
 var devLinks = [][2]string{
 	{"/proc/self/fd", "fd"}, {"/proc/self/fd/0", "stdin"}, {"/proc/self/fd/1", "stdout"},
 	{"/proc/self/fd/2", "stderr"},
@@ -418,6 +408,9 @@ func (b *sandbox) mountDev() error {
 		if err := b.device(d.name, d.major, d.minor); err != nil {
 			return fmt.Errorf("make /dev/%s: %w", d.name, err)
 		}
+	}
+	if err := b.mountInsecureDevices(); err != nil {
+		return err
 	}
 	for _, l := range devLinks {
 		if err := unix.Symlinkat(l[0], b.dev, l[1]); err != nil {
