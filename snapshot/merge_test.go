@@ -46,7 +46,7 @@ func TestMerge(t *testing.T) {
 		name += "-user"
 	}
 	merged := 0
-	rounds.Run(t, name, rounds.Options{Fixed: 12, Fresh: 4, Long: 20_000},
+	rounds.Run(t, name, rounds.Options{Fixed: 12, Fresh: 4, Long: 1000},
 		func(t *testing.T, seed uint64) {
 			h := newHistory(t, seed)
 			for i := range 24 {

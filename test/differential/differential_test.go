@@ -105,8 +105,11 @@ func run(t *testing.T, driver, top string, fixed, fresh int) {
 		ledger += "-" + string(mounttest.Current())
 	}
 	long := 20_000
-	if driver == mount.FuseOverlay || driver == merging {
-		long = 10_000 // the test runs as root, and again in a user namespace
+	switch driver { // both tests run as root, and again in a user namespace
+	case mount.FuseOverlay:
+		long = 10_000
+	case merging:
+		long = 2000
 	}
 	rounds.Run(t, ledger, rounds.Options{Fixed: fixed, Fresh: fresh, Long: long, Found: found()},
 		func(t *testing.T, seed uint64) {
