@@ -101,8 +101,15 @@ func TestResolveParts(t *testing.T) {
 				if flags&unix.O_CREAT != 0 {
 					how.Mode = 0o600
 				}
-				want, wantErr := result(dir, func() (int, error) {
-					return unix.Openat2(root, name, &how)
+				want, wantErr := result(dir, func() (fd int, err error) {
+					// EAGAIN: any rename or mount on the machine, also of another program, may
+					// have been at the same time as a ".."
+					for range 100_000 {
+						if fd, err = unix.Openat2(root, name, &how); err != unix.EAGAIN {
+							break
+						}
+					}
+					return fd, err
 				})
 				got, err := result(dir, func() (int, error) {
 					return resolveParts(root, name, how)
