@@ -35,7 +35,9 @@ func (f *buildFlags) defineAttestations(fs *pflag.FlagSet) {
 // attestations parses the flags for attestations.
 func (f *buildFlags) attestations(o *imagebuild.Options, e *env) error {
 	var err error
-	o.Attest.Version = version
+	if f.provenance+f.sbom+f.metadataFile != "" || f.attest != nil {
+		o.Attest.Version = toolVersion() // other builds do not spend the time
+	}
 	o.Attest.Options, err = attest.Parse(attest.Flags{Provenance: f.provenance, SBOM: f.sbom,
 		Attest: f.attest})
 	if value, ok := errors.AsType[*attest.Error](err); ok {

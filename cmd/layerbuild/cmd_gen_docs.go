@@ -56,9 +56,13 @@ func prepareDocs(e *env, args []string) (runFunc, error) {
 	return nil, usage
 }
 
-// manDate returns the date in the man pages: the date of SOURCE_DATE_EPOCH, or today.
+// manDate returns the date in the man pages: that of SOURCE_DATE_EPOCH, or that of the commit from
+// which the program was built, or today.
 func manDate(e *env) (string, error) {
-	at := time.Now()
+	at, err := time.Parse(time.RFC3339, thisRelease().Date)
+	if err != nil { // it is not known
+		at = time.Now()
+	}
 	if s := e.getenv(parser.EpochArg); s != "" {
 		epoch, err := parser.ParseEpoch(s)
 		if err != nil {

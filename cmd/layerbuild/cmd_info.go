@@ -64,7 +64,7 @@ type information struct {
 }
 
 func (f *stateFlags) info(ctx context.Context) (information, error) {
-	i := information{Version: version, CPUs: runtime.NumCPU()}
+	i := information{Version: toolVersion(), CPUs: runtime.NumCPU()}
 	if release, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
 		i.Kernel = strings.TrimSpace(string(release))
 	}

@@ -66,7 +66,7 @@ func (f *sbomFlags) prepare(e *env, args []string) (runFunc, error) {
 				return err
 			}
 			d, err := imageanalysis.SBOM(ctx, s, im.resolver, img, imageanalysis.SBOMOptions{
-				Name: documentName(img, args[0]), Created: created, Tool: version})
+				Name: documentName(img, args[0]), Created: created, Tool: toolVersion()})
 			if err != nil {
 				return err
 			}

@@ -123,7 +123,7 @@ func TestBashCompletion(t *testing.T) {
 		{"layerbuild analyze --base r", "reg/x:1"},
 		{"layerbuild tag app:v1 app:v2 r", "reg/x:1"},
 		{"layerbuild version ", ""},
-		{"layerbuild version --", "--help"},
+		{"layerbuild version --", "--help --format"},
 		{"layerbuild help gen", ""},
 	}
 	var lines []string

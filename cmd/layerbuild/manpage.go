@@ -116,7 +116,7 @@ type roff struct {
 func newRoff(name, section, date, summary string) *roff {
 	r := &roff{name: name, number: section}
 	r.line(fmt.Sprintf(`.TH "%s" "%s" "%s" "layerbuild %s" "layerbuild manual"`,
-		strings.ToUpper(roffText(name)), section, date, roffText(version)))
+		strings.ToUpper(roffText(name)), section, date, roffText(toolVersion())))
 	r.line(".nh\n.ad l") // no hyphenation, and no wide spaces around long names
 	r.section("NAME")
 	wrap(&r.b, roffText(name)+` \- `+roffText(summary), 0)

@@ -20,7 +20,7 @@ const (
 )
 
 func sarifDriver() sarif.Driver {
-	return sarif.Driver{Name: "layerbuild", Version: version, InformationURI: homePage}
+	return sarif.Driver{Name: "layerbuild", Version: toolVersion(), InformationURI: homePage}
 }
 
 // checkLog returns the result of a check as a SARIF log: the findings as warnings, and the error
