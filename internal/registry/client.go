@@ -38,6 +38,14 @@ type Options struct {
 	// lists the servers for which it is allowed.
 	Insecure      bool
 	InsecureHosts []string
+	// InsecurePull allows the same for all servers from which images are pulled.
+	InsecurePull bool
+	// Certificates are used for their servers besides those of CertDir and the usual directories.
+	Certificates []Certificate
+	// Mirrors are asked for images before those of the configuration, in their order. If
+	// OnlyMirrors is set, and one of Mirrors is for an image, no other place is asked for it.
+	Mirrors     []Mirror
+	OnlyMirrors bool
 	// UserAgent is the User-Agent header; "": "layerbuild".
 	UserAgent string
 	// Backoff is the wait before the first retry; each further one is twice as long. 0: 250 ms.
@@ -56,6 +64,22 @@ type Options struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Proxy chooses a proxy; nil: HTTP_PROXY, HTTPS_PROXY and NO_PROXY choose it.
 	Proxy func(*http.Request) (*url.URL, error)
+}
+
+// Certificate has the files for the TLS connections to a server, in the PEM format.
+type Certificate struct {
+	Host string // host[:port], as in names of images
+	// Authorities has the certificates of authorities to trust besides those of the system; "":
+	// none.
+	Authorities string
+	// Client has the certificate of the client, and Key its key; both "": none.
+	Client, Key string
+}
+
+// Mirror is a place that may have the images whose names begin with Prefix. There, Location takes
+// the place of Prefix in the name.
+type Mirror struct {
+	Prefix, Location string // host[:port][/path]
 }
 
 // Login is a user name with its password.
@@ -113,7 +137,13 @@ func New(o Options) *Client {
 	}
 	return &Client{
 		o:      o,
-		config: sync.OnceValues(func() (*config, error) { return loadConfig(o.Config) }),
+		config: sync.OnceValues(func() (*config, error) {
+			c, err := loadConfig(o.Config)
+			if err == nil {
+				c.mirrors, c.onlyMirrors, c.insecure = o.Mirrors, o.OnlyMirrors, o.InsecurePull
+			}
+			return c, err
+		}),
 		creds: sync.OnceValues(func() (*credentialStore, error) {
 			return loadCredentials(o)
 		}),
@@ -189,6 +219,14 @@ func (c *Client) newHost(key hostKey) (*host, error) {
 	tlsConfig, err := tlsFor(key.name, h.insecure, c.o.CertDir)
 	if err != nil {
 		return nil, err
+	}
+	for _, cert := range c.o.Certificates {
+		if serverOf(cert.Host) != key.name {
+			continue
+		}
+		if err := cert.add(tlsConfig); err != nil {
+			return nil, fmt.Errorf("certificates for %s: %w", cert.Host, err)
+		}
 	}
 	h.transport = &http.Transport{
 		Proxy:       c.o.Proxy,

@@ -25,6 +25,11 @@ type config struct {
 	// that resolves "fedora" to Fedora's registry, for podman. In a Dockerfile "fedora" means
 	// Docker Hub. The list is used only if search registries are configured.
 	distroAliases map[string]string
+
+	// set from the options of the client
+	mirrors     []Mirror
+	onlyMirrors bool
+	insecure    bool // plain http and unverified certificates are allowed for all servers
 }
 
 // table is one [[registry]].
@@ -200,6 +205,17 @@ func (t *table) check() error {
 		if m.PullFromMirror != "" && t.MirrorByDigestOnly {
 			return fmt.Errorf("registry %q: mirror %s: pull-from-mirror and "+
 				"mirror-by-digest-only exclude each other", t.Prefix, m.Location)
+		}
+	}
+	return nil
+}
+
+// Check returns an error if a part of the mirror is not host[:port][/path].
+func (m Mirror) Check() error {
+	for _, s := range [...]string{m.Prefix, m.Location} {
+		if host, _, _ := strings.Cut(s, "/"); host == "" || strings.ContainsAny(s, "*@") ||
+			strings.Contains(s, "://") || reference.CheckRepository(s+"/x") != nil {
+			return fmt.Errorf("%q is not host[:port][/path]", s)
 		}
 	}
 	return nil

@@ -106,24 +106,83 @@ location = "pinned.example/b/image:v1"
 		{"busybox", "registry-1.docker.io/library/busybox"},
 	}
 	for _, tt := range tests {
-		n, err := reference.Full(tt.in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		es, err := c.endpoints(n)
-		var parts []string
-		for _, e := range es {
-			s := e.String()
-			if e.insecure {
-				s += " (insecure)"
-			}
-			parts = append(parts, s)
-		}
-		if err != nil {
-			parts = []string{err.Error()}
-		}
-		if got := strings.Join(parts, "; "); got != tt.want {
+		if got := endpointsOf(t, c, tt.in); got != tt.want {
 			t.Errorf("%s:\n got %s\nwant %s", tt.in, got, tt.want)
+		}
+	}
+}
+
+// endpointsOf returns the endpoints of a name, or the error, as text.
+func endpointsOf(t *testing.T, c *config, name string) string {
+	t.Helper()
+	n, err := reference.Full(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := c.endpoints(n)
+	if err != nil {
+		return err.Error()
+	}
+	var parts []string
+	for _, e := range list {
+		s := e.String()
+		if e.insecure {
+			s += " (insecure)"
+		}
+		parts = append(parts, s)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Mirrors of the options come before those of the files, or instead of all other places.
+func TestOwnMirrors(t *testing.T) {
+	c := parseTest(t, `
+[[registry]]
+location = "docker.io"
+[[registry.mirror]]
+location = "file.example"
+
+[[registry]]
+location = "bad.example"
+blocked = true
+`)
+	c.mirrors = []Mirror{{"docker.io", "one.example/hub/"}, {"docker.io", "two.example:5000"},
+		{"quay.example/team", "three.example"}, {"bad.example", "one.example"}}
+	const hub = "mirror one.example/hub/library/busybox; mirror two.example:5000/library/busybox"
+	for _, tt := range []struct{ in, all, only string }{
+		{"busybox", hub + "; mirror file.example/library/busybox; " +
+			"registry-1.docker.io/library/busybox", hub},
+		{"quay.example/team/a", "mirror three.example/a; quay.example/team/a",
+			"mirror three.example/a"},
+		{"quay.example/teams/a", "quay.example/teams/a", "quay.example/teams/a"},
+		{"bad.example/a", "registry bad.example is blocked by registries.conf",
+			"registry bad.example is blocked by registries.conf"},
+	} {
+		for _, c.onlyMirrors = range []bool{false, true} {
+			want := tt.all
+			if c.onlyMirrors {
+				want = tt.only
+			}
+			if got := endpointsOf(t, c, tt.in); got != want {
+				t.Errorf("%s, only mirrors %t:\n got %s\nwant %s", tt.in, c.onlyMirrors, got, want)
+			}
+		}
+	}
+	c.insecure = true
+	if got, want := endpointsOf(t, c, "quay.example/team/a"),
+		"mirror three.example/a (insecure)"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestMirrorCheck(t *testing.T) {
+	for text, ok := range map[string]bool{"docker.io": true, "a.example:5000/b/c": true,
+		"127.0.0.1": true, "": false, "/a": false, "https://a.example": false, "a b": false,
+		"*.example": false, "a.example/B": false, "a@sha256:x": false} {
+		for _, m := range []Mirror{{text, "a.example"}, {"a.example", text}} {
+			if err := m.Check(); (err == nil) != ok {
+				t.Errorf("%+v: %v, want valid %t", m, err, ok)
+			}
 		}
 	}
 }

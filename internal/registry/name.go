@@ -83,15 +83,46 @@ func (e endpoint) String() string {
 	return s
 }
 
-// endpoints returns the places to pull a name from: the configured mirrors, then the registry
-// itself.
+// endpoints returns the places to pull a name from: the mirrors of the options, those of the files,
+// then the registry itself.
 func (c *config) endpoints(n reference.Name) ([]endpoint, error) {
 	t := c.find(n.String())
+	if t != nil && t.Blocked {
+		return nil, fmt.Errorf("registry %s is %w", t.Prefix, ErrBlocked)
+	}
+	list, err := c.ownMirrors(n)
+	if err == nil && (len(list) == 0 || !c.onlyMirrors) {
+		var rest []endpoint
+		rest, err = t.endpoints(n)
+		list = append(list, rest...)
+	}
+	for i := range list {
+		list[i].insecure = list[i].insecure || c.insecure
+	}
+	return list, err
+}
+
+// ownMirrors returns the places of a name in the mirrors of the options.
+func (c *config) ownMirrors(n reference.Name) (list []endpoint, err error) {
+	for _, m := range c.mirrors {
+		if matchPrefix(n.String(), m.Prefix) < 0 {
+			continue
+		}
+		e, err := rewrite(n, m.Prefix, trimLocation(m.Location), false)
+		if err != nil {
+			return nil, fmt.Errorf("mirror %s of %s: %w", m.Location, m.Prefix, err)
+		}
+		e.mirror = true
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// endpoints returns the places of a name in the mirrors of a table, and in its registry. t may be
+// nil.
+func (t *table) endpoints(n reference.Name) ([]endpoint, error) {
 	if t == nil {
 		return []endpoint{{host: serverOf(n.Domain), repo: n.Path}}, nil
-	}
-	if t.Blocked {
-		return nil, fmt.Errorf("registry %s is %w", t.Prefix, ErrBlocked)
 	}
 	var out []endpoint
 	for _, m := range t.Mirrors {

@@ -731,6 +731,38 @@ func TestTLSMistakes(t *testing.T) {
 			t.Errorf("%s with CertDir: %v, want %q", name, err, want)
 		}
 	}
+	// Options.Certificates are used for their hosts only.
+	ca := filepath.Join(given, "any.crt")
+	for _, tt := range []struct {
+		cert Certificate
+		want string // part of the error; "": none
+	}{
+		{Certificate{Host: "example.com", Authorities: ca}, ""},
+		{Certificate{Host: "other.example", Authorities: ca}, "certs.d/example.com/ca.crt"},
+		{Certificate{Host: "example.com", Authorities: filepath.Join(dir, "ca.crt")},
+			"certificates for example.com: " + dir + "/ca.crt holds no certificate"},
+		{Certificate{Host: "example.com", Client: ca, Key: ca},
+			"certificates for example.com: tls: "},
+	} {
+		o := Options{CertDir: t.TempDir(), Certificates: []Certificate{tt.cert}}
+		_, err := with(t, secure, o).Resolve(t.Context(), "example.com/a", amd64)
+		if tt.want == "" && err != nil || tt.want != "" &&
+			(err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%+v: %v, want %q", tt.cert, err, tt.want)
+		}
+	}
+	// Options.InsecurePull does not apply to a push.
+	pulls := with(t, plain, Options{InsecurePull: true})
+	if _, err := pulls.Resolve(t.Context(), "registry.example/a", amd64); err != nil {
+		t.Errorf("InsecurePull: %v", err)
+	}
+	pusher, err := pulls.Pusher("registry.example/a", PushOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := pusher.Push(t.Context(), b, m); err == nil {
+		t.Error("an image is pushed to a server with plain http")
+	}
 	empty := Options{CertDir: t.TempDir()}
 	if _, err := with(t, secure, empty).Resolve(t.Context(), "example.com/a", amd64); err == nil {
 		t.Error("without its authority in CertDir the server is trusted")

@@ -56,27 +56,53 @@ func addCertificates(c *tls.Config, dir string) (found bool, err error) {
 		path := filepath.Join(dir, n.Name())
 		switch filepath.Ext(n.Name()) {
 		case ".crt":
-			data, err := os.ReadFile(path)
-			if err != nil {
+			if err := addAuthorities(c, path); err != nil {
 				return false, err
-			}
-			if c.RootCAs == nil {
-				if c.RootCAs, err = x509.SystemCertPool(); err != nil {
-					c.RootCAs = x509.NewCertPool()
-				}
-			}
-			if !c.RootCAs.AppendCertsFromPEM(data) {
-				return false, fmt.Errorf("%s holds no certificate", path)
 			}
 			found = true
 		case ".cert":
-			cert, err := tls.LoadX509KeyPair(path, strings.TrimSuffix(path, ".cert")+".key")
-			if err != nil {
+			if err := addClient(c, path, strings.TrimSuffix(path, ".cert")+".key"); err != nil {
 				return false, err
 			}
-			c.Certificates = append(c.Certificates, cert)
 			found = true
 		}
 	}
 	return found, nil
+}
+
+// add adds the certificates to a configuration.
+func (f Certificate) add(c *tls.Config) (err error) {
+	if f.Authorities != "" {
+		err = addAuthorities(c, f.Authorities)
+	}
+	if f.Client != "" && err == nil {
+		err = addClient(c, f.Client, f.Key)
+	}
+	return err
+}
+
+// addAuthorities adds the authorities in a file to those of the system.
+func addAuthorities(c *tls.Config, path string) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if c.RootCAs == nil {
+		if c.RootCAs, err = x509.SystemCertPool(); err != nil {
+			c.RootCAs = x509.NewCertPool()
+		}
+	}
+	if !c.RootCAs.AppendCertsFromPEM(data) {
+		return fmt.Errorf("%s holds no certificate", path)
+	}
+	return nil
+}
+
+// addClient adds a certificate of the client.
+func addClient(c *tls.Config, certFile, keyFile string) error {
+	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err == nil {
+		c.Certificates = append(c.Certificates, cert)
+	}
+	return err
 }
