@@ -9,6 +9,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/outputs"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/secret"
+	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -109,6 +110,8 @@ type SourceOptions struct {
 	Contexts map[string]string
 	// Stdin is the input that "-" refers to.
 	Stdin io.Reader
+	// Fetched are the options for the context, if it is not a directory of this machine.
+	Fetched source.FetchedOptions
 }
 
 // ImageOptions holds the names and metadata of the image.

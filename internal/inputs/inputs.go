@@ -72,6 +72,8 @@ type Options struct {
 	Local bool
 	// KeepGitDir keeps .git in contexts from git.
 	KeepGitDir bool
+	// Fetched are the options for the main context, if it is from elsewhere.
+	Fetched source.FetchedOptions
 }
 
 // Inputs are the inputs of one build. It is safe for concurrent use.
@@ -363,7 +365,7 @@ func (in *Inputs) Main(ctx context.Context, where, dockerfile string,
 	if err != nil {
 		return nil, err
 	}
-	o.Stdin, o.Dockerfile = stdin, dockerfile
+	o.Stdin, o.Dockerfile, o.Fetched = stdin, dockerfile, in.o.Fetched
 	if in.open.main, err = source.Open(ctx, where, o); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package source
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -67,6 +68,9 @@ func Open(ctx context.Context, name string, o Options) (*Context, error) {
 // context that is invalid or missing, or is neither a directory, nor a file, nor an open pipe. The
 // errors do not contain the context's name.
 func Check(name string, o Options) error {
+	if o.Fetched.Repository != nil {
+		return nil
+	}
 	if name == "-" {
 		return checkStdin(o)
 	}
@@ -152,6 +156,9 @@ func missing(err error) error {
 }
 
 func (c *Context) open(ctx context.Context, name string) error {
+	if c.o.Fetched.Repository != nil {
+		return c.git(ctx, c.o.Fetched.Repository)
+	}
 	if name == "-" {
 		if err := checkStdin(c.o); err != nil {
 			return fmt.Errorf("build context -: %w", err)
@@ -212,12 +219,11 @@ func indexFile(dir, name string) (string, error) {
 	return filepath.Join(dir, hex.EncodeToString(h[:16])), nil
 }
 
-// ignore reads the ignore file: the Dockerfile's own, or that of the directory.
+// ignore reads the ignore file: the Dockerfile's own, or that of the directory. dir is "" if the
+// context was fetched.
 func (c *Context) ignore(dir string) (lines []string, name string, err error) {
 	if file := c.o.Dockerfile; file != "-" && !isHTTP(file) {
-		own := c.hostDockerfile(dir) + ".dockerignore"
-		// Only a pipe has to be waited for, and a pipe is an error here.
-		b, err := readHostFile(context.Background(), own, false)
+		own, b, err := c.ownIgnore(dir)
 		if err == nil {
 			lines, err := ReadIgnore(own, bytes.NewReader(b))
 			return lines, own, err
@@ -236,6 +242,25 @@ func (c *Context) ignore(dir string) (lines []string, name string, err error) {
 	}
 	lines, err = ReadIgnore(usual, bytes.NewReader(b))
 	return lines, usual, err
+}
+
+// ownIgnore reads the ignore file beside the Dockerfile.
+func (c *Context) ownIgnore(dir string) (name string, data []byte, err error) {
+	const suffix = ".dockerignore"
+	if dir == "" && !c.dockerfileOnHost() {
+		name = cmp.Or(c.o.Dockerfile, "Dockerfile") + suffix
+		data, err = c.readInside(name)
+		return name, data, err
+	}
+	name = c.hostDockerfile(dir) + suffix
+	// Only a pipe has to be waited for, and a pipe is an error here.
+	data, err = readHostFile(context.Background(), name, false)
+	return name, data, err
+}
+
+// dockerfileOnHost reports whether the Dockerfile of a fetched context is a file of this machine.
+func (c *Context) dockerfileOnHost() bool {
+	return c.o.Fetched.AsDirectory && c.o.Dockerfile != "" && exists(c.o.Dockerfile)
 }
 
 // hostDockerfile returns the path of the Dockerfile on this machine: the path of -f, relative to
@@ -322,21 +347,32 @@ func (c *Context) temporary() (err error) {
 	if c.fetched, err = newFetched(c.o.TempDir); err != nil {
 		return err
 	}
-	c.tree, err = NewTree(c.fetched.Dir, TreeOptions{})
+	return c.fetchedTree()
+}
+
+// fetchedTree makes the tree of a context that has been fetched.
+func (c *Context) fetchedTree() (err error) {
+	var to TreeOptions
+	if c.o.Fetched.AsDirectory && !c.o.NoIgnore {
+		if to.Ignore, to.IgnoreName, err = c.ignore(""); err != nil {
+			return err
+		}
+	}
+	c.tree, err = NewTree(c.fetched.Dir, to)
 	return err
 }
 
 // unpackFrom makes the context from an archive.
 func (c *Context) unpackFrom(ctx context.Context, r io.Reader, what string) error {
-	plain, _, err := unpack.Decompress(r)
+	tar, _, err := unpack.Decompress(r)
 	if err != nil {
 		return fmt.Errorf("unpack %s: %w", what, err)
 	}
-	defer plain.Close()
-	if err := c.temporary(); err != nil {
+	defer tar.Close()
+	if c.fetched, err = newFetched(c.o.TempDir); err != nil {
 		return err
 	}
-	_, err = unpack.Tar(ctx, plain, int(c.fetched.Dir.Fd()), unpack.Options{
+	_, err = unpack.Tar(ctx, tar, int(c.fetched.Dir.Fd()), unpack.Options{
 		// Owners from a context are not copied, and a build cannot copy files that this machine
 		// cannot create.
 		Owner:    &unpack.Owner{UID: os.Geteuid(), GID: os.Getegid()},
@@ -346,7 +382,10 @@ func (c *Context) unpackFrom(ctx context.Context, r io.Reader, what string) erro
 	if err != nil {
 		return fmt.Errorf("unpack %s: %w", what, err)
 	}
-	return nil
+	if err := c.fetched.enter(c.o.Fetched.Subdir); err != nil {
+		return fmt.Errorf("%s: directory %q: %w", what, c.o.Fetched.Subdir, plain(err))
+	}
+	return c.fetchedTree()
 }
 
 // git makes the context from a repository.
@@ -354,6 +393,9 @@ func (c *Context) git(ctx context.Context, u *giturl.URL) error {
 	o := c.o.Git
 	if o.TempDir == nil {
 		o.TempDir = c.o.TempDir
+	}
+	if header := c.o.Fetched.Authorization; header != "" {
+		o.Authorization = func(context.Context, string) string { return header }
 	}
 	r, err := openRepository(ctx, u, o)
 	if err != nil {
@@ -366,8 +408,7 @@ func (c *Context) git(ctx context.Context, u *giturl.URL) error {
 		return err
 	}
 	c.modTime = r.committed
-	c.tree, err = NewTree(c.fetched.Dir, TreeOptions{})
-	return err
+	return c.fetchedTree()
 }
 
 // http makes the context from an archive or a Dockerfile at a URL.
@@ -439,7 +480,7 @@ func (c *Context) ReadDockerfile(ctx context.Context) (string, []byte, error) {
 			name)
 	case c.dockerfile != nil:
 		return c.display, c.dockerfile, nil
-	case c.fetched == nil:
+	case c.fetched == nil || c.dockerfileOnHost():
 		return c.localDockerfile(ctx)
 	}
 	return c.insideDockerfile(name)
@@ -461,7 +502,10 @@ func (c *Context) remoteDockerfile(ctx context.Context, address string) (string,
 // localDockerfile reads the Dockerfile from this machine. Its links are followed, because the
 // user has named it.
 func (c *Context) localDockerfile(ctx context.Context) (string, []byte, error) {
-	name := c.hostDockerfile(c.dir.Name())
+	name := c.o.Dockerfile
+	if c.dir != nil {
+		name = c.hostDockerfile(c.dir.Name())
+	}
 	display := c.o.Dockerfile
 	pipe := display != "" // a pipe is read only if the user names it
 	if display == "" {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/internal/giturl"
 	"golang.org/x/sys/unix"
 )
 
@@ -265,6 +266,49 @@ func TestContextArchive(t *testing.T) {
 		c := open(t, file, Options{Dockerfile: "out"})
 		if _, _, err := c.ReadDockerfile(t.Context()); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("a Dockerfile that is a link out of the archive: %v, want not there", err)
+		}
+	}
+}
+
+// With the options of FetchedOptions a context from elsewhere is used like a directory.
+func TestContextFetched(t *testing.T) {
+	entries := []string{"Dockerfile FROM a", "f x", "g x", ".dockerignore f",
+		"sub/Dockerfile FROM s", "sub/Dockerfile.dockerignore h", "sub/h x", "sub/i x",
+		"link -> sub"}
+	file := filepath.Join(t.TempDir(), "context.tar")
+	if err := os.WriteFile(file, tarball(t, true, entries...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := newRemoteRepo(t, true)
+	r.commit(r.dir, "file Dockerfile FROM a\nfile f x\nfile g x\nfile .dockerignore f\n"+
+		"file sub/Dockerfile FROM s\nfile sub/Dockerfile.dockerignore h\nfile sub/h x\n"+
+		"file sub/i x\nlink link -> sub\n")
+	own := makeTree(t, "file Own FROM own\nfile Own.dockerignore sub\n")
+	all := " .dockerignore Dockerfile g link sub sub/Dockerfile sub/Dockerfile.dockerignore " +
+		"sub/h sub/i\n"
+	for _, tt := range []struct{ dockerfile, subdir, text, files string }{
+		{"", "", "FROM a", all},
+		{"sub/Dockerfile", "", "FROM s", strings.Replace(all, " g", " f g", 1)},
+		{"", "sub", "FROM s", " Dockerfile Dockerfile.dockerignore i\n"},
+		{own + "/Own", "", "FROM own", " .dockerignore Dockerfile f g link\n"},
+	} {
+		o := Options{Dockerfile: tt.dockerfile,
+			Fetched: FetchedOptions{Subdir: tt.subdir, AsDirectory: true}}
+		_, text, files := content(t, open(t, file, o))
+		if text != tt.text || files != tt.files {
+			t.Errorf("%+v: archive %q, %q", tt, text, files)
+		}
+		o.Fetched.Repository = &giturl.URL{Remote: r.URL, Subdir: tt.subdir}
+		_, text, files = content(t, open(t, "any name", o))
+		if text != tt.text || files != tt.files {
+			t.Errorf("%+v: repository %q, %q", tt, text, files)
+		}
+	}
+	for _, subdir := range []string{"none", "f", "link", "../x", "/etc"} {
+		_, err := Open(t.Context(), file, Options{TempDir: below(t.TempDir()),
+			Fetched: FetchedOptions{Subdir: subdir}})
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("directory %q: ", subdir)) {
+			t.Errorf("directory %s: %v", subdir, err)
 		}
 	}
 }

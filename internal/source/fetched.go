@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/safepath"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,6 +43,20 @@ func newFetched(tempDir func() (string, error)) (*Fetched, error) {
 		return nil, errors.Join(err, os.Remove(temp))
 	}
 	return f, nil
+}
+
+// enter makes a subdirectory the directory; "" changes nothing. No part of its path may be a link.
+func (f *Fetched) enter(subdir string) error {
+	if subdir == "" {
+		return nil
+	}
+	fd, err := safepath.NoLinks(int(f.Dir.Fd()), subdir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	err = f.Dir.Close()
+	f.Dir = os.NewFile(uintptr(fd), filepath.Join(f.temp, subdir))
+	return err
 }
 
 // Close closes the directory and removes it.

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
+	"github.com/layerbuild/layerbuild/internal/giturl"
 	digest "github.com/opencontainers/go-digest"
 )
 
@@ -29,6 +30,24 @@ type Options struct {
 	// HTTP and Git are the options for contexts at URLs.
 	HTTP HTTPOptions
 	Git  GitOptions
+	// Fetched are the options for a context from elsewhere.
+	Fetched FetchedOptions
+}
+
+// FetchedOptions are the options for a context that is not a directory of this machine. With the
+// zero value it is used as in docker build.
+type FetchedOptions struct {
+	// Repository is the git repository that is the context, whatever the context's name is; nil:
+	// the name tells what the context is.
+	Repository *giturl.URL
+	// Authorization is the Authorization header for the host of Repository; "": the one of
+	// GitOptions.
+	Authorization string
+	// Subdir is the directory of an archive that is the context; "" is all of it.
+	Subdir string
+	// AsDirectory reads ignore files, and looks for the Dockerfile on this machine before it looks
+	// for it in the context, as for a context that is a directory of this machine.
+	AsDirectory bool
 }
 
 // IndexPlace is the place of the indexes that are kept between builds.
