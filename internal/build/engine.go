@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/executor/copyfs"
@@ -28,6 +29,9 @@ type Config struct {
 	// Epoch is the latest time of a file, and the creation time of new layers and entries of the
 	// history (SOURCE_DATE_EPOCH), in seconds since 1970; nil keeps real times.
 	Epoch *int64
+	// NotBefore is the time before which the results of steps are too old to be used; zero: none
+	// are.
+	NotBefore time.Time
 	// Shared has the parts that the engines of builds that run together share; nil: there is one
 	// engine.
 	Shared *Shared
@@ -107,7 +111,7 @@ func New(c Config) *Engine {
 			records: c.Parts.Records, lazyLayers: c.Parts.LazyLayers,
 			snapshots: c.Parts.Snapshots, images: c.Parts.Images, imports: c.Imports,
 			sealer: c.Layers.Sealer, lazy: c.Layers.Lazy, ran: c.Ran, epoch: c.Epoch,
-			sink: c.Sink,
+			notBefore: c.NotBefore, sink: c.Sink,
 		},
 		snapshots: c.Parts.Snapshots, layers: c.Layers, state: c.State, ran: c.Ran,
 		epoch: c.Epoch, sink: c.Sink, pool: snapshot.Pool{From: c.Parts.Snapshots},

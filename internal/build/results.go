@@ -47,7 +47,8 @@ type results struct {
 	sealer     Sealer
 	lazy       *layers.Lazy
 	ran        *Ran
-	epoch      *int64 // see Config
+	epoch      *int64    // see Config
+	notBefore  time.Time // see Config
 	sink       event.Sink
 
 	fetched memo.Map[fetchKey, stepResult] // imported results
@@ -146,7 +147,8 @@ func (r *results) recorded(ctx context.Context, j *job.Job) (found, bool) {
 		return found{}, false
 	}
 	rec, ok := r.records.Get(key)
-	if !ok || !r.keepsEpoch(rec.ClampedTo) || key == j.DefKey && !j.MadeFrom(rec) {
+	if !ok || !r.keepsEpoch(rec.ClampedTo) || key == j.DefKey && !j.MadeFrom(rec) ||
+		rec.Created.Before(r.notBefore) && !r.ran.has(j.DefKey, j.Key) {
 		return found{}, false
 	}
 	f := found{rec: rec, key: key, id: snapshot.ID(rec.Snapshot)}
@@ -282,7 +284,7 @@ func (r *results) importable(j *job.Job) []remotecache.Found {
 	}
 	var list []remotecache.Found
 	for _, f := range r.imports.Find(key) {
-		if r.keepsEpoch(f.Layer.Epoch()) {
+		if r.keepsEpoch(f.Layer.Epoch()) && !f.Created.Before(r.notBefore) {
 			list = append(list, f)
 		}
 	}

@@ -105,6 +105,7 @@ func (a *batch) run(ctx context.Context) (err error) {
 		e := build.New(build.Config{
 			Parts: a.parts.Engine, Layers: b.attempt.layers, State: a.state, Imports: imports,
 			Ran: &a.ran, Epoch: b.writer.Options.Epoch, Shared: shared, Sink: b.opts.Sink,
+			NotBefore: b.opts.Cache.notBefore(),
 		})
 		defer func() { err = errors.Join(err, e.Close()) }()
 		b.attempt.engine = e

@@ -2,6 +2,7 @@ package imagebuild
 
 import (
 	"io"
+	"time"
 
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/event"
@@ -133,6 +134,8 @@ type CacheOptions struct {
 	// No.
 	No       bool
 	NoStages []string
+	// MaxAge is the age from which results of steps are not used; 0: results of any age are.
+	MaxAge time.Duration
 	// From lists places to import results from, and To places to export them to.
 	From, To []remotecache.Place
 	// Sync writes the results of the build to the disk before the build ends.

@@ -3,6 +3,7 @@ package imagebuild
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
@@ -21,6 +22,14 @@ func importRecords(ctx context.Context, artifacts remotecache.Artifacts, o *Opti
 		platforms[i] = p.plan.Target.Platform
 	}
 	return remotecache.Import(ctx, artifacts, o.Cache.From, platforms, o.Sink)
+}
+
+// notBefore returns the time before which the results of steps are too old; zero if none are.
+func (o *CacheOptions) notBefore() time.Time {
+	if o.MaxAge == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(-o.MaxAge)
 }
 
 // exportsAll reports whether the results of all stages are exported somewhere. Their layers are

@@ -136,7 +136,7 @@ func New(o Options) *Client {
 		o.Proxy = http.ProxyFromEnvironment
 	}
 	return &Client{
-		o:      o,
+		o: o,
 		config: sync.OnceValues(func() (*config, error) {
 			c, err := loadConfig(o.Config)
 			if err == nil {
