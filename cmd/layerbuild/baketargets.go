@@ -84,7 +84,7 @@ func (f *bakeFlags) target(e *env, from *bake.Target) (*bakeTarget, error) {
 	}
 	fs := newFlagSet(buildVerb())
 	t.flags.define(fs)
-	t.flags.others.define(fs)
+	t.flags.others.define(fs, otherFlags[:])
 	if err := fs.Parse(args); err != nil {
 		return nil, flagError(fs, err)
 	}

@@ -24,6 +24,9 @@ func (f *buildFlags) options(e *env, args []string) (imagebuild.Options, error) 
 	o.Image.Names, o.Image.Labels, o.Target = f.tags, f.labels, f.target
 	o.Pull, o.NoPull = f.pull == "always", f.pull == "never"
 	o.Cache.No, o.Cache.NoStages, o.Cache.Sync = f.noCache || !f.layers, f.noCacheFilter, f.sync
+	o.Cache.MaxAge = f.cacheTTL.Duration
+	o.Cache.No = o.Cache.No || f.cacheTTL.given && f.cacheTTL.Duration == 0
+	o.Source.Fetched = f.fetched
 	o.Run.Network, o.Jobs = f.network, f.jobs
 	o.Lint.Experimental = f.lintExperimental
 	o.CheckLayers = e.getenv(checkLayers) == "1"

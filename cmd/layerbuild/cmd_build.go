@@ -20,6 +20,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/markdown"
+	"github.com/layerbuild/layerbuild/internal/source"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
@@ -47,6 +48,12 @@ type buildFlags struct {
 	call                                                call
 	pull                                                pullPolicy
 
+	cacheTTL maxAge
+	// fetched has options for the context that no flag sets.
+	fetched source.FetchedOptions
+	// after is called after a successful build; nil: nothing is.
+	after func(*env, *imagebuild.Result) error
+
 	github  githubList
 	runner  runner
 	analyze analyzeFlags
@@ -60,7 +67,9 @@ func buildVerb() verb {
 		summary: "build an image from a Dockerfile",
 		notes: `CONTEXT is a directory, an archive, the URL of an archive or of a git repository, or - for an archive on standard
 input.`,
-		moreNotes: otherNotes,
+		moreNotes: func() string {
+			return notesOn(otherFlags[:], "docker, buildx, buildah and podman")
+		},
 		examples: []example{
 			{"layerbuild -t app .", "build ./Dockerfile and name the image app"},
 			{"layerbuild build --target test --build-arg VERSION=3 .",
@@ -85,7 +94,7 @@ input.`,
 		withOthers: func(fs *pflag.FlagSet) prepareFunc {
 			var f buildFlags
 			f.define(fs)
-			f.others.define(fs)
+			f.others.define(fs, otherFlags[:])
 			return f.prepare
 		},
 	}
@@ -154,6 +163,8 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 		"--layers=false is the same as --no-cache.")
 	fs.StringSliceVar(&f.noCacheFilter, "no-cache-filter", nil,
 		"`STAGE` run the steps of these stages again")
+	fs.Var(&f.cacheTTL, "cache-ttl", "`TIME` do not use results that are older, such as 72h\n"+
+		"The age is that of the run of the step. 0 is the same as --no-cache.")
 	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` read results of steps from PLACE\n"+
 		"PLACE is an image name, type=registry,ref=NAME or type=local,src=DIR.")
 	fs.Var((*list)(&f.cacheTo), "cache-to", "`PLACE` write results of steps to PLACE\n"+
@@ -445,6 +456,11 @@ func (f *buildFlags) write(e *env, b *finished) error {
 		}
 		if err := atomicfile.WriteFile(f.metadataFile, append(data, '\n'), 0o644); err != nil {
 			return fmt.Errorf("--metadata-file: %w", err)
+		}
+	}
+	if f.after != nil {
+		if err := f.after(e, b.res); err != nil {
+			return err
 		}
 	}
 	toStdout := slices.ContainsFunc(b.o.Outputs, func(s export.Spec) bool { return s.Dest == "-" })

@@ -13,7 +13,7 @@ import (
 
 // sources checks the paths and addresses of the Dockerfile and the contexts.
 func (f *buildFlags) sources(o *imagebuild.Options, e *env) error {
-	so := source.Options{Stdin: e.stdin, Dockerfile: f.file}
+	so := source.Options{Stdin: e.stdin, Dockerfile: f.file, Fetched: f.fetched}
 	err := source.Check(o.Source.Context, so)
 	if err != nil {
 		err = fmt.Errorf("build context %q: %w", o.Source.Context, err)

@@ -82,7 +82,7 @@ type env struct {
 
 func verbs() []verb {
 	return []verb{
-		buildVerb(), bakeVerb(),
+		buildVerb(), bakeVerb(), executorVerb(),
 		runVerb(), imagesVerb(), imageVerb(), historyVerb(), inspectVerb(), tagVerb(),
 		removeVerb(), pullVerb(), pushVerb(), copyVerb(), saveVerb(), loadVerb(), loginVerb(),
 		logoutVerb(), indexVerb(), duVerb(), pruneVerb(), infoVerb(), analyzeVerb(),
@@ -98,7 +98,11 @@ func visible(all []verb) []verb {
 func main() {
 	executor.Main(archive.Unpack)
 	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
-	os.Exit(run(e, os.Args[1:]))
+	args := os.Args[1:]
+	if isExecutor(os.Args[0]) {
+		args = append([]string{"executor"}, args...)
+	}
+	os.Exit(run(e, args))
 }
 
 // usageError is the error for an invalid command line.

@@ -10,9 +10,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// otherFlag is a flag of docker build, docker buildx build, buildah build or podman build that is
-// not in the help of build: one that has no effect here, or is refused. The table otherFlags
-// determines how these flags are parsed, their messages, and docs/CLI.md.
+// otherFlag is a flag of docker build, docker buildx build, buildah build, podman build or kaniko
+// that is not in the help of a verb: one that has no effect here, or is refused. The tables
+// otherFlags and executorOthers determine how these flags are parsed, their messages, and
+// docs/CLI.md.
 type otherFlag struct {
 	name, short string
 	value       string // the placeholder; "" for a boolean flag
@@ -51,15 +52,13 @@ const (
 
 var isTrue, isFalse = []string{"true"}, []string{"false"}
 
-// otherFlags are the flags of other programs, in the order of their names.
+// otherFlags are the flags of build of other programs, in the order of their names.
 var otherFlags = [...]otherFlag{
 	{name: "all-platforms", effect: refused, harmless: isFalse,
 		why: "list the platforms with --platform"},
 	{name: "arch", value: "ARCH", effect: refused, why: onePlatform},
 	{name: "builder", value: "NAME",
 		why: "there are no builders: layerbuild runs the steps itself"},
-	{name: "cache-ttl", value: "TIME", effect: refused,
-		why: "results have no time to live; --no-cache runs all steps again"},
 	{name: "cap-add", value: "CAPABILITY", effect: refused,
 		why: "RUN --security=insecure gives a command all capabilities"},
 	{name: "cap-drop", value: "CAPABILITY", effect: refused,
@@ -213,10 +212,10 @@ func (v *otherValue) isSwitch(s string) bool { return v.row.value == "" && s == 
 type otherValues []otherValue
 
 // define defines the flags. No help and no completion has them; the man page and docs/CLI.md do.
-func (o *otherValues) define(fs *pflag.FlagSet) {
-	*o = make(otherValues, len(otherFlags))
-	for i := range otherFlags {
-		row := &otherFlags[i]
+func (o *otherValues) define(fs *pflag.FlagSet, rows []otherFlag) {
+	*o = make(otherValues, len(rows))
+	for i := range rows {
+		row := &rows[i]
 		(*o)[i].row = row
 		f := fs.VarPF(&(*o)[i], row.name, row.short, row.why)
 		if f.Hidden = true; row.value == "" {
@@ -248,17 +247,17 @@ func (o otherValues) notes() []string {
 	return reasons
 }
 
-// otherNotes explains the flags of other programs in the help of build.
-func otherNotes() string {
+// notesOn explains the flags of other programs in the help of a verb.
+func notesOn(rows []otherFlag, programs string) string {
 	var without, never []string
-	for _, row := range otherFlags {
+	for _, row := range rows {
 		if row.effect == refused {
 			never = append(never, "--"+row.name)
 			continue
 		}
 		without = append(without, "--"+row.name)
 	}
-	return "These flags of docker, buildx, buildah and podman are accepted and have no effect: " +
+	return "These flags of " + programs + " are accepted and have no effect: " +
 		strings.Join(without, " ") + ". If a limit or a property of the image is lost, a line on " +
 		"standard error gives the reason.\n\nThese are refused, with the reason and the remedy: " +
 		strings.Join(never, " ") + "."

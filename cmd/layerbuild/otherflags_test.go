@@ -52,19 +52,42 @@ userns-gid-map userns-gid-map-group userns-uid-map userns-uid-map-user uts varia
 }
 
 // values are values of flags that have a check, for the test of their rows.
-var values = map[string]string{"resource": "memory=1g"}
+var values = map[string]string{"resource": "memory=1g", "log-format": "json",
+	"snapshot-mode": "time", "verbosity": "debug"}
 
 // Each row of the table: a value without effect is accepted silently or with a line that has the
 // reason, and a refused one is an error with the reason.
 func TestOtherFlags(t *testing.T) {
 	work := badSetup(t)
 	t.Chdir(work)
-	page := verbPage(buildVerb(), "").text
-	for i, row := range otherFlags {
+	for _, table := range otherTables() {
+		table.check(t)
+	}
+}
+
+// otherTable is a table of flags of other programs, with a command line that is complete but for
+// them.
+type otherTable struct {
+	verb verb
+	rows []otherFlag
+	args []string
+}
+
+func otherTables() []otherTable {
+	return []otherTable{
+		{buildVerb(), otherFlags[:], []string{"build", "--root=s", "context"}},
+		{executorVerb(), executorOthers[:],
+			[]string{"executor", "--root=s", "--context=context", "--destination=app"}},
+	}
+}
+
+func (o *otherTable) check(t *testing.T) {
+	page := verbPage(o.verb, "").text
+	for i, row := range o.rows {
 		if !strings.Contains(page, roffText("--"+row.name)) {
-			t.Errorf("layerbuild-build(1) has no --%s", row.name)
+			t.Errorf("layerbuild-%s(1) has no --%s", o.verb.name, row.name)
 		}
-		if i > 0 && otherFlags[i-1].name >= row.name {
+		if i > 0 && o.rows[i-1].name >= row.name {
 			t.Errorf("--%s is not in the order of names", row.name)
 		}
 		if row.why == "" || strings.HasSuffix(row.why, ".") {
@@ -82,25 +105,29 @@ func TestOtherFlags(t *testing.T) {
 			if row.value == "" && value == "" {
 				arg, value = "--"+row.name, "true"
 			}
-			t.Run(arg, func(t *testing.T) { checkOther(t, row, arg, value) })
+			t.Run(arg, func(t *testing.T) { o.checkValue(t, row, arg, value) })
 		}
 		if row.short != "" && row.value != "" && row.effect != refused {
-			if got := try(t, nil, "build", "--root=s", "-"+row.short, used[0],
-				"context"); got.err != nil {
+			if got := o.try(t, "-"+row.short, used[0]); got.err != nil {
 				t.Errorf("-%s %s: %v", row.short, used[0], got.err)
 			}
 		}
 		if row.value == "" || row.check != nil {
-			if got := try(t, nil, "build", "--root=s", "--"+row.name+"=nonsense",
-				"context"); got.status != exitUsage || !strings.Contains(got.text, "is expected") {
+			got := o.try(t, "--"+row.name+"=nonsense")
+			if got.status != exitUsage || !strings.Contains(got.text, "is expected") {
 				t.Errorf("--%s=nonsense: %q", row.name, got.text)
 			}
 		}
 	}
 }
 
-func checkOther(t *testing.T, row otherFlag, arg, value string) {
-	got := try(t, nil, "build", "--root=s", arg, "context")
+// try checks the command line with flags.
+func (o *otherTable) try(t *testing.T, flags ...string) outcome {
+	return try(t, nil, slices.Concat(o.args, flags)...)
+}
+
+func (o *otherTable) checkValue(t *testing.T, row otherFlag, arg, value string) {
+	got := o.try(t, arg)
 	harmless := row.effect == ignored || slices.Contains(row.harmless, value)
 	if row.effect == refused && !harmless {
 		if got.status != exitUsage || !strings.Contains(got.text, row.why) {
@@ -113,8 +140,8 @@ func checkOther(t *testing.T, row otherFlag, arg, value string) {
 		t.Fatal(got.err)
 	}
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
-	var o otherValues
-	o.define(fs)
+	var values otherValues
+	values.define(fs, []otherFlag{row})
 	if err := fs.Parse([]string{arg}); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +149,7 @@ func checkOther(t *testing.T, row otherFlag, arg, value string) {
 	if !harmless {
 		want = "--" + row.name + " has no effect: " + row.why
 	}
-	if line := strings.Join(o.notes(), "\n"); line != want {
+	if line := strings.Join(values.notes(), "\n"); line != want {
 		t.Errorf("the lines are %q, want %q", line, want)
 	}
 }
@@ -131,7 +158,7 @@ func checkOther(t *testing.T, row otherFlag, arg, value string) {
 func TestOtherNotes(t *testing.T) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
 	var o otherValues
-	o.define(fs)
+	o.define(fs, otherFlags[:])
 	line := "-m 1g --squash --cpu-quota 5 --rm --http-proxy=false"
 	if err := fs.Parse(strings.Fields(line)); err != nil {
 		t.Fatal(err)
@@ -213,9 +240,9 @@ func TestCommandLinePage(t *testing.T) {
 	}
 }
 
-const commandLineTop = `# The flags of docker, buildx, buildah and podman
-layerbuild accepts the command lines of ` + "`docker buildx build`, `docker build`, `buildah build` and `podman build`" + `. Each of their
-flags is in one of three states:
+const commandLineTop = `# The flags of docker, buildx, buildah, podman and kaniko
+layerbuild accepts the command lines of ` + "`docker buildx build`, `docker build`, `buildah build` and `podman build`" + `, and with the verb
+` + "`executor`" + ` that of kaniko. Each of their flags is in one of three states:
 
 - It **works**.
 - It is **ignored**: it has no effect, and the table gives the reason why nothing is lost. With *a note*, a limit or a property of the
@@ -267,6 +294,8 @@ func commandLinePage(t *testing.T) string {
 	for _, name := range slices.Sorted(maps.Keys(rows)) {
 		b.WriteString(rows[name])
 	}
+	b.WriteString(kanikoTop)
+	b.WriteString(kanikoRows(t))
 	b.WriteString("\n## Permissions\n`--allow` accepts the permissions of buildx build and " +
 		"buildx bake. Several may be separated by commas.\n\n| permission | state | reason |\n| --- | --- | --- |\n")
 	for _, p := range permissions {
@@ -300,6 +329,64 @@ func commandLinePage(t *testing.T) string {
 					stateOf(is), cell(a.Why))
 			}
 		}
+	}
+	return b.String()
+}
+
+// kanikoFlags are all flags of kaniko's executor: of version 1.24, and of its forks
+// osscontainertools/kaniko and chainguard-dev/kaniko.
+const kanikoFlags = `annotation bucket build-arg cache cache-copy-layers cache-dir cache-repo
+cache-run-layers cache-ttl cleanup compressed-caching compression compression-level context
+context-sub-path credential-helpers custom-platform customPlatform destination digest-file
+dockerfile dryrun force force-build-metadata git ignore-path ignore-var-run image-download-retry
+image-format image-fs-extract-retry image-name-tag-with-digest-file image-name-with-digest-file
+insecure insecure-pull insecure-registry kaniko-dir label log-format log-timestamp materialize
+no-push no-push-cache oci-layout-path pre-cleanup preserve-context push-ignore-immutable-tag-errors
+push-retry registry-certificate registry-client-cert registry-map registry-mirror reproducible
+secret single-snapshot skip-default-registry-fallback skip-push-permission-check skip-tls-verify
+skip-tls-verify-pull skip-tls-verify-registry skip-unused-stages snapshot-mode snapshotMode tar-path
+tarPath target upload-tar upload-tar-retry use-new-run verbosity whitelist-var-run`
+
+const kanikoTop = `
+## Flags of kaniko
+The table has all flags of the executor of kaniko 1.24 and of its forks osscontainertools/kaniko and chainguard-dev/kaniko.
+` + "`layerbuild help executor`" + ` explains the flags that work.
+
+| flag | state | effect or reason |
+| --- | --- | --- |
+`
+
+// kanikoRows returns the table of kaniko's flags.
+func kanikoRows(t *testing.T) string {
+	rows := map[string]string{}
+	for _, g := range flagsOf(executorVerb()) {
+		for _, f := range g.flags {
+			rows[f.name] = fmt.Sprintf("| `%s` | works | %s |\n",
+				flagForms(f.name, f.short, f.placeholder), cell(f.text))
+		}
+	}
+	for _, row := range executorOthers {
+		if rows[row.name] != "" {
+			t.Errorf("executor --%s is defined twice", row.name)
+		}
+		rows[row.name] = strings.Replace(row.page(""), "|  | ", "| ", 1)
+	}
+	for name, other := range executorAliases {
+		rows[name] = fmt.Sprintf("| `--%s` | as --%s | the same flag |\n", name, other)
+	}
+	var b strings.Builder
+	for name := range strings.FieldsSeq(kanikoFlags) {
+		if rows[name] == "" {
+			t.Errorf("executor --%s is not defined", name)
+		}
+		b.WriteString(rows[name])
+		delete(rows, name)
+	}
+	for _, name := range []string{"root", "driver", "help"} {
+		delete(rows, name)
+	}
+	for name := range rows {
+		t.Errorf("executor --%s is defined, and kaniko has no such flag", name)
 	}
 	return b.String()
 }

@@ -14,6 +14,8 @@ import (
 type registryFlags struct {
 	authFile, certDir, creds given
 	tlsVerify                bool
+	// base has options that no flag sets.
+	base registry.Options
 }
 
 func (f *registryFlags) define(fs *pflag.FlagSet) {
@@ -41,8 +43,8 @@ func (f *registryFlags) defineTLSVerify(fs *pflag.FlagSet) {
 
 // options checks the flags and returns the options of a client.
 func (f *registryFlags) options() (registry.Options, error) {
-	o := registry.Options{AuthFile: string(f.authFile), CertDir: string(f.certDir),
-		Insecure: !f.tlsVerify}
+	o := f.base
+	o.AuthFile, o.CertDir, o.Insecure = string(f.authFile), string(f.certDir), !f.tlsVerify
 	if o.AuthFile != "" {
 		if err := readableFile(o.AuthFile); err != nil {
 			return o, badValue("authfile", o.AuthFile, err)

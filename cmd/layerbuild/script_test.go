@@ -205,7 +205,7 @@ func args(ts *testscript.TestScript, neg bool, all []string, low, high int) {
 
 var verbs = []string{"build", "run", "images", "history", "inspect", "tag", "rm", "pull", "push",
 	"prune", "info", "analyze", "diff", "prune-image", "save", "load", "copy", "du",
-	"index", "sbom", "bake"}
+	"index", "sbom", "bake", "executor"}
 
 func cmdLayerbuild(ts *testscript.TestScript, neg bool, all []string) {
 	s := of(ts)

@@ -59,6 +59,19 @@ var variables = [...]variable{
 		"without --allow."},
 	{metadataWarnings,
 		"If it is true, the file of --metadata-file has the warnings of the build."},
+	{noPushVariable, "If it is true, executor does not push, and if it is false, it does, " +
+		"whatever --no-push is."},
+	{mirrorVariable, "A mirror of Docker Hub for executor; see --registry-mirror."},
+	{mapVariable, "Mirrors of registries for executor; see --registry-map."},
+	{gitMethodVariable, "If it is http, executor fetches the repository of a git:// context " +
+		"without TLS."},
+	{gitTokenVariable, "The user name, without a password, with which executor fetches the " +
+		"repository of a git:// context. Servers take a token in its place."},
+	{gitUserVariable + ", " + gitPassVariable, "The user name and the password with which " +
+		"executor fetches the repository of a git:// context, if there is no $" +
+		gitTokenVariable + "."},
+	{builderOutput, "The directory in which executor writes a file images, which has a JSON " +
+		"object with the name and the digest of each destination."},
 	{"GITHUB_ACTIONS", "If it is true, a runner of GitHub Actions reads the output: findings and " +
 		"errors become annotations, blocks of the log become groups, and no other line becomes " +
 		"a command."},

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,6 +38,37 @@ var badValues = []struct {
 	{"build", "provenance", []string{"x", "mode=x", "version=v9", "nonsense=1"}},
 	{"build", "sbom", []string{"x", "generator=UPPER", "nonsense=1"}},
 	{"build", "attest", []string{"", "x", "type=x", "type=sbom,disabled=maybe"}},
+	{"executor", "context", []string{"", "WORK/nosuch", "dir://WORK/nosuch", "tar://", "git://",
+		"tar://WORK/nosuch", "tar://WORK/context/Dockerfile", "s3://bucket/x.tar.gz",
+		"gs://bucket/x.tar.gz", "https://a.blob.core.windows.net/c/x.tar.gz", "ftp://host/x",
+		"git://host/r#--x"}},
+	{"executor", "dockerfile", []string{"", "WORK/nosuch", "WORK/dir"}},
+	{"executor", "context-sub-path", []string{"", "nosuch", "Dockerfile"}},
+	{"executor", "git", []string{"", "x", "depth=x", "recurse-submodules=maybe",
+		"single-branch=", "insecure-skip-tls=true", "insecure-skip-tls=maybe"}},
+	{"executor", "build-arg", []string{"", "=x", "a b=c"}},
+	{"executor", "custom-platform", []string{"", "nonsense", "linux/amd64,linux/arm64"}},
+	{"executor", "secret", []string{"", "x", "id=x,src=WORK/nosuch"}},
+	{"executor", "destination", []string{"", "UPPER/x", "a b", "a=b", "app@sha256:" + hex64}},
+	{"executor", "tar-path", []string{"", "WORK/nosuch/x", "WORK/dir"}},
+	{"executor", "oci-layout-path", []string{""}},
+	{"executor", "label", []string{"", "=x"}},
+	{"executor", "annotation", []string{"", "=x", "x"}},
+	{"executor", "image-format", []string{"", "oci-dir"}},
+	{"executor", "compression", []string{"", "estargz", "uncompressed"}},
+	{"executor", "compression-level", []string{"", "x", "10"}},
+	{"executor", "digest-file", []string{"", "WORK/dir", "WORK/file/x", "https://host/x"}},
+	{"executor", "image-name-with-digest-file", []string{"", "WORK/dir", "WORK/file/x"}},
+	{"executor", "image-name-tag-with-digest-file", []string{"", "WORK/dir", "WORK/file/x"}},
+	{"executor", "cache-repo", []string{"", "UPPER", "a:tag"}},
+	{"", "cache-ttl", []string{"", "x", "-1h", "3", "2d"}},
+	{"executor", "insecure-registry", []string{"", "a/b", "https://a", "*.a"}},
+	{"executor", "skip-tls-verify-registry", []string{"", "a/b", "https://a"}},
+	{"executor", "registry-mirror", []string{"", "https://a", "a b"}},
+	{"executor", "registry-map", []string{"", "a", "a=", "=a", "a=b;c", "a=https://b"}},
+	{"executor", "registry-certificate", []string{"", "a", "a=WORK/nosuch", "a/b=WORK/file"}},
+	{"executor", "registry-client-cert", []string{"", "a=WORK/file", "a=WORK/file,WORK/nosuch"}},
+	{"executor", "target", nil}, // the valid values depend on the Dockerfile
 	{"bake", "file", []string{"", "WORK/nosuch", "WORK/dir"}},
 	{"bake", "set", []string{"", "x", "=x"}},
 	{"bake", "var", []string{"", "x", "=x"}},
@@ -151,7 +183,8 @@ var goodArgs = map[string][]string{
 }
 
 // goodFlags are flags that a verb requires.
-var goodFlags = map[string][]string{"prune-image": {"--tag=new"}}
+var goodFlags = map[string][]string{"prune-image": {"--tag=new"},
+	"executor": {"--context=WORK/context", "--destination=app", "--cache"}}
 
 // badSetup makes the files to which the values refer.
 func badSetup(t *testing.T) string {
@@ -240,7 +273,10 @@ func TestBadValues(t *testing.T) {
 				}
 				listed = true
 				for _, value := range bad.values {
-					args := append([]string{v.name}, goodFlags[v.name]...)
+					args := []string{v.name}
+					for _, a := range goodFlags[v.name] {
+						args = append(args, place(a))
+					}
 					args = append(args, "--"+f.Name+"="+place(value))
 					for _, a := range goodArgs[v.name] {
 						args = append(args, place(a))
@@ -257,8 +293,8 @@ func TestBadValues(t *testing.T) {
 				t.Errorf("%s --%s: no bad values are listed", v.name, f.Name)
 			}
 		})
-		args := append([]string{v.name}, goodFlags[v.name]...)
-		for _, a := range goodArgs[v.name] {
+		args := []string{v.name}
+		for _, a := range slices.Concat(goodFlags[v.name], goodArgs[v.name]) {
 			args = append(args, place(a))
 		}
 		if got := try(t, home, args...); got.err != nil {
@@ -376,6 +412,20 @@ func TestBadCommandLines(t *testing.T) {
 		{"build --stdin context", "build: --stdin: the standard input of commands is empty"},
 		{"build -o type=tar,dest=x -o type=oci,dest=./x context",
 			"another output goes to the same place"},
+		{"executor", "--destination is missing; give the name to push to, or --no-push"},
+		{"executor -c context --no-push --image-name-with-digest-file f",
+			"--destination is missing; the files of names need one"},
+		{"executor -c context --no-push --cache", "the repository is not known; give --cache-repo"},
+		{"executor -c context -d app --cache true", "a boolean flag takes its value after"},
+		{"executor -c context -d app extra", "no arguments are expected: extra"},
+		{"executor push app.tar -d app", "layerbuild copy docker-archive:FILE docker://NAME"},
+		{"executor bake file", "bake: give layerbuild bake"},
+		{"executor -c context -d app --target a --target b", "--target \"b\": one target"},
+		{"executor -c context -d app --digest-file f --tar-path ./f",
+			"--digest-file \"f\": --tar-path writes the same file"},
+		{"executor -c context -d app --bucket b", "does not read buckets"},
+		{"executor -c context -d app --nonsense", "unknown flag --nonsense"},
+		{"executor login a b", "login: one registry is expected, not 2"},
 		{"images a b", "one name is expected, not 2"},
 		{"info extra", "no arguments are expected: extra"},
 		{"version extra", "version: no arguments are expected: extra"},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // errEmptyValue is returned for a flag with an empty value. --fail-over "$LIMIT" is such a flag if
@@ -70,3 +71,27 @@ func (l *commaList) Set(s string) error {
 
 func (l *commaList) Type() string   { return "strings" }
 func (l *commaList) String() string { return strings.Join(*l, ",") }
+
+// maxAge is the value of a flag for the largest age of results.
+type maxAge struct {
+	time.Duration
+	given bool
+}
+
+func (a *maxAge) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 {
+		return errors.New("a time such as 90m or 72h is expected")
+	}
+	a.Duration, a.given = d, true
+	return nil
+}
+
+func (a *maxAge) Type() string { return "duration" }
+
+func (a *maxAge) String() string {
+	if !a.given {
+		return ""
+	}
+	return a.Duration.String()
+}

@@ -147,7 +147,8 @@ var floors = []floor{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +
 			"export internal/atomicfile internal/attest internal/bake internal/build internal/cdi " +
 			"internal/container internal/engine " +
-			"internal/event internal/github internal/gotemplate internal/hostfile internal/image " +
+			"internal/event internal/github internal/giturl internal/gotemplate " +
+			"internal/hostfile internal/image " +
 			"internal/imageanalysis internal/imagebuild internal/imageref internal/layers " +
 			"internal/markdown internal/memo internal/ns internal/ocidoc internal/ocijson " +
 			"internal/reference internal/registry internal/remotecache internal/sarif internal/sbom " +
