@@ -145,7 +145,7 @@ func platform(e *env, s string) (wanted, error) {
 func (w wanted) isFor(name string, img *image.Image) error {
 	p := w.platform
 	if !w.explicit || registry.FormatPlatform(img.Platform) == registry.FormatPlatform(p) &&
-		(p.OSVersion == "" || p.OSVersion == img.Platform.OSVersion) {
+		registry.MatchesVersion(p, img.Platform) {
 		return nil
 	}
 	if img.Root.Digest != img.Descriptor.Digest { // this image was chosen among several

@@ -54,6 +54,62 @@ func TestSame(t *testing.T) {
 	}
 }
 
+// asContainerd has platforms as containerd's package platforms (v1.0.0-rc.5) prints them after its
+// Parse, and after its Normalize of that.
+var asContainerd = []struct{ text, parsed, normalized string }{
+	{"linux/amd64", "linux/amd64", "linux/amd64"},
+	{"linux/x86_64", "linux/amd64", "linux/amd64"},
+	{"linux/amd64/v1", "linux/amd64", "linux/amd64"},
+	{"linux/amd64/v2", "linux/amd64/v2", "linux/amd64/v2"},
+	{"linux/arm", "linux/arm", "linux/arm/v7"},
+	{"linux/arm/v7", "linux/arm/v7", "linux/arm/v7"},
+	{"linux/arm/7", "linux/arm/v7", "linux/arm/v7"},
+	{"linux/armhf", "linux/arm", "linux/arm/v7"},
+	{"linux/armel", "linux/arm/v6", "linux/arm/v6"},
+	{"linux/arm/v6", "linux/arm/v6", "linux/arm/v6"},
+	{"linux/arm/v5", "linux/arm/v5", "linux/arm/v5"},
+	{"linux/arm/v8", "linux/arm/v8", "linux/arm/v8"},
+	{"linux/arm/8", "linux/arm/v8", "linux/arm/v8"},
+	{"linux/arm64", "linux/arm64", "linux/arm64"},
+	{"linux/aarch64", "linux/arm64", "linux/arm64"},
+	{"linux/arm64/v8", "linux/arm64/v8", "linux/arm64"},
+	{"linux/arm64/8", "linux/arm64/v8", "linux/arm64"},
+	{"linux/arm64/v8.1", "linux/arm64/v8.1", "linux/arm64/v8.1"},
+	{"linux/arm64/v9", "linux/arm64/v9", "linux/arm64/v9"},
+	{"linux/arm64/9.0", "linux/arm64/v9", "linux/arm64/v9"},
+	{"linux/386", "linux/386", "linux/386"},
+	{"linux/i386", "linux/386", "linux/386"},
+	{"linux/i386/x", "linux/386", "linux/386"},
+	{"linux/ppc64le", "linux/ppc64le", "linux/ppc64le"},
+	{"linux/riscv64", "linux/riscv64", "linux/riscv64"},
+	{"arm", "linux/arm", "linux/arm/v7"},
+	{"armhf", "linux/arm", "linux/arm/v7"},
+	{"armel", "linux/arm/v6", "linux/arm/v6"},
+	{"aarch64", "linux/arm64", "linux/arm64"},
+	{"s390x", "linux/s390x", "linux/s390x"},
+	{"macos/aarch64", "darwin/arm64", "darwin/arm64"},
+	{"linux(+b+a)/arm", "linux(+a+b)/arm", "linux(+a+b)/arm/v7"},
+	{"windows/amd64", "windows/amd64", "windows/amd64"},
+	{"Windows(10.0.17763)/AMD64", "windows(10.0.17763)/amd64", "windows(10.0.17763)/amd64"},
+	{"windows(10.0.17763+win32k)/amd64", "windows(10.0.17763+win32k)/amd64",
+		"windows(10.0.17763+win32k)/amd64"},
+}
+
+func TestAsContainerd(t *testing.T) {
+	for _, tt := range asContainerd {
+		p, err := Parse(tt.text)
+		if err != nil {
+			t.Errorf("Parse(%q): %v", tt.text, err)
+			continue
+		}
+		if parsed, normal := Format(p), Format(Normalize(p)); parsed != tt.parsed ||
+			normal != tt.normalized {
+			t.Errorf("Parse(%q) is %s, normalized %s, want %s and %s", tt.text, parsed, normal,
+				tt.parsed, tt.normalized)
+		}
+	}
+}
+
 // TestDefaultVariant checks that an architecture and its default variant are the same platform, and
 // that a missing architecture is this machine's only for Complete.
 func TestDefaultVariant(t *testing.T) {

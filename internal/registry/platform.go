@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
@@ -40,10 +41,23 @@ func distance(want, have ocispec.Platform) int {
 		return 0
 	}
 	want, have = platform.Complete(want), platform.Complete(have)
-	if want.OS != have.OS || want.OSVersion != "" && have.OSVersion != "" &&
-		want.OSVersion != have.OSVersion {
+	if want.OS != have.OS {
 		return -1
 	}
+	older, ok := versionDistance(want, have)
+	if !ok {
+		return -1
+	}
+	arch := archDistance(want, have)
+	if arch < 0 {
+		return -1
+	}
+	const builds = 1 << 16 // the architecture counts more than the version
+	return arch*builds + older
+}
+
+// archDistance is like distance, for the architecture and its variant alone.
+func archDistance(want, have ocispec.Platform) int {
 	if want.Architecture == have.Architecture {
 		w, h := level(want), level(have)
 		switch {
@@ -65,6 +79,53 @@ func distance(want, have ocispec.Platform) int {
 		return -1
 	}
 	return 1000 + 80 - level(have)
+}
+
+// MatchesVersion reports whether an image for the version of an operating system in have can be
+// used for that in want.
+func MatchesVersion(want, have ocispec.Platform) bool {
+	_, ok := versionDistance(want, have)
+	return ok
+}
+
+// versionDistance returns how much older the version in have is than the one in want, and reports
+// whether it can be used. A missing version fits any. An image of Windows names a build and its
+// revision (10.0.17763.6893), and any revision of a build is the same. As in containerd, from the
+// build of Windows Server 2022 on, a machine also runs images of older builds.
+func versionDistance(want, have ocispec.Platform) (int, bool) {
+	if want.OSVersion == "" || have.OSVersion == "" || want.OSVersion == have.OSVersion {
+		return 0, true
+	}
+	w, okWant := windowsBuild(want.OSVersion)
+	h, okHave := windowsBuild(have.OSVersion)
+	if want.OS != "windows" || !okWant || !okHave || w.release != h.release {
+		return 0, false
+	}
+	oldest := w.build
+	if w.build >= server2022 {
+		oldest = server2022
+	}
+	return w.build - h.build, oldest <= h.build && h.build <= w.build
+}
+
+// server2022 is the build of Windows from which on the images of older builds can be used, down to
+// this one.
+const server2022 = 20348
+
+// windowsVersion is the part of a version of Windows that decides which images it runs.
+type windowsVersion struct {
+	release string // 10.0
+	build   int
+}
+
+// windowsBuild parses MAJOR.MINOR.BUILD[.REVISION].
+func windowsBuild(version string) (v windowsVersion, ok bool) {
+	parts := strings.Split(version, ".")
+	if len(parts) < 3 {
+		return v, false
+	}
+	build, err := strconv.ParseUint(parts[2], 10, 16)
+	return windowsVersion{parts[0] + "." + parts[1], int(build)}, err == nil
 }
 
 // Any requests the first image of an index, whatever its platform.

@@ -408,6 +408,40 @@ func TestVariants(t *testing.T) {
 	}
 }
 
+// TestWindowsVersions compares the images that are used for a version of Windows with those that
+// containerd's package platforms (v1.0.0-rc.5) accepts.
+func TestWindowsVersions(t *testing.T) {
+	windows := func(version string) ocispec.Platform {
+		return ocispec.Platform{OS: "windows", Architecture: "amd64", OSVersion: version}
+	}
+	have := []string{"10.0.17763.6893", "10.0.20348.1", "10.0.22621.5", "10.0.25398",
+		"10.0.26100.1", "10.1.17763", ""}
+	for want, fits := range map[string]string{ // an x for each version in have that fits
+		"10.0.17763":     "x-----x",
+		"10.0.17763.100": "x-----x",
+		"10.0.20348":     "-x----x",
+		"10.0.22621":     "-xx---x",
+		"10.0.26100":     "-xxxx-x",
+		"10.0.26200":     "-xxxx-x",
+		"":               "xxxxxxx",
+	} {
+		for i, version := range have {
+			if got := Matches(windows(want), windows(version)); got != (fits[i] == 'x') {
+				t.Errorf("Matches(%s, %s) = %t", want, version, got)
+			}
+		}
+	}
+	if distance(windows("10.0.26100"), windows(have[1])) <=
+		distance(windows("10.0.26100"), windows(have[3])) {
+		t.Error("an older build is not worse than a newer one")
+	}
+	linux := ocispec.Platform{OS: "linux", Architecture: "amd64", OSVersion: "10.0.17763"}
+	other := linux
+	if other.OSVersion = "10.0.17763.1"; Matches(linux, other) {
+		t.Error("revisions of a build are the same for Linux")
+	}
+}
+
 func TestPlatforms(t *testing.T) {
 	s := newServer(t, false)
 	b := blobs{}
