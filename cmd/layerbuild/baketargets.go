@@ -88,6 +88,9 @@ func (f *bakeFlags) target(e *env, from *bake.Target) (*bakeTarget, error) {
 	if err := fs.Parse(args); err != nil {
 		return nil, flagError(fs, err)
 	}
+	if t.flags.call.action == describeCall {
+		return nil, badValue("call", describeCall, errNoDescribe)
+	}
 	t.flags.state = f.state
 	if t.flags.call.format == "" {
 		t.flags.call.format = f.call.format

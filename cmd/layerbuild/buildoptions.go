@@ -20,8 +20,11 @@ func (f *buildFlags) options(e *env, args []string) (imagebuild.Options, error) 
 	if err := oneContext(args); err != nil {
 		return o, err
 	}
-	o.Source.Context, o.Source.Dockerfile, o.Source.Stdin = args[0], f.file, e.stdin
+	o.Source.Context, o.Source.Dockerfile, o.Source.Stdin = args[0], string(f.file), e.stdin
 	o.Image.Names, o.Image.Labels, o.Target = f.tags, f.labels, f.target
+	if err := f.resolvePull(); err != nil {
+		return o, err
+	}
 	o.Pull, o.NoPull = f.pull == "always", f.pull == "never"
 	o.Cache.No, o.Cache.NoStages, o.Cache.Sync = f.noCache || !f.layers, f.noCacheFilter, f.sync
 	o.Cache.MaxAge = f.cacheTTL.Duration
@@ -49,7 +52,11 @@ const checkLayers = "LAYERBUILD_CHECK_LAYERS"
 // args parses the build arguments.
 func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 	o.Args = map[string]string{}
-	for _, a := range f.buildArgs {
+	fromFiles, err := readVariableFiles("build-arg-file", f.argFiles)
+	if err != nil {
+		return err
+	}
+	for _, a := range append(fromFiles, f.buildArgs...) {
 		name, value, ok := strings.Cut(a, "=")
 		if name == "" || strings.ContainsAny(name, " \t\n") {
 			return badValue("build-arg", a,
@@ -65,9 +72,12 @@ func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 		}
 		o.Args[name] = value
 	}
-	if f.timestamp != "" {
-		if err := f.setTimestamp(o); err != nil {
-			return badValue("timestamp", string(f.timestamp), err)
+	for _, flag := range [...]struct {
+		name  string
+		value given
+	}{{"timestamp", f.timestamp}, {"source-date-epoch", f.sourceDateEpoch}} {
+		if err := setTimestamp(o, string(flag.value)); err != nil {
+			return badValue(flag.name, string(flag.value), err)
 		}
 	}
 	if epoch := o.Args[parser.EpochArg]; !mayBeSource(o, epoch) {
@@ -84,15 +94,18 @@ func (f *buildFlags) args(o *imagebuild.Options, e *env) error {
 	return nil
 }
 
-// setTimestamp makes the value of --timestamp the epoch.
-func (f *buildFlags) setTimestamp(o *imagebuild.Options) error {
-	if _, err := parser.ParseEpoch(string(f.timestamp)); err != nil {
+// setTimestamp makes the value of --timestamp the epoch, unless it is "".
+func setTimestamp(o *imagebuild.Options, value string) error {
+	if value == "" {
+		return nil
+	}
+	if _, err := parser.ParseEpoch(value); err != nil {
 		return err
 	}
-	if have, ok := o.Args[parser.EpochArg]; ok && have != string(f.timestamp) {
+	if have, ok := o.Args[parser.EpochArg]; ok && have != value {
 		return fmt.Errorf("--build-arg has %s=%s", parser.EpochArg, have)
 	}
-	o.Args[parser.EpochArg] = string(f.timestamp)
+	o.Args[parser.EpochArg] = value
 	return nil
 }
 

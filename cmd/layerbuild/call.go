@@ -29,7 +29,7 @@ func (c *call) Set(s string) error {
 	action, options, more := strings.Cut(s, ",")
 	parsed := call{action: action}
 	switch action {
-	case "build", "check", "outline", "targets":
+	case "build", "check", "outline", "targets", describeCall:
 	case "lint":
 		parsed.action = "check"
 	default:
@@ -66,6 +66,57 @@ func (c *call) Set(s string) error {
 
 func (c *call) Type() string   { return "string" }
 func (c *call) String() string { return c.action }
+
+// describeCall is the action that lists the actions which BuildKit's frontend calls subrequests.
+const describeCall = "subrequests.describe"
+
+var errNoDescribe = errors.New("it is the same for all targets; give layerbuild build --call " +
+	describeCall)
+
+// subrequest is an element of the output of --call subrequests.describe,format=json.
+type subrequest struct {
+	Name        string       `json:"name"`
+	Version     string       `json:"version"`
+	Type        string       `json:"type"`
+	Description string       `json:"description"`
+	Opts        []namedValue `json:"opts"`
+	Inputs      []namedValue `json:"inputs"`
+	Metadata    []namedValue `json:"metadata"`
+	Refs        []namedValue `json:"refs"`
+}
+
+type namedValue struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+}
+
+// subrequests are those that BuildKit's frontend lists, in its order. It does not list that of
+// check, either.
+var subrequests = [...]subrequest{
+	{Name: "frontend.outline", Description: "List all parameters current build target supports",
+		Opts: []namedValue{{"target", "Target build stage"}}},
+	{Name: "frontend.targets", Description: "List all targets current build supports",
+		Opts: []namedValue{}},
+	{Name: "frontend.subrequests.describe", Description: "List available subrequest types"},
+}
+
+// reportSubrequests prints the subrequests.
+func (f *buildFlags) reportSubrequests(e *env) error {
+	var b strings.Builder
+	b.WriteString("NAME\tVERSION\tDESCRIPTION\n")
+	list := slices.Clone(subrequests[:])
+	for i := range list {
+		r := &list[i]
+		r.Version, r.Type = "1.0.0", "rpc"
+		r.Metadata = []namedValue{{Name: "result.json"}, {Name: "result.txt"}}
+		b.WriteString(strings.TrimPrefix(r.Name, "frontend.") + "\t" + r.Version + "\t" +
+			r.Description + "\n")
+	}
+	if f.resultFormat() == "json" {
+		return printJSON(e.json(e.stdout), list)
+	}
+	return printTable(e.text(e.stdout), 1, b.String(), "")
+}
 
 // The types below have the fields of those that BuildKit prints as JSON; TestCallAsBuildKit
 // compares them.

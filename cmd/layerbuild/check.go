@@ -17,7 +17,8 @@ import (
 func (f *buildFlags) action(o *imagebuild.Options, _ *env) error {
 	o.ListTargets, o.Outline = f.call.action == "targets", f.call.action == "outline"
 	o.Check = f.call.action == "check" || f.check && f.call.action == "build"
-	if f.resultFormat() == "sarif" && (o.ListTargets || o.Outline) {
+	if f.resultFormat() == "sarif" && (o.ListTargets || o.Outline ||
+		f.call.action == describeCall) {
 		return badValue("format", f.format, errors.New("only --check and --call check have it"))
 	}
 	return checkRules(f.lintExperimental)

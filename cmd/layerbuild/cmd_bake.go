@@ -159,6 +159,8 @@ func (f *bakeFlags) prepare(e *env, args []string) (runFunc, error) {
 	case f.call.format == "sarif":
 		return nil, badValue("call", f.call.action+",format=sarif", errors.New("bake does not "+
 			"have this format; check each Dockerfile with layerbuild --check --format sarif"))
+	case f.call.action == describeCall:
+		return nil, badValue("call", describeCall, errNoDescribe)
 	case f.print && kind != "":
 		return nil, errors.New("--print and --list: give one of them")
 	case kind != "":

@@ -34,9 +34,12 @@ type buildFlags struct {
 	registry registryFlags
 	others   otherValues
 
-	file, target, network, shmSize, progress, format    string
+	target, network, shmSize, progress, format          string
+	file                                                oneFile
+	argFiles                                            givenList
+	pullAlways, pullNever                               bool
 	iidFile, metadataFile                               string
-	timestamp, logFile                                  given
+	timestamp, sourceDateEpoch, logFile                 given
 	tags, buildArgs, labels, annotations, contexts      []string
 	outputs, platforms, secrets, ssh, addHosts, ulimits []string
 	allow, noCacheFilter, cacheFrom, cacheTo, specDirs  []string
@@ -92,6 +95,7 @@ input.`,
 			return f.prepare
 		},
 		withOthers: func(fs *pflag.FlagSet) prepareFunc {
+			fs.SetNormalizeFunc(buildahName)
 			var f buildFlags
 			f.define(fs)
 			f.others.define(fs, otherFlags[:])
@@ -112,11 +116,13 @@ func (f *buildFlags) define(fs *pflag.FlagSet) {
 }
 
 func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
-	fs.StringVarP(&f.file, "file", "f", "", "`FILE` Dockerfile; - reads standard input\n"+
+	fs.VarP(&f.file, "file", "f", "`FILE` Dockerfile; - reads standard input\n"+
 		"Without the flag it is the file Dockerfile of the context.")
 	fs.StringVar(&f.target, "target", "", "`STAGE` stage to build (default: the last)")
 	fs.Var((*list)(&f.buildArgs), "build-arg", "`NAME=VALUE` value of an ARG\n"+
 		"NAME alone takes its value from the environment.")
+	fs.Var(&f.argFiles, "build-arg-file", "`FILE` file with values of ARGs\n"+
+		"Each line is NAME=VALUE, or a comment that begins with #. --build-arg has precedence.")
 	fs.Var((*list)(&f.contexts), "build-context", "`NAME=WHERE` additional build context\n"+
 		"WHERE is a directory, an archive, a URL, docker-image://NAME or oci-layout://DIR[:TAG].")
 	fs.StringSliceVar(&f.platforms, "platform", nil, "`OS/ARCH` platforms to build for\n"+
@@ -127,11 +133,14 @@ func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
 		"fetched again. The value missing looks up the images that the store does not have, as "+
 		"without the flag; never makes such an image an error.")
 	fs.Lookup("pull").NoOptDefVal = "always"
+	fs.BoolVar(&f.pullAlways, "pull-always", false, "the same as --pull=always")
+	fs.BoolVar(&f.pullNever, "pull-never", false, "the same as --pull=never")
 	fs.Var((*list)(&f.secrets), "secret",
 		"`id=ID[,src=FILE|,env=VAR]` secret for RUN --mount=type=secret\n"+
 			"Without src and env, ID names an environment variable, or else a file.")
 	fs.Var(&f.timestamp, "timestamp", "`SECONDS` latest time in the image, since 1970\n"+
 		"It is the same as --build-arg SOURCE_DATE_EPOCH=SECONDS.")
+	fs.Var(&f.sourceDateEpoch, "source-date-epoch", "`SECONDS` the same as --timestamp")
 	fs.Var((*list)(&f.ssh), "ssh",
 		"`default|ID[=SOCKET|=KEY,…]` SSH agent for RUN --mount=type=ssh\n"+
 			"Without SOCKET it is the agent of $SSH_AUTH_SOCK. KEY is the file of a private key "+
@@ -216,7 +225,8 @@ func (f *buildFlags) defineChecks(fs *pflag.FlagSet) {
 	f.call.action = "build"
 	fs.Var(&f.call, "call", "`build|check|outline|targets` build, check, or list stages\n"+
 		"check is the same as --check; outline lists the build arguments, secrets and SSH agents "+
-		"of the target; targets lists the stages. With the suffix ,format=json they print JSON, "+
+		"of the target; targets lists the stages; subrequests.describe lists what BuildKit calls "+
+		"subrequests. With the suffix ,format=json they print JSON, "+
 		"with ,format=sarif check prints SARIF, and with ,ignorestatus=true findings of check do "+
 		"not change the exit status.")
 	fs.StringSliceVar(&f.lintExperimental, "lint", nil,
@@ -248,6 +258,9 @@ func (f *buildFlags) defineDisplay(fs *pflag.FlagSet) {
 
 // prepare checks the command line.
 func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
+	if err := f.checkQuiet(); err != nil {
+		return nil, err
+	}
 	if err := errors.Join(f.state.resolve(e), resolveProgress(e, &f.progress)); err != nil {
 		return nil, err
 	}
@@ -265,6 +278,10 @@ func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
 	if err != nil {
 		return nil, err
 	}
+	if f.call.action == describeCall {
+		e.noState = true
+		return func(context.Context) error { return f.reportSubrequests(e) }, nil
+	}
 	if f.policy, err = storagePolicy(e, f.keep); err != nil {
 		return nil, err
 	}
@@ -279,6 +296,20 @@ func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
 		}
 		return err
 	}, nil
+}
+
+// checkQuiet returns an error if a display is requested that --quiet does not show, as buildx does.
+// A display that a variable requests is none.
+func (f *buildFlags) checkQuiet() error {
+	switch f.progress {
+	case "auto", "quiet", "none":
+		return nil
+	}
+	if !f.quiet || f.logFile != "" {
+		return nil
+	}
+	return badValue("progress", f.progress,
+		errors.New("--quiet prints only the image ID; give one of them"))
 }
 
 // run runs the build.

@@ -239,19 +239,19 @@ func (f *executorFlags) inputs(e *env, b *buildFlags) (where string, err error) 
 	if err != nil {
 		return "", err
 	}
-	b.file, b.fetched, b.pull = string(f.dockerfile), c.fetched, "always"
+	b.file, b.fetched, b.pull = oneFile(f.dockerfile), c.fetched, "always"
 	if b.file == "" {
 		if _, err := os.Stat("Dockerfile"); err == nil {
 			b.file = "Dockerfile"
 		}
 	}
-	o := source.Options{Stdin: e.stdin, Dockerfile: b.file, Fetched: c.fetched}
+	o := source.Options{Stdin: e.stdin, Dockerfile: string(b.file), Fetched: c.fetched}
 	if err := source.Check(c.where, o); err != nil {
 		return "", badValue("context", c.shown, err)
 	}
 	if b.file != "" {
 		if err := source.CheckDockerfile(c.where, o); err != nil {
-			return "", badValue("dockerfile", b.file, err)
+			return "", badValue("dockerfile", string(b.file), err)
 		}
 	}
 	for _, a := range f.buildArgs {

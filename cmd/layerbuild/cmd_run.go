@@ -139,7 +139,7 @@ func (f *runFlags) prepare(e *env, args []string) (runFunc, error) {
 	if err := f.prepareMounts(); err != nil {
 		return nil, err
 	}
-	fromFiles, err := readEnvFiles(f.envFiles)
+	fromFiles, err := readVariableFiles("env-file", f.envFiles)
 	if err != nil {
 		return nil, err
 	}

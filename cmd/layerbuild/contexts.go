@@ -13,14 +13,14 @@ import (
 
 // sources checks the paths and addresses of the Dockerfile and the contexts.
 func (f *buildFlags) sources(o *imagebuild.Options, e *env) error {
-	so := source.Options{Stdin: e.stdin, Dockerfile: f.file, Fetched: f.fetched}
+	so := source.Options{Stdin: e.stdin, Dockerfile: string(f.file), Fetched: f.fetched}
 	err := source.Check(o.Source.Context, so)
 	if err != nil {
 		err = fmt.Errorf("build context %q: %w", o.Source.Context, err)
 	} else if f.file != "" {
 		err = source.CheckDockerfile(o.Source.Context, so)
 		if err != nil {
-			err = badValue("file", f.file, err)
+			err = badValue("file", string(f.file), err)
 		}
 	}
 	o.Source.Contexts = map[string]string{}

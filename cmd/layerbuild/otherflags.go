@@ -48,6 +48,10 @@ const (
 	ownRetries    = "requests to registries are always repeated"
 	subordinate   = "ids are mapped as /etc/subuid and /etc/subgid have them"
 	environment   = "the variables of an image are those of its ENV instructions"
+	noStages      = "no image of a stage is made; give --target STAGE -t NAME for one"
+	ownScanner    = "give --sbom generator=IMAGE for a scanner that is an image, or print the " +
+		"packages with layerbuild sbom"
+	inOutput = "it is an option of an output: -o type=image,"
 )
 
 var isTrue, isFalse = []string{"true"}, []string{"false"}
@@ -57,17 +61,26 @@ var otherFlags = [...]otherFlag{
 	{name: "all-platforms", effect: refused, harmless: isFalse,
 		why: "list the platforms with --platform"},
 	{name: "arch", value: "ARCH", effect: refused, why: onePlatform},
+	{name: "blob-cache", value: "DIR", why: "blobs are kept in the state directory (--root)"},
 	{name: "builder", value: "NAME",
 		why: "there are no builders: layerbuild runs the steps itself"},
 	{name: "cap-add", value: "CAPABILITY", effect: refused,
 		why: "RUN --security=insecure gives a command all capabilities"},
 	{name: "cap-drop", value: "CAPABILITY", effect: refused,
 		why: "a command would keep the capability; drop it in the command, with setpriv(1)"},
+	{name: "cdi-config-dir", value: "DIR", effect: refused,
+		why: "layerbuild reads no CDI files of other directories"},
 	{name: "cgroup-parent", value: "NAME", effect: noted,
 		why: "commands run in the control group of layerbuild"},
 	{name: "cgroupns", value: "WHICH", effect: refused, harmless: []string{"private"},
 		why: ownNamespaces},
+	{name: "compat-volumes", effect: refused, harmless: isFalse,
+		why: "what a RUN changes below a VOLUME stays in the image, as in BuildKit"},
 	{name: "compress", why: "the context is read in its place, and sent nowhere"},
+	{name: "compression-format", value: "FORMAT", effect: refused, harmless: []string{"gzip"},
+		why: inOutput + "compression=zstd"},
+	{name: "compression-level", value: "N", effect: refused,
+		why: inOutput + "compression=gzip,compression-level=9"},
 	{name: "cpp-flag", value: "FLAG", effect: refused,
 		why: "layerbuild does not run the C preprocessor; run cpp, and build with -f -"},
 	{name: "cpu-period", value: "N", effect: noted, why: noLimits, check: wholeNumber},
@@ -75,6 +88,11 @@ var otherFlags = [...]otherFlag{
 	{name: "cpu-shares", short: "c", value: "N", effect: noted, why: noLimits, check: wholeNumber},
 	{name: "cpuset-cpus", value: "LIST", effect: noted, why: noLimits},
 	{name: "cpuset-mems", value: "LIST", effect: noted, why: noLimits},
+	{name: "created-annotation", effect: noted, harmless: isFalse,
+		why: "the time is in the configuration of the image; give --annotation " +
+			"org.opencontainers.image.created=TIME for an annotation"},
+	{name: "cw", value: "OPTIONS", effect: refused,
+		why: "layerbuild does not make encrypted images"},
 	{name: "debug", short: "D",
 		why: "there is no log for debugging; --progress plain shows all that commands print"},
 	{name: "decryption-key", value: "KEY", effect: refused,
@@ -89,9 +107,13 @@ var otherFlags = [...]otherFlag{
 	{name: "dns-option", value: "OPTION", effect: refused, why: ownResolver},
 	{name: "dns-search", value: "DOMAIN", effect: refused, why: ownResolver},
 	{name: "env", value: "NAME=VALUE", effect: refused, why: environment},
+	{name: "force-compression", effect: refused, harmless: isFalse,
+		why: inOutput + "compression=zstd,force-compression=true"},
 	{name: "force-rm", why: noContainers},
 	{name: "from", value: "IMAGE", effect: refused, why: "to replace the image NAME of a FROM, " +
 		"give --build-context NAME=docker-image://IMAGE"},
+	{name: "group-add", value: "GROUP", effect: refused,
+		why: "commands have the groups that the user of USER has in the image"},
 	{name: "hooks-dir", value: "DIR", effect: refused, why: ownRuntime},
 	{name: "http-proxy", effect: noted, harmless: isFalse,
 		why: "commands do not get the proxies of the environment; give --build-arg HTTP_PROXY " +
@@ -100,17 +122,31 @@ var otherFlags = [...]otherFlag{
 	{name: "ignorefile", value: "FILE", effect: refused,
 		why: "the file is read from its place: DOCKERFILE.dockerignore beside the Dockerfile, or " +
 			".dockerignore"},
+	{name: "iidfile-raw", value: "FILE", effect: refused,
+		why: "give --iidfile, whose ID begins with sha256:"},
+	{name: "inherit-annotations", effect: noted, harmless: isFalse,
+		why: "an image has no annotations of its base image; give --annotation"},
+	{name: "inherit-labels", effect: refused, harmless: isTrue,
+		why: "an image has the labels of its base image; LABEL NAME= empties one"},
 	{name: "ipc", value: "WHICH", effect: refused, harmless: []string{"private"},
 		why: ownNamespaces},
 	{name: "isolation", value: "KIND", effect: refused,
 		harmless: []string{"", "default", "process", "oci", "rootless", "chroot"},
 		why:      "layerbuild runs commands in namespaces, and in no other way"},
+	{name: "layer-label", value: "KEY=VALUE", why: "no image of a step is made"},
+	{name: "log-rusage", effect: noted, harmless: isFalse,
+		why: "--progress plain prints the time of each step"},
+	{name: "loglevel", value: "N", why: "buildah does not use it any more", check: wholeNumber},
 	{name: "logsplit", effect: refused, harmless: isFalse,
 		why: "--logfile is one file for all platforms"},
 	{name: "manifest", value: "NAME", effect: refused,
 		why: "-t NAME and --platform with several platforms make an index of that name"},
 	{name: "memory", short: "m", value: "SIZE", effect: noted, why: noLimits, check: size},
 	{name: "memory-swap", value: "SIZE", effect: noted, why: noLimits, check: size},
+	{name: "mount", value: "SPEC", effect: refused,
+		why: "write RUN --mount=SPEC in the Dockerfile"},
+	{name: "no-hostname", effect: refused, harmless: isFalse,
+		why: "commands always get an /etc/hostname"},
 	{name: "no-hosts", effect: refused, harmless: isFalse,
 		why: "commands always get an /etc/hosts with the names of --add-host"},
 	{name: "omit-history", effect: refused, harmless: isFalse,
@@ -125,6 +161,8 @@ var otherFlags = [...]otherFlag{
 	{name: "policy", value: "SPEC", effect: refused, harmless: []string{"disabled=true"},
 		why: "layerbuild evaluates no policies, and a build must not succeed because its policy " +
 			"is left out"},
+	{name: "preprocess", effect: refused, harmless: isFalse,
+		why: "layerbuild does not run the C preprocessor; run cpp, and build with -f -"},
 	{name: "print", value: "ACTION", effect: refused, why: "it was renamed; give --call ACTION"},
 	{name: "resource", value: "NAME=VALUE", effect: noted, why: noLimits, check: resource},
 	{name: "retry", value: "N", why: ownRetries, check: wholeNumber},
@@ -134,18 +172,38 @@ var otherFlags = [...]otherFlag{
 	{name: "rm", why: noContainers},
 	{name: "runtime", value: "PROGRAM", why: ownRuntime},
 	{name: "runtime-flag", value: "FLAG", why: ownRuntime},
+	{name: "rusage-logfile", value: "FILE", effect: noted,
+		why: "--progress plain prints the time of each step"},
+	{name: "save-stages", effect: refused, harmless: isFalse, why: noStages},
+	{name: "sbom-image-output", value: "PATH", effect: refused, why: ownScanner},
+	{name: "sbom-image-purl-output", value: "PATH", effect: refused, why: ownScanner},
+	{name: "sbom-merge-strategy", value: "STRATEGY", effect: refused, why: ownScanner},
+	{name: "sbom-output", value: "FILE", effect: refused, why: ownScanner},
+	{name: "sbom-purl-output", value: "FILE", effect: refused, why: ownScanner},
+	{name: "sbom-scanner-command", value: "COMMAND", effect: refused, why: ownScanner},
+	{name: "sbom-scanner-image", value: "IMAGE", effect: refused, why: ownScanner},
 	{name: "security-opt", value: "OPTION", effect: noted,
 		why: "commands always run with the same filter for system calls and without labels; " +
 			"RUN --security=insecure has no filter"},
 	{name: "sign-by", value: "KEY", effect: refused,
 		why: "layerbuild does not sign images; sign the image in the registry, by its digest"},
+	{name: "signature-policy", value: "FILE", effect: refused,
+		why: "layerbuild does not check signatures; name images by digest"},
 	{name: "skip-unused-stages", effect: refused, harmless: isTrue,
 		why: "only the stages that the target needs are built; build others with --target"},
+	{name: "source-policy-file", value: "FILE", effect: refused,
+		why: "layerbuild evaluates no policies, and a build must not succeed because its policy " +
+			"is left out"},
 	{name: "squash", effect: noted, harmless: isFalse, why: noSquash},
 	{name: "squash-all", effect: noted, harmless: isFalse, why: noSquash},
+	{name: "stage-labels", effect: refused, harmless: isFalse, why: noStages},
 	{name: "stdin", effect: refused, harmless: isFalse,
 		why: "the standard input of commands is empty, so that a build can be repeated"},
+	{name: "unsetannotation", value: "KEY",
+		why: "an image has no annotations of its base image"},
 	{name: "unsetenv", value: "NAME", effect: refused, why: environment},
+	{name: "unsetlabel", value: "KEY", effect: refused,
+		why: "write LABEL KEY= in the Dockerfile, which empties the label"},
 	{name: "userns", value: "WHICH", effect: refused, harmless: []string{"container"},
 		why: ownNamespaces},
 	{name: "userns-gid-map", value: "MAP", effect: refused, why: subordinate},
@@ -159,6 +217,18 @@ var otherFlags = [...]otherFlag{
 		why: "the files would not be part of the key of a step; give --build-context NAME=DIR " +
 			"and RUN --mount=from=NAME,target=DIR, or RUN --mount=type=cache,target=DIR for a " +
 			"cache"},
+}
+
+// buildahAliases are other names of flags of buildah and podman.
+var buildahAliases = map[string]string{"net": "network", "override-arch": "arch",
+	"override-os": "os", "purge": "rm", "raw-iidfile": "iidfile-raw"}
+
+// buildahName returns the name of a flag that may be an alias of buildah's.
+func buildahName(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	if other, ok := buildahAliases[name]; ok {
+		name = other
+	}
+	return pflag.NormalizedName(name)
 }
 
 // isHarmless reports whether nothing is lost with a value of the flag.

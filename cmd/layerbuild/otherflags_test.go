@@ -19,7 +19,7 @@ import (
 
 // programs are the programs whose flags docs/CLI.md lists, each with all its flags for builds.
 var programs = []struct{ name, flags string }{
-	// docker build without buildx, version 28
+	// docker build without buildx, version 29
 	{"docker", `add-host build-arg cache-from cgroup-parent compress cpu-period cpu-quota cpu-shares
 cpuset-cpus cpuset-mems disable-content-trust file force-rm iidfile isolation label memory
 memory-swap network no-cache platform pull quiet rm security-opt shm-size squash tag target ulimit`},
@@ -29,26 +29,39 @@ call cgroup-parent check compress cpu-period cpu-quota cpu-shares cpuset-cpus cp
 force-rm iidfile isolation label load memory memory-swap metadata-file network no-cache
 no-cache-filter output platform policy print progress provenance pull push quiet resource rm sbom
 secret security-opt shm-size squash ssh tag target ulimit`},
-	// buildah build, version 1.28, with two flags of later versions
-	{"buildah", `add-host all-platforms annotation arch authfile build-arg build-context cache-from
-cache-to cache-ttl cap-add cap-drop cert-dir cgroup-parent cgroupns compress cpp-flag cpu-period
-cpu-quota cpu-shares cpuset-cpus cpuset-mems creds decryption-key device disable-compression
-disable-content-trust dns dns-option dns-search env file force-rm format from hooks-dir http-proxy
-identity-label ignorefile iidfile ipc isolation jobs label layers logfile logsplit manifest memory
-memory-swap network no-cache no-hosts omit-history os os-feature os-version output pid platform pull
-quiet retry retry-delay rewrite-timestamp rm runtime runtime-flag secret security-opt shm-size
-sign-by skip-unused-stages squash ssh stdin tag target timestamp tls-verify ulimit unsetenv userns
-userns-gid-map userns-gid-map-group userns-uid-map userns-uid-map-user uts variant volume`},
-	// podman build, version 4.3
-	{"podman", `add-host all-platforms annotation arch authfile build-arg build-context cache-from
-cache-to cache-ttl cap-add cap-drop cert-dir cgroup-parent cgroupns compress cpp-flag cpu-period
-cpu-quota cpu-shares cpuset-cpus cpuset-mems creds decryption-key device disable-compression
-disable-content-trust dns dns-option dns-search env file force-rm format from hooks-dir http-proxy
-identity-label ignorefile iidfile ipc isolation jobs label layers logfile logsplit manifest memory
-memory-swap network no-cache no-hosts omit-history os os-feature os-version output pid platform pull
-quiet retry retry-delay rm runtime runtime-flag secret security-opt shm-size sign-by
-skip-unused-stages squash squash-all ssh stdin tag target timestamp tls-verify ulimit unsetenv userns
-userns-gid-map userns-gid-map-group userns-uid-map userns-uid-map-user uts variant volume`},
+	// buildah build, version 1.45
+	{"buildah", `add-host all-platforms annotation arch authfile blob-cache build-arg build-arg-file build-context
+cache-from cache-to cache-ttl cap-add cap-drop cdi-config-dir cert-dir cgroup-parent cgroupns
+compat-volumes compress compression-format compression-level cpp-flag cpu-period cpu-quota
+cpu-shares cpuset-cpus cpuset-mems created-annotation creds cw decryption-key device
+disable-compression disable-content-trust dns dns-option dns-search env file force-compression
+force-rm format from group-add hooks-dir http-proxy identity-label ignorefile iidfile iidfile-raw
+inherit-annotations inherit-labels ipc isolation jobs label layer-label layers log-rusage logfile
+loglevel logsplit manifest memory memory-swap metadata-file mount network no-cache no-cache-filter
+no-hostname no-hosts omit-history os os-feature os-version output pid platform preprocess pull
+pull-always pull-never quiet retry retry-delay rewrite-timestamp rm runtime runtime-flag
+rusage-logfile save-stages sbom sbom-image-output sbom-image-purl-output sbom-merge-strategy
+sbom-output sbom-purl-output sbom-scanner-command sbom-scanner-image secret security-opt shm-size
+sign-by signature-policy skip-unused-stages source-date-epoch source-policy-file squash ssh
+stage-labels stdin tag target timestamp tls-verify ulimit unsetannotation unsetenv unsetlabel
+userns userns-gid-map userns-gid-map-group userns-uid-map userns-uid-map-user uts variant volume`},
+	// podman build, which has the flags of buildah, version 5.8
+	{"podman", `add-host all-platforms annotation arch authfile blob-cache build-arg build-arg-file build-context
+cache-from cache-to cache-ttl cap-add cap-drop cdi-config-dir cert-dir cgroup-parent cgroupns
+compat-volumes compress compression-format compression-level cpp-flag cpu-period cpu-quota
+cpu-shares cpuset-cpus cpuset-mems created-annotation creds cw decryption-key device
+disable-compression disable-content-trust dns dns-option dns-search env file force-compression
+force-rm format from group-add hooks-dir http-proxy identity-label ignorefile iidfile iidfile-raw
+inherit-annotations inherit-labels ipc isolation jobs label layer-label layers load log-rusage
+logfile loglevel logsplit manifest memory memory-swap metadata-file mount network no-cache
+no-cache-filter no-hostname no-hosts omit-history os os-feature os-version output pid platform
+preprocess progress pull pull-always pull-never quiet retry retry-delay rewrite-timestamp rm
+runtime runtime-flag rusage-logfile save-stages sbom sbom-image-output sbom-image-purl-output
+sbom-merge-strategy sbom-output sbom-purl-output sbom-scanner-command sbom-scanner-image secret
+security-opt shm-size sign-by signature-policy skip-unused-stages source-date-epoch
+source-policy-file squash squash-all ssh stage-labels stdin tag target timestamp tls-verify ulimit
+unsetannotation unsetenv unsetlabel userns userns-gid-map userns-gid-map-group userns-uid-map
+userns-uid-map-user uts variant volume`},
 }
 
 // values are values of flags that have a check, for the test of their rows.
@@ -254,7 +267,8 @@ This page is generated from the definitions of the flags (` + "`TestCommandLineP
 the flags that work.
 
 ## Flags
-The marks are d for docker 28 without buildx, x for buildx 0.38, b for buildah 1.28 and p for podman 4.3.
+The marks are d for docker 29 without buildx, x for buildx 0.38, b for buildah 1.45 and p for podman,
+which has buildah's flags and some more.
 
 | flag | of | state | effect or reason |
 | --- | --- | --- | --- |
@@ -290,6 +304,9 @@ func commandLinePage(t *testing.T) string {
 		}
 		rows[name] = fmt.Sprintf("| `%s` | %s | works | %s |\n", flagForms(f.name, f.short,
 			f.placeholder), of, cell(f.text))
+	}
+	for name, other := range buildahAliases {
+		rows[name] = fmt.Sprintf("| `--%s` | bp | as --%s | the same flag |\n", name, other)
 	}
 	for _, name := range slices.Sorted(maps.Keys(rows)) {
 		b.WriteString(rows[name])

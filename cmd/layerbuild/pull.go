@@ -1,6 +1,9 @@
 package main
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // pullPolicy is the value of --pull: whether base images are looked up in registries. buildx has
 // the values true and false, buildah and podman have all of them.
@@ -16,6 +19,23 @@ func (p *pullPolicy) Set(s string) error {
 		*p = "never"
 	default:
 		return errors.New("always, missing, newer, never, true or false is expected")
+	}
+	return nil
+}
+
+// resolvePull applies podman's flags --pull-always and --pull-never.
+func (f *buildFlags) resolvePull() error {
+	for _, flag := range [...]struct {
+		name  string
+		given bool
+	}{{"always", f.pullAlways}, {"never", f.pullNever}} {
+		if !flag.given {
+			continue
+		}
+		if f.pull != "" && string(f.pull) != flag.name {
+			return fmt.Errorf("--pull-%s and --pull=%s: give one of them", flag.name, f.pull)
+		}
+		f.pull = pullPolicy(flag.name)
 	}
 	return nil
 }

@@ -17,17 +17,18 @@ import (
 // maxEnvFile limits a file of variables.
 const maxEnvFile = 1 << 20
 
-// readEnvFiles returns the variables of files as of docker run --env-file: a NAME=VALUE or a NAME
-// on each line, which is taken as it is. Lines that begin with # are comments.
-func readEnvFiles(files []string) ([]string, error) {
+// readVariableFiles returns the variables of the files of a flag, such as --env-file of docker run:
+// a NAME=VALUE or a NAME on each line, which is taken as it is. Lines that begin with # are
+// comments.
+func readVariableFiles(flag string, files []string) ([]string, error) {
 	var list []string
 	for _, name := range files {
 		if err := readableFile(name); err != nil {
-			return nil, badValue("env-file", name, err)
+			return nil, badValue(flag, name, err)
 		}
 		f, err := hostfile.Open(name, os.O_RDONLY)
 		if err != nil {
-			return nil, badValue("env-file", name, plainError(err))
+			return nil, badValue(flag, name, plainError(err))
 		}
 		lines := bufio.NewScanner(f)
 		lines.Buffer(nil, maxEnvFile)
@@ -47,7 +48,7 @@ func readEnvFiles(files []string) ([]string, error) {
 		}
 		err = errors.Join(err, lines.Err(), f.Close())
 		if err != nil {
-			return nil, badValue("env-file", name, err)
+			return nil, badValue(flag, name, err)
 		}
 	}
 	return list, nil

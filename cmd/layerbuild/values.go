@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -71,6 +72,22 @@ func (l *commaList) Set(s string) error {
 
 func (l *commaList) Type() string   { return "strings" }
 func (l *commaList) String() string { return strings.Join(*l, ",") }
+
+// oneFile is the value of --file. buildah and podman take several files and join them, and docker
+// takes the last: no file is left out, or added, without a word.
+type oneFile string
+
+func (o *oneFile) Set(s string) error {
+	if *o != "" && string(*o) != s {
+		return fmt.Errorf("--file is %s already; docker would read this file alone, and buildah "+
+			"both in turn: give one, or join them, as in cat %[1]s %[2]s | layerbuild -f -", *o, s)
+	}
+	*o = oneFile(s)
+	return nil
+}
+
+func (o *oneFile) Type() string   { return "string" }
+func (o *oneFile) String() string { return string(*o) }
 
 // maxAge is the value of a flag for the largest age of results.
 type maxAge struct {

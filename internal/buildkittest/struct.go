@@ -139,6 +139,8 @@ func kindIn(e ast.Expr) string {
 			return "number"
 		case "string", "bool":
 			return e.Name
+		case "RequestType":
+			return "string"
 		}
 	}
 	return "object"
