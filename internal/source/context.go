@@ -232,17 +232,27 @@ func (c *Context) ignore(dir string) (lines []string, name string, err error) {
 			return nil, "", fmt.Errorf("read %s: %w", own, plain(err))
 		}
 	}
-	const usual = ".dockerignore"
-	b, err := c.readInside(usual)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, usual, nil
+	names := []string{".dockerignore"}
+	if dir != "" && strings.HasPrefix(filepath.Base(c.hostDockerfile(dir)), containerfile) {
+		names = []string{".containerignore", ".dockerignore"}
 	}
-	if err != nil {
-		return nil, "", fmt.Errorf("read %s: %w", usual, plain(err))
+	for _, name := range names {
+		b, err := c.readInside(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf("read %s: %w", name, plain(err))
+		}
+		lines, err = ReadIgnore(name, bytes.NewReader(b))
+		return lines, name, err
 	}
-	lines, err = ReadIgnore(usual, bytes.NewReader(b))
-	return lines, usual, err
+	return nil, names[0], nil
 }
+
+// containerfile is the name of a Dockerfile that buildah and podman look for, too. As with them, a
+// Containerfile has the ignore file .containerignore.
+const containerfile = "Containerfile"
 
 // ownIgnore reads the ignore file beside the Dockerfile.
 func (c *Context) ownIgnore(dir string) (name string, data []byte, err error) {
@@ -268,7 +278,12 @@ func (c *Context) dockerfileOnHost() bool {
 func (c *Context) hostDockerfile(dir string) string {
 	name := c.o.Dockerfile
 	if name == "" {
-		return filepath.Join(dir, "Dockerfile")
+		usual := filepath.Join(dir, "Dockerfile")
+		if other := filepath.Join(dir, containerfile); exists(other) && !exists(usual) &&
+			!exists(filepath.Join(dir, "dockerfile")) {
+			return other
+		}
+		return usual
 	}
 	if _, err := os.Stat(name); err == nil || filepath.IsAbs(name) {
 		return name
@@ -509,7 +524,7 @@ func (c *Context) localDockerfile(ctx context.Context) (string, []byte, error) {
 	display := c.o.Dockerfile
 	pipe := display != "" // a pipe is read only if the user names it
 	if display == "" {
-		display = "Dockerfile"
+		display = filepath.Base(name)
 	}
 	b, err := readHostFile(ctx, name, pipe)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Base(name) == "Dockerfile" {
@@ -528,7 +543,13 @@ func (c *Context) localDockerfile(ctx context.Context) (string, []byte, error) {
 // the context.
 func (c *Context) insideDockerfile(name string) (string, []byte, error) {
 	if name == "" {
-		name = "Dockerfile"
+		display, b, err := c.insideDockerfile("Dockerfile")
+		if errors.Is(err, fs.ErrNotExist) {
+			if b, err := c.readInside(containerfile); err == nil {
+				return containerfile, b, nil
+			}
+		}
+		return display, b, err
 	}
 	b, err := c.readInside(name)
 	if errors.Is(err, fs.ErrNotExist) && path.Base(name) == "Dockerfile" {

@@ -83,6 +83,13 @@ func TestContextDirectory(t *testing.T) {
 		{"ignore file of another",
 			"file b/C FROM b\nfile b/C.dockerignore f\nfile .dockerignore b\nfile f x\n", "@/b/C",
 			"@/b/C", "FROM b", " .dockerignore b b/C b/C.dockerignore\n"},
+		{"Containerfile", "file Containerfile FROM c\nfile .containerignore f\nfile .dockerignore g\nfile f x\nfile g x\n", "", "Containerfile", "FROM c", " .containerignore .dockerignore Containerfile g\n"},
+		{"Containerfile without an ignore file of its kind",
+			"file Containerfile FROM c\nfile .dockerignore f\nfile f x\n", "", "Containerfile",
+			"FROM c", " .dockerignore Containerfile\n"},
+		{"Containerfile beside Dockerfile",
+			"file Containerfile FROM c\nfile .containerignore f\nfile Dockerfile FROM a\nfile f x\n",
+			"", "Dockerfile", "FROM a", " .containerignore Containerfile Dockerfile f\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -336,6 +343,11 @@ func TestContextDockerfileOnly(t *testing.T) {
 		if display != name || text != "FROM web\n" || files != "\n" {
 			t.Errorf("%s: got %q, %q, %q", name, display, text, files)
 		}
+	}
+	archive := bytes.NewReader(tarball(t, false, "Containerfile FROM c"))
+	if display, text, _ := content(t, open(t, "-",
+		Options{Stdin: archive})); display != "Containerfile" || text != "FROM c" {
+		t.Errorf("an archive with a Containerfile: got %q, %q", display, text)
 	}
 	c := open(t, "-", Options{Stdin: strings.NewReader("FROM x"), Dockerfile: "other"})
 	if _, _, err := c.ReadDockerfile(t.Context()); err == nil {
