@@ -69,7 +69,7 @@ var otherFlags = [...]otherFlag{
 	{name: "cap-drop", value: "CAPABILITY", effect: refused,
 		why: "a command would keep the capability; drop it in the command, with setpriv(1)"},
 	{name: "cdi-config-dir", value: "DIR", effect: refused,
-		why: "layerbuild reads no CDI files of other directories"},
+		why: "give --cdi-spec-dir DIR, once for each directory"},
 	{name: "cgroup-parent", value: "NAME", effect: noted,
 		why: "commands run in the control group of layerbuild"},
 	{name: "cgroupns", value: "WHICH", effect: refused, harmless: []string{"private"},
