@@ -1,5 +1,9 @@
 # make            bin/layerbuild, static
 # make demo       builds two of the examples and runs one, on any Debian machine
+# make install    the program, man pages and completions below DESTDIR/PREFIX (/usr/local). It installs bin/layerbuild as it is
+# make dist       the files of a release in dist/: archives, packages, SBOMs and checksums. docs/PACKAGING.md has the details
+# make images     make dist, and container images. HELPERS=ecr,gcr,acr has the credential helpers that the image gets
+# make release    make images, if the tree is that of a tag vX.Y.Z
 # make test       all checks: lint, unit and integration tests as an unprivileged user and as root, a short fuzz
 # make fuzz       each fuzz target for FUZZTIME (1m)
 # make faults     hours of randomized tests, hostile input and fuzzing. LAYERBUILD_FAULTS_BUDGET=2h limits a run; the next one continues
@@ -12,7 +16,7 @@
 #
 # demo, test, faults, bench and bench-check install missing Debian packages that they need, as root or through sudo.
 
-.PHONY: build demo test fuzz faults race bench bench-check pictures lint rootfs clean
+.PHONY: build install dist images release demo test fuzz faults race bench bench-check pictures lint rootfs clean
 .DELETE_ON_ERROR:
 
 # scripts/go-command finds or downloads a Go toolchain. make runs it when a rule first uses GO.
@@ -24,8 +28,30 @@ TEST_PACKAGES = attr binutils btrfs-progs busybox-static bzip2 ca-certificates c
 BENCH_PACKAGES = buildah busybox-static ca-certificates containerd docker-cli:if-known docker-registry docker.io e2fsprogs \
 	git gzip mmdebstrap runc tar uidmap util-linux zstd
 
+BUILD_FLAGS = -trimpath -tags nethttpomithttp2 -ldflags=-s
+DIST = umask 022; $(GO) run -C scripts/dist -buildvcs=false . -go $(GO) -build-flags "$(BUILD_FLAGS)" $(DISTFLAGS)
+HELPERS ?= ecr,gcr,acr
+
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -tags nethttpomithttp2 -ldflags=-s -o bin/layerbuild ./cmd/layerbuild
+	CGO_ENABLED=0 $(GO) build $(BUILD_FLAGS) -o bin/layerbuild ./cmd/layerbuild
+
+# The program is not built again, since 'sudo make install' would build it as another user.
+bin/layerbuild:
+	$(MAKE) build
+
+install: bin/layerbuild
+	PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" scripts/install
+
+dist:
+	$(DIST)
+
+images:
+	scripts/packages mmdebstrap uidmap
+	$(DIST) -images image,inplace -helpers "$(HELPERS)"
+
+release:
+	scripts/packages mmdebstrap uidmap
+	$(DIST) -release -images image,inplace -helpers "$(HELPERS)"
 
 rootfs: $(ROOTFS)
 
@@ -79,4 +105,4 @@ lint:
 	GO=$(GO) scripts/lint
 
 clean:
-	rm -rf bin $(ROOTFS)
+	rm -rf bin dist $(ROOTFS)

@@ -179,6 +179,7 @@ var floors = []floor{
 		{"test/ci", "internal/schematest test/lab"},
 		{"test/differential", "diff internal/layercheck internal/mount internal/mount/mounttest " +
 			"internal/rounds snapshot"},
+		{"test/dist", ""},
 		{"test/drivers", "internal/imagetest internal/rounds test/lab"},
 		{"test/examples", "test/lab"},
 		{"test/faults", "internal/imagetest internal/rounds test/lab"},
