@@ -6,8 +6,8 @@
 // writes to temporary directories. The go command uses the network to fetch the modules of
 // scripts/dist if they are not in the module cache.
 //
-// To run it: go test ./test/dist, as root. TestTwice makes the files of one architecture and the
-// image :inplace. With LAYERBUILD_DIST=all it makes those of both architectures, and compiles them
-// again with an empty cache, which takes many minutes. It does not make the ordinary image, which
-// has Debian packages that are downloaded.
+// To run it: go test ./test/dist, as root. With LAYERBUILD_DIST=1 TestTwice makes the files of one
+// architecture and the image :inplace. With LAYERBUILD_DIST=all it makes those of both
+// architectures, and compiles them again with an empty cache, which takes many minutes. It does not
+// make the ordinary image, which has Debian packages that are downloaded.
 package dist
