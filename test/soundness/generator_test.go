@@ -83,6 +83,8 @@ var fields = map[string]string{
 	"Mkdir.Path": "workdir/path", "Mkdir.User": "workdir/user",
 	"RunOptions.Network": "/network", "RunOptions.Hosts": "/host", "RunOptions.ShmSize": "/shm",
 	"RunOptions.Ulimits":        "/ulimit",
+	"Run.Devices":               "- the script run_device changes specifications of devices",
+	"RunOptions.Devices":        "- they permit devices, and the key has those of the command",
 	"RunOptions.Insecure":       "- it permits RUN --security=insecure, and the key has Run.Security",
 	"RunOptions.HostNetwork":    "- it permits RUN --network=host, and the key has Run.Network",
 	"RunOptions.Hostname":       "/name",
