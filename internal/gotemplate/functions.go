@@ -171,7 +171,7 @@ func slice(args []reflect.Value) (reflect.Value, error) {
 func values(args []reflect.Value) []any {
 	list := make([]any, len(args))
 	for i, a := range args {
-		if a = indirect(a); a.IsValid() {
+		if a = printed(a); a.IsValid() {
 			list[i] = a.Interface()
 		}
 	}

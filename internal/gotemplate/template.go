@@ -149,13 +149,7 @@ func (s *state) each(dot reflect.Value, n *parse.RangeNode) error {
 		if s.loops++; s.loops > maxLoops {
 			return fmt.Errorf("range has more than %d rounds", maxLoops)
 		}
-		// The pipeline has declared the variables; the last one is the element.
-		if decl := n.Pipe.Decl; len(decl) > 0 {
-			s.set(decl[len(decl)-1].Ident[0], it.value)
-			if len(decl) > 1 {
-				s.set(decl[0].Ident[0], it.key)
-			}
-		}
+		s.declare(n.Pipe, it)
 		err := s.walk(it.value, n.List)
 		s.pop(depth)
 		if errors.Is(err, errBreak) {
@@ -166,6 +160,19 @@ func (s *state) each(dot reflect.Value, n *parse.RangeNode) error {
 		}
 	}
 	return nil
+}
+
+// declare sets the variables of a range to an item: the element, or its key and the element. The
+// pipeline has declared them as the last variables, or assigns to others.
+func (s *state) declare(pipe *parse.PipeNode, it item) {
+	values := []reflect.Value{it.key, it.value}[2-len(pipe.Decl):]
+	for i, d := range pipe.Decl {
+		if pipe.IsAssign {
+			s.set(d.Ident[0], values[i])
+		} else {
+			s.vars[len(s.vars)-len(pipe.Decl)+i].value = values[i]
+		}
+	}
 }
 
 // set changes the innermost variable with a name.
@@ -283,12 +290,18 @@ func (s *state) arg(dot reflect.Value, node parse.Node) (reflect.Value, error) {
 	return reflect.Value{}, fmt.Errorf("%s is not available", node)
 }
 
+// number returns the value of a number without a type. As in text/template, the way it is written
+// decides: a decimal point or an exponent makes a float64, else it is an int.
 func number(n *parse.NumberNode) (reflect.Value, error) {
+	hex := strings.HasPrefix(strings.ToLower(n.Text), "0x") && !strings.ContainsAny(n.Text, "pP")
+	char := strings.HasPrefix(n.Text, "'")
 	switch {
+	case n.IsComplex:
+		return reflect.Value{}, fmt.Errorf("the complex number %s is not available", n.Text)
+	case n.IsFloat && !hex && !char && strings.ContainsAny(n.Text, ".eEpP"):
+		return reflect.ValueOf(n.Float64), nil
 	case n.IsInt:
 		return reflect.ValueOf(int(n.Int64)), nil
-	case n.IsFloat:
-		return reflect.ValueOf(n.Float64), nil
 	}
 	return reflect.Value{}, fmt.Errorf("the number %s is too large", n.Text)
 }
@@ -368,9 +381,18 @@ func truth(v reflect.Value) bool {
 	return !v.IsZero()
 }
 
+// printed returns the value that package fmt prints for v: what a pointer points to, or the pointer
+// itself if it is nil, which fmt prints as <nil>. The result is not valid if there is no value.
+func printed(v reflect.Value) reflect.Value {
+	for v.Kind() == reflect.Interface || v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	return v
+}
+
 // text returns the text of a value in the output.
 func text(v reflect.Value) string {
-	if v = indirect(v); !v.IsValid() {
+	if v = printed(v); !v.IsValid() {
 		return "<no value>"
 	}
 	if t, ok := v.Interface().(time.Time); ok {
