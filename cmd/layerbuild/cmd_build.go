@@ -43,6 +43,7 @@ type buildFlags struct {
 	tags, buildArgs, labels, annotations, contexts      []string
 	outputs, platforms, secrets, ssh, addHosts, ulimits []string
 	allow, noCacheFilter, cacheFrom, cacheTo, specDirs  []string
+	volumes                                             []string
 	noCache, sync, push, load, quiet, check, layers     bool
 	jobs                                                int
 	lintExperimental                                    []string
@@ -194,6 +195,13 @@ func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 	fs.Var(newChoice(&f.network, "host", "host", "none", "default"), "network", "network of RUN\n"+
 		"The value default means the same as host.")
 	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
+	fs.VarP((*givenList)(&f.volumes), "volume", "v", "`SOURCE:TARGET[:ro]` mount a path for "+
+		"every RUN\n"+
+		"SOURCE is a path of this machine. "+
+		"What is in it becomes no part of the image. The result of a RUN depends on SOURCE and "+
+		"TARGET, and not on the files: a change of them does not make it run again. For files "+
+		"that are inputs, give --build-context NAME=SOURCE and RUN --mount=from=NAME. ro, nosuid "+
+		"and noexec limit what a RUN can do; z, Z and the names of propagation have no effect.")
 	fs.StringVar(&f.shmSize, "shm-size", "", "`SIZE` size of /dev/shm, such as 64m (MiB)")
 	fs.Var((*list)(&f.ulimits), "ulimit", "`NAME=SOFT[:HARD]` resource limit\n"+
 		"For example, --ulimit nofile=1024:2048 limits the number of open files. The value -1 "+

@@ -40,11 +40,32 @@ func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
 		o.Run.Ulimits = setLast(o.Run.Ulimits, limit,
 			func(l executor.Ulimit) bool { return l.Name == limit.Name })
 	}
+	for _, v := range f.volumes {
+		volume, err := parseBuildVolume(v)
+		if err != nil {
+			return badValue("volume", v, err)
+		}
+		o.Run.Volumes = append(o.Run.Volumes, volume)
+	}
 	if err := checkSpecDirs(f.specDirs); err != nil {
 		return err
 	}
 	o.Run.Devices.Dirs = f.specDirs
 	return f.permissions(o)
+}
+
+// parseBuildVolume parses the value of --volume of build.
+func parseBuildVolume(value string) (imagebuild.Volume, error) {
+	m, err := parseVolume(value)
+	if err != nil {
+		return imagebuild.Volume{}, err
+	}
+	bind, ok := m.Source.(executor.Bind)
+	if !ok {
+		return imagebuild.Volume{}, errors.New("SOURCE:TARGET[:ro] is expected")
+	}
+	return imagebuild.Volume{Source: bind.Source, Target: m.Target, ReadOnly: m.ReadOnly,
+		NoSuid: m.NoSuid, NoExec: m.NoExec}, nil
 }
 
 // permission is a value of --allow of buildx build or buildx bake.

@@ -213,10 +213,6 @@ var otherFlags = [...]otherFlag{
 	{name: "uts", value: "WHICH", effect: refused, harmless: []string{"private"},
 		why: ownNamespaces},
 	{name: "variant", value: "VARIANT", effect: refused, why: onePlatform},
-	{name: "volume", short: "v", value: "DIR:DIR", effect: refused,
-		why: "the files would not be part of the key of a step; give --build-context NAME=DIR " +
-			"and RUN --mount=from=NAME,target=DIR, or RUN --mount=type=cache,target=DIR for a " +
-			"cache"},
 }
 
 // buildahAliases are other names of flags of buildah and podman.

@@ -74,9 +74,15 @@ func parseVolume(value string) (executor.Mount, error) {
 			switch option {
 			case "ro":
 				m.ReadOnly = true
-			case "rw", "z", "Z", "rprivate", "private", "cached", "delegated", "consistent":
+			case "nosuid":
+				m.NoSuid = true
+			case "noexec":
+				m.NoExec = true
+			case "rw", "z", "Z", "rprivate", "private", "cached", "delegated", "consistent",
+				"bind", "rbind", "nodev":
 			default:
-				return m, fmt.Errorf("the option %q is not available; ro or rw is expected", option)
+				return m, fmt.Errorf("the option %q is not available; some of ro, rw, nosuid and "+
+					"noexec are expected", option)
 			}
 		}
 	}

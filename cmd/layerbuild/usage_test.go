@@ -140,6 +140,8 @@ var badValues = []struct {
 	{"login", "password", []string{""}},
 	{"", "cert-dir", []string{"", "WORK/nosuch", "WORK/file"}},
 	{"", "creds", []string{"", "me"}},
+	{"build", "volume", []string{"", "x:/y", "WORK/nosuch:/y", "WORK/dir:rel", "/a:/b:/c:/d",
+		"WORK/dir:/x:rx", "WORK/dir:/x:O", "rel", "/only", "WORK/dir:/"}},
 	{"build", "shm-size", []string{"x", "-1", "64q", "1e99", "NaN", "m"}},
 	{"build", "ulimit", []string{"", "nofile", "nofile=", "nofile=x", "nofile=2:1", "nonsense=1",
 		"=1", "nofile=-1:5", "nofile=1:2:3", "nofile=-7"}},

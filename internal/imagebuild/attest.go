@@ -121,6 +121,9 @@ func (a *attester) record(ctx context.Context, p *parser.Plan) (*provenance.Reco
 		Request: provenance.Request{Args: o.Args, Labels: o.Image.Labels, Target: o.Target,
 			Contexts: o.Source.Contexts, Others: a.parameters()},
 	}
+	for _, v := range o.Run.Volumes {
+		b.Volumes = append(b.Volumes, v.Target)
+	}
 	if s := o.Attest.SBOM; s != nil {
 		_, b.ScansContext = p.Scans()
 		if s.Generator != "" {

@@ -15,6 +15,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// Volume is a file or directory of the host in the containers of commands: see Options.Run.
+type Volume = job.Volume
+
 // Options are the options of a build. The zero value builds ./Dockerfile of the current directory
 // and keeps the result in the store without a name.
 type Options struct {

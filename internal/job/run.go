@@ -34,10 +34,25 @@ type RunOptions struct {
 	Insecure    bool
 	HostNetwork bool
 	Devices     DeviceOptions
+	// Volumes are paths of the host that are mounted for every command, below the mounts of its
+	// own. They are part of its key, and their content is not.
+	Volumes []Volume
 	// Hostname is the host name of commands; "" is the default of package executor.
 	Hostname string
 	// CacheNamespace keeps cache mounts with equal ids apart.
 	CacheNamespace string
+}
+
+// Volume is a file or directory of the host in the containers of commands.
+type Volume struct {
+	Source, Target           string // absolute paths
+	ReadOnly, NoSuid, NoExec bool
+}
+
+// mount returns the mount of the volume.
+func (v Volume) mount() executor.Mount {
+	return executor.Mount{Target: v.Target, Source: executor.Bind{Source: v.Source},
+		ReadOnly: v.ReadOnly, NoSuid: v.NoSuid, NoExec: v.NoExec}
 }
 
 // runAction runs the command of a RUN.
@@ -172,6 +187,10 @@ func (r *runAction) environmentOptions() []string {
 	if r.deviceKey != "" {
 		list = append(list, r.deviceKey)
 	}
+	for _, v := range r.opts.Volumes {
+		list = append(list, fmt.Sprintf("volume %q %q %t %t %t", v.Source, v.Target, v.ReadOnly,
+			v.NoSuid, v.NoExec))
+	}
 	return list
 }
 
@@ -221,6 +240,9 @@ func (r *runAction) run(ctx context.Context, active *snapshot.Active, out Output
 		Dir: r.instr.Dir, User: r.instr.User,
 		Network: r.network(), Insecure: r.instr.Security == "insecure", ExtraHosts: r.opts.Hosts,
 		ShmSize: r.opts.ShmSize, Ulimits: r.opts.Ulimits, Hostname: r.opts.Hostname,
+	}
+	for _, v := range r.opts.Volumes {
+		p.Mounts = append(p.Mounts, v.mount())
 	}
 	for _, f := range r.instr.Files {
 		p.Mounts = append(p.Mounts, executor.Mount{Target: f.Path,

@@ -32,6 +32,8 @@ type Build struct {
 	Tools        []parser.ImageInput
 	// Network is the network of commands whose instruction names none.
 	Network string
+	// Volumes are the places of the host's files in commands.
+	Volumes []string
 	// ID identifies the run of the build. It is not used with an epoch.
 	ID                string
 	Started, Finished time.Time

@@ -78,6 +78,9 @@ type recorder struct {
 func (r *recorder) run() error {
 	r.locals, r.secrets, r.agents = map[string]bool{}, mounted{}, mounted{}
 	r.addContexts()
+	for _, v := range r.build.Volumes {
+		r.locals["volume:"+v] = true
+	}
 	if r.build.ScansContext {
 		r.input(parser.ContextInput{}, ocispec.Platform{}, parser.Range{})
 	}
