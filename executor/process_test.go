@@ -169,6 +169,30 @@ func TestCapabilities(t *testing.T) {
 			}
 		}
 	}
+	for _, tt := range []struct {
+		add, drop []string
+		want      uint64
+	}{
+		{nil, []string{"all"}, 0},
+		{[]string{"NET_ADMIN"}, nil, 0xa80425fb | 1<<unix.CAP_NET_ADMIN},
+		{[]string{"cap_sys_admin"}, []string{"CHOWN"}, 0xa80425fa | 1<<unix.CAP_SYS_ADMIN},
+		{[]string{"KILL"}, []string{"ALL"}, 1 << unix.CAP_KILL},
+		{[]string{"ALL"}, []string{"SYS_ADMIN", "MKNOD"},
+			AllCapabilities &^ (1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_MKNOD)},
+	} {
+		set, err := Capabilities(tt.add, tt.drop)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s = status(t, im, &Process{Caps: &set})
+		want := fmt.Sprintf("%016x", bounding(t)&tt.want)
+		for _, name := range []string{"CapBnd", "CapPrm", "CapEff"} {
+			if s[name] != want || s["Seccomp"] != "2" {
+				t.Errorf("add %q, drop %q: %s: got %s, want %s", tt.add, tt.drop, name, s[name],
+					want)
+			}
+		}
+	}
 	s = status(t, im, &Process{Insecure: true})
 	for name, want := range map[string]string{"CapBnd": fmt.Sprintf("%016x", bounding(t)),
 		"Seccomp": "0"} {

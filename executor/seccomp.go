@@ -28,8 +28,16 @@ type abi struct {
 // calls are the numbers of an abi's system calls that are not allowed with all arguments, besides
 // deniedNew and callClone3.
 type calls struct {
-	denied                     []uint32 // with EPERM
+	denied                     []deniedCall
 	clone, personality, socket uint32
+}
+
+// deniedCall is a system call that returns EPERM unless the command has one of the capabilities
+// caps (a set of bits). As in Docker's profile, the kernel then decides whether it may do what it
+// asks for. Calls that no capability allows have 0.
+type deniedCall struct {
+	nr   uint32
+	caps uint64
 }
 
 // Results of a filter (seccomp(2)).
@@ -69,8 +77,8 @@ func (p *program) jump(code uint16, k uint32, t, f uint8) {
 func (p *program) load(offset uint32) { p.op(unix.BPF_LD|unix.BPF_W|unix.BPF_ABS, offset) }
 func (p *program) ret(k uint32)       { p.op(unix.BPF_RET|unix.BPF_K, k) }
 
-// seccompFilter assembles the filter (10 µs).
-func seccompFilter(native, compat abi) program {
+// seccompFilter assembles the filter for a command with the capabilities caps (10 µs).
+func seccompFilter(native, compat abi, caps uint64) program {
 	p := make(program, 0, 512)
 	p.load(offArch)
 	p.jump(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, native.arch, 0, 1)
@@ -79,19 +87,19 @@ func seccompFilter(native, compat abi) program {
 	toCompat := len(p)
 	p.op(unix.BPF_JMP|unix.BPF_JA, 0)
 	p.ret(retNoSys)
-	p.abi(native)
+	p.abi(native, caps)
 	p[toCompat].K = uint32(len(p) - toCompat - 1)
-	p.abi(compat)
+	p.abi(compat, caps)
 	return p
 }
 
-func (p *program) abi(a abi) {
+func (p *program) abi(a abi, caps uint64) {
 	p.load(offNr)
 	if a.x32 {
 		p.jump(unix.BPF_JMP|unix.BPF_JSET|unix.BPF_K, 0x40000000, 0, 1)
 		p.ret(retNoSys)
 	}
-	p.tree(verdicts(a.calls))
+	p.tree(verdicts(a.calls, caps))
 }
 
 // verdict is the filter's result for the calls from a number on, up to the next verdict's number.
@@ -112,13 +120,18 @@ const (
 )
 
 // verdicts returns the verdicts for all numbers, in order.
-func verdicts(c *calls) []verdict {
+func verdicts(c *calls, caps uint64) []verdict {
 	special := make([]verdict, 0, len(c.denied)+len(deniedNew)+4)
-	for _, nr := range slices.Concat(c.denied, deniedNew) {
-		special = append(special, verdict{nr, deny})
+	for _, d := range slices.Concat(c.denied, deniedNew) {
+		if d.caps&caps == 0 {
+			special = append(special, verdict{d.nr, deny})
+		}
 	}
-	special = append(special, verdict{c.clone, judgeClone}, verdict{callClone3, absent},
-		verdict{c.personality, judgePersonality}, verdict{c.socket, judgeSocket})
+	if caps&capSysAdmin == 0 {
+		special = append(special, verdict{c.clone, judgeClone}, verdict{callClone3, absent})
+	}
+	special = append(special, verdict{c.personality, judgePersonality},
+		verdict{c.socket, judgeSocket})
 	sorting.Func(special, func(a, b verdict) int { return cmp.Compare(a.from, b.from) })
 	all := make([]verdict, 1, 2*len(special)+1) // numbers from 0 on are allowed
 	for i, s := range special {

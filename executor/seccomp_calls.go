@@ -7,22 +7,22 @@ package executor
 
 // deniedNew are denied calls that Linux 5.1 and later versions have added. They have the same
 // numbers on all architectures.
-var deniedNew = []uint32{
-	425, // io_uring_setup
-	426, // io_uring_enter
-	427, // io_uring_register
-	428, // open_tree
-	429, // move_mount
-	430, // fsopen
-	431, // fsconfig
-	432, // fsmount
-	433, // fspick
-	438, // pidfd_getfd
-	440, // process_madvise
-	442, // mount_setattr
-	443, // quotactl_fd
-	450, // set_mempolicy_home_node
-	467, // open_tree_attr
+var deniedNew = []deniedCall{
+	{425, 0},            // io_uring_setup
+	{426, 0},            // io_uring_enter
+	{427, 0},            // io_uring_register
+	{428, capSysAdmin},  // open_tree
+	{429, capSysAdmin},  // move_mount
+	{430, capSysAdmin},  // fsopen
+	{431, capSysAdmin},  // fsconfig
+	{432, capSysAdmin},  // fsmount
+	{433, capSysAdmin},  // fspick
+	{438, capSysPtrace}, // pidfd_getfd
+	{440, capSysPtrace}, // process_madvise
+	{442, capSysAdmin},  // mount_setattr
+	{443, capSysAdmin},  // quotactl_fd
+	{450, capSysNice},   // set_mempolicy_home_node
+	{467, 0},            // open_tree_attr
 }
 
 // callClone3 is the number of clone3 on all architectures.
@@ -30,203 +30,203 @@ const callClone3 = 435
 
 // callsAMD64 are the calls of x86-64.
 var callsAMD64 = calls{
-	denied: []uint32{
-		103, // syslog
-		134, // uselib
-		136, // ustat
-		139, // sysfs
-		153, // vhangup
-		155, // pivot_root
-		156, // _sysctl
-		163, // acct
-		164, // settimeofday
-		165, // mount
-		166, // umount2
-		167, // swapon
-		168, // swapoff
-		169, // reboot
-		170, // sethostname
-		171, // setdomainname
-		172, // iopl
-		173, // ioperm
-		174, // create_module
-		175, // init_module
-		176, // delete_module
-		177, // get_kernel_syms
-		178, // query_module
-		179, // quotactl
-		180, // nfsservctl
-		212, // lookup_dcookie
-		227, // clock_settime
-		237, // mbind
-		238, // set_mempolicy
-		239, // get_mempolicy
-		246, // kexec_load
-		248, // add_key
-		249, // request_key
-		250, // keyctl
-		256, // migrate_pages
-		272, // unshare
-		279, // move_pages
-		298, // perf_event_open
-		300, // fanotify_init
-		304, // open_by_handle_at
-		308, // setns
-		312, // kcmp
-		313, // finit_module
-		320, // kexec_file_load
-		321, // bpf
-		323, // userfaultfd
+	denied: []deniedCall{
+		{103, capSyslog | capSysAdmin},  // syslog
+		{134, 0},                        // uselib
+		{136, 0},                        // ustat
+		{139, 0},                        // sysfs
+		{153, capSysTTYConfig},          // vhangup
+		{155, 0},                        // pivot_root
+		{156, 0},                        // _sysctl
+		{163, capSysPacct},              // acct
+		{164, capSysTime},               // settimeofday
+		{165, capSysAdmin},              // mount
+		{166, capSysAdmin},              // umount2
+		{167, 0},                        // swapon
+		{168, 0},                        // swapoff
+		{169, capSysBoot},               // reboot
+		{170, capSysAdmin},              // sethostname
+		{171, capSysAdmin},              // setdomainname
+		{172, capSysRawio},              // iopl
+		{173, capSysRawio},              // ioperm
+		{174, 0},                        // create_module
+		{175, capSysModule},             // init_module
+		{176, capSysModule},             // delete_module
+		{177, 0},                        // get_kernel_syms
+		{178, 0},                        // query_module
+		{179, capSysAdmin},              // quotactl
+		{180, 0},                        // nfsservctl
+		{212, capSysAdmin},              // lookup_dcookie
+		{227, capSysTime},               // clock_settime
+		{237, capSysNice},               // mbind
+		{238, capSysNice},               // set_mempolicy
+		{239, capSysNice},               // get_mempolicy
+		{246, 0},                        // kexec_load
+		{248, 0},                        // add_key
+		{249, 0},                        // request_key
+		{250, 0},                        // keyctl
+		{256, 0},                        // migrate_pages
+		{272, capSysAdmin},              // unshare
+		{279, 0},                        // move_pages
+		{298, capPerfmon | capSysAdmin}, // perf_event_open
+		{300, capSysAdmin},              // fanotify_init
+		{304, capDacReadSearch},         // open_by_handle_at
+		{308, capSysAdmin},              // setns
+		{312, capSysPtrace},             // kcmp
+		{313, capSysModule},             // finit_module
+		{320, 0},                        // kexec_file_load
+		{321, capBPF | capSysAdmin},     // bpf
+		{323, 0},                        // userfaultfd
 	},
 	clone: 56, personality: 135, socket: 41,
 }
 
 // calls386 are the calls of 32-bit programs on x86-64.
 var calls386 = calls{
-	denied: []uint32{
-		21,  // mount
-		22,  // umount
-		25,  // stime
-		51,  // acct
-		52,  // umount2
-		62,  // ustat
-		74,  // sethostname
-		79,  // settimeofday
-		86,  // uselib
-		87,  // swapon
-		88,  // reboot
-		101, // ioperm
-		103, // syslog
-		110, // iopl
-		111, // vhangup
-		113, // vm86old
-		115, // swapoff
-		121, // setdomainname
-		127, // create_module
-		128, // init_module
-		129, // delete_module
-		130, // get_kernel_syms
-		131, // quotactl
-		135, // sysfs
-		149, // _sysctl
-		166, // vm86
-		167, // query_module
-		169, // nfsservctl
-		217, // pivot_root
-		253, // lookup_dcookie
-		264, // clock_settime
-		274, // mbind
-		275, // get_mempolicy
-		276, // set_mempolicy
-		283, // kexec_load
-		286, // add_key
-		287, // request_key
-		288, // keyctl
-		294, // migrate_pages
-		310, // unshare
-		317, // move_pages
-		336, // perf_event_open
-		338, // fanotify_init
-		342, // open_by_handle_at
-		346, // setns
-		349, // kcmp
-		350, // finit_module
-		357, // bpf
-		374, // userfaultfd
-		404, // clock_settime64
+	denied: []deniedCall{
+		{21, capSysAdmin},               // mount
+		{22, capSysAdmin},               // umount
+		{25, capSysTime},                // stime
+		{51, capSysPacct},               // acct
+		{52, capSysAdmin},               // umount2
+		{62, 0},                         // ustat
+		{74, capSysAdmin},               // sethostname
+		{79, capSysTime},                // settimeofday
+		{86, 0},                         // uselib
+		{87, 0},                         // swapon
+		{88, capSysBoot},                // reboot
+		{101, capSysRawio},              // ioperm
+		{103, capSyslog | capSysAdmin},  // syslog
+		{110, capSysRawio},              // iopl
+		{111, capSysTTYConfig},          // vhangup
+		{113, 0},                        // vm86old
+		{115, 0},                        // swapoff
+		{121, capSysAdmin},              // setdomainname
+		{127, 0},                        // create_module
+		{128, capSysModule},             // init_module
+		{129, capSysModule},             // delete_module
+		{130, 0},                        // get_kernel_syms
+		{131, capSysAdmin},              // quotactl
+		{135, 0},                        // sysfs
+		{149, 0},                        // _sysctl
+		{166, 0},                        // vm86
+		{167, 0},                        // query_module
+		{169, 0},                        // nfsservctl
+		{217, 0},                        // pivot_root
+		{253, capSysAdmin},              // lookup_dcookie
+		{264, capSysTime},               // clock_settime
+		{274, capSysNice},               // mbind
+		{275, capSysNice},               // get_mempolicy
+		{276, capSysNice},               // set_mempolicy
+		{283, 0},                        // kexec_load
+		{286, 0},                        // add_key
+		{287, 0},                        // request_key
+		{288, 0},                        // keyctl
+		{294, 0},                        // migrate_pages
+		{310, capSysAdmin},              // unshare
+		{317, 0},                        // move_pages
+		{336, capPerfmon | capSysAdmin}, // perf_event_open
+		{338, capSysAdmin},              // fanotify_init
+		{342, capDacReadSearch},         // open_by_handle_at
+		{346, capSysAdmin},              // setns
+		{349, capSysPtrace},             // kcmp
+		{350, capSysModule},             // finit_module
+		{357, capBPF | capSysAdmin},     // bpf
+		{374, 0},                        // userfaultfd
+		{404, capSysTime},               // clock_settime64
 	},
 	clone: 120, personality: 136, socket: 359,
 }
 
 // callsARM64 are the calls of 64-bit ARM.
 var callsARM64 = calls{
-	denied: []uint32{
-		18,  // lookup_dcookie
-		39,  // umount2
-		40,  // mount
-		41,  // pivot_root
-		42,  // nfsservctl
-		58,  // vhangup
-		60,  // quotactl
-		89,  // acct
-		97,  // unshare
-		104, // kexec_load
-		105, // init_module
-		106, // delete_module
-		112, // clock_settime
-		116, // syslog
-		142, // reboot
-		161, // sethostname
-		162, // setdomainname
-		170, // settimeofday
-		217, // add_key
-		218, // request_key
-		219, // keyctl
-		224, // swapon
-		225, // swapoff
-		235, // mbind
-		236, // get_mempolicy
-		237, // set_mempolicy
-		238, // migrate_pages
-		239, // move_pages
-		241, // perf_event_open
-		262, // fanotify_init
-		265, // open_by_handle_at
-		268, // setns
-		272, // kcmp
-		273, // finit_module
-		280, // bpf
-		282, // userfaultfd
-		294, // kexec_file_load
+	denied: []deniedCall{
+		{18, capSysAdmin},               // lookup_dcookie
+		{39, capSysAdmin},               // umount2
+		{40, capSysAdmin},               // mount
+		{41, 0},                         // pivot_root
+		{42, 0},                         // nfsservctl
+		{58, capSysTTYConfig},           // vhangup
+		{60, capSysAdmin},               // quotactl
+		{89, capSysPacct},               // acct
+		{97, capSysAdmin},               // unshare
+		{104, 0},                        // kexec_load
+		{105, capSysModule},             // init_module
+		{106, capSysModule},             // delete_module
+		{112, capSysTime},               // clock_settime
+		{116, capSyslog | capSysAdmin},  // syslog
+		{142, capSysBoot},               // reboot
+		{161, capSysAdmin},              // sethostname
+		{162, capSysAdmin},              // setdomainname
+		{170, capSysTime},               // settimeofday
+		{217, 0},                        // add_key
+		{218, 0},                        // request_key
+		{219, 0},                        // keyctl
+		{224, 0},                        // swapon
+		{225, 0},                        // swapoff
+		{235, capSysNice},               // mbind
+		{236, capSysNice},               // get_mempolicy
+		{237, capSysNice},               // set_mempolicy
+		{238, 0},                        // migrate_pages
+		{239, 0},                        // move_pages
+		{241, capPerfmon | capSysAdmin}, // perf_event_open
+		{262, capSysAdmin},              // fanotify_init
+		{265, capDacReadSearch},         // open_by_handle_at
+		{268, capSysAdmin},              // setns
+		{272, capSysPtrace},             // kcmp
+		{273, capSysModule},             // finit_module
+		{280, capBPF | capSysAdmin},     // bpf
+		{282, 0},                        // userfaultfd
+		{294, 0},                        // kexec_file_load
 	},
 	clone: 220, personality: 92, socket: 198,
 }
 
 // callsARM are the calls of 32-bit programs on 64-bit ARM.
 var callsARM = calls{
-	denied: []uint32{
-		21,  // mount
-		51,  // acct
-		52,  // umount2
-		62,  // ustat
-		74,  // sethostname
-		79,  // settimeofday
-		86,  // uselib
-		87,  // swapon
-		88,  // reboot
-		103, // syslog
-		111, // vhangup
-		115, // swapoff
-		121, // setdomainname
-		128, // init_module
-		129, // delete_module
-		131, // quotactl
-		135, // sysfs
-		149, // _sysctl
-		169, // nfsservctl
-		218, // pivot_root
-		249, // lookup_dcookie
-		262, // clock_settime
-		309, // add_key
-		310, // request_key
-		311, // keyctl
-		319, // mbind
-		320, // get_mempolicy
-		321, // set_mempolicy
-		337, // unshare
-		344, // move_pages
-		347, // kexec_load
-		364, // perf_event_open
-		367, // fanotify_init
-		371, // open_by_handle_at
-		375, // setns
-		378, // kcmp
-		379, // finit_module
-		386, // bpf
-		388, // userfaultfd
-		400, // migrate_pages
-		401, // kexec_file_load
-		404, // clock_settime64
+	denied: []deniedCall{
+		{21, capSysAdmin},               // mount
+		{51, capSysPacct},               // acct
+		{52, capSysAdmin},               // umount2
+		{62, 0},                         // ustat
+		{74, capSysAdmin},               // sethostname
+		{79, capSysTime},                // settimeofday
+		{86, 0},                         // uselib
+		{87, 0},                         // swapon
+		{88, capSysBoot},                // reboot
+		{103, capSyslog | capSysAdmin},  // syslog
+		{111, capSysTTYConfig},          // vhangup
+		{115, 0},                        // swapoff
+		{121, capSysAdmin},              // setdomainname
+		{128, capSysModule},             // init_module
+		{129, capSysModule},             // delete_module
+		{131, capSysAdmin},              // quotactl
+		{135, 0},                        // sysfs
+		{149, 0},                        // _sysctl
+		{169, 0},                        // nfsservctl
+		{218, 0},                        // pivot_root
+		{249, capSysAdmin},              // lookup_dcookie
+		{262, capSysTime},               // clock_settime
+		{309, 0},                        // add_key
+		{310, 0},                        // request_key
+		{311, 0},                        // keyctl
+		{319, capSysNice},               // mbind
+		{320, capSysNice},               // get_mempolicy
+		{321, capSysNice},               // set_mempolicy
+		{337, capSysAdmin},              // unshare
+		{344, 0},                        // move_pages
+		{347, 0},                        // kexec_load
+		{364, capPerfmon | capSysAdmin}, // perf_event_open
+		{367, capSysAdmin},              // fanotify_init
+		{371, capDacReadSearch},         // open_by_handle_at
+		{375, capSysAdmin},              // setns
+		{378, capSysPtrace},             // kcmp
+		{379, capSysModule},             // finit_module
+		{386, capBPF | capSysAdmin},     // bpf
+		{388, 0},                        // userfaultfd
+		{400, 0},                        // migrate_pages
+		{401, 0},                        // kexec_file_load
+		{404, capSysTime},               // clock_settime64
 	},
 	clone: 120, personality: 136, socket: 281,
 }

@@ -59,18 +59,18 @@ var abis = map[string][2]abi{
 // The filter returns the verdict of the tables for every number.
 func TestSeccompFilter(t *testing.T) {
 	for name, pair := range abis {
-		p := seccompFilter(pair[0], pair[1])
+		p := seccompFilter(pair[0], pair[1], defaultCaps)
 		if len(p) > 4096 {
 			t.Errorf("%s: %d instructions", name, len(p))
 		}
 		most := 0
 		for _, a := range pair {
 			denied := map[uint32]bool{}
-			for _, nr := range slices.Concat(a.calls.denied, deniedNew) {
-				if denied[nr] {
-					t.Errorf("%s: %d is listed twice", name, nr)
+			for _, d := range slices.Concat(a.calls.denied, deniedNew) {
+				if denied[d.nr] {
+					t.Errorf("%s: %d is listed twice", name, d.nr)
 				}
-				denied[nr] = true
+				denied[d.nr] = true
 			}
 			for nr := range uint32(600) {
 				want := uint32(retAllow)
@@ -132,7 +132,7 @@ func TestSeccompNumbers(t *testing.T) {
 		unix.SYS_UNSHARE, unix.SYS_PERF_EVENT_OPEN, unix.SYS_OPEN_BY_HANDLE_AT,
 		unix.SYS_IO_URING_SETUP, unix.SYS_USERFAULTFD, unix.SYS_KEXEC_LOAD, unix.SYS_FINIT_MODULE,
 		unix.SYS_FSOPEN, unix.SYS_PIVOT_ROOT} {
-		if got, _ := simulate(t, seccompFilter(native, compat), native.arch,
+		if got, _ := simulate(t, seccompFilter(native, compat, defaultCaps), native.arch,
 			nr, 0); got != retPerm {
 			t.Errorf("call %d is allowed", nr)
 		}
@@ -140,7 +140,7 @@ func TestSeccompNumbers(t *testing.T) {
 	for _, nr := range []uint32{unix.SYS_READ, unix.SYS_EXECVE, unix.SYS_PTRACE, unix.SYS_SETUID,
 		unix.SYS_CHROOT, unix.SYS_MKNODAT, unix.SYS_MEMFD_CREATE, unix.SYS_CLOSE_RANGE,
 		unix.SYS_OPENAT2, unix.SYS_SECCOMP, unix.SYS_NAME_TO_HANDLE_AT} {
-		if got, _ := simulate(t, seccompFilter(native, compat), native.arch, nr,
+		if got, _ := simulate(t, seccompFilter(native, compat, defaultCaps), native.arch, nr,
 			0); got != retAllow {
 			t.Errorf("call %d is not allowed", nr)
 		}
@@ -163,6 +163,6 @@ func TestSeccompInStep(t *testing.T) {
 func BenchmarkSeccompFilter(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
-		seccompFilter(native, compat)
+		seccompFilter(native, compat, defaultCaps)
 	}
 }

@@ -56,6 +56,9 @@ type Process struct {
 	// Insecure runs the command with all capabilities, without masked paths, with a writable /sys
 	// and without a system call filter.
 	Insecure bool
+	// Caps are the capabilities of the command; nil are Docker's default ones. System calls that
+	// Docker allows with further capabilities are allowed. Insecure takes precedence.
+	Caps *CapabilitySet
 	// Hostname is the step's host name; "" is "buildkitsandbox", as in BuildKit.
 	Hostname string
 	// ExtraHosts are further lines for /etc/hosts.

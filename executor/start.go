@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,14 +11,6 @@ import (
 	"github.com/layerbuild/layerbuild/executor/rawproc"
 	"golang.org/x/sys/unix"
 )
-
-// defaultCaps are the capabilities that Docker gives to a container: 00000000a80425fb.
-const defaultCaps = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE |
-	1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID |
-	1<<unix.CAP_KILL | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETPCAP |
-	1<<unix.CAP_NET_BIND_SERVICE |
-	1<<unix.CAP_NET_RAW | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_MKNOD |
-	1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_SETFCAP
 
 // busyWait limits how long start waits for a program that is open for writing.
 const busyWait = 2 * time.Second
@@ -132,11 +125,11 @@ func (c *command) become(s *rawproc.Process, files [3]int) error {
 		return err
 	}
 	if !c.p.Insecure {
-		if err := dropCaps(s, defaultCaps); err != nil {
+		if err := errors.Join(c.p.checkCaps(), dropCaps(s, c.p.caps())); err != nil {
 			return err
 		}
 		if filtersCalls() {
-			seccompFilter(native, compat).add(s)
+			seccompFilter(native, compat, c.p.caps()).add(s)
 		}
 	}
 	c.changeUser(s)

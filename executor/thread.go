@@ -25,8 +25,8 @@ func needsProcess(s *Spec) bool {
 	}
 	switch a := s.Action.(type) {
 	case *Process:
-		// With all capabilities a command could inspect process 1 (ptrace(2)).
-		return a.TTY || a.Insecure
+		// With more capabilities a command could inspect process 1 (ptrace(2)).
+		return a.TTY || a.caps()&^defaultCaps != 0
 	case *copyfs.Copy:
 		return a.Unpack // unpacks on several threads
 	}

@@ -200,6 +200,14 @@ func (w *wire) process(p *Process) {
 	w.string(&p.User)
 	w.string(&p.Network)
 	w.bool(&p.Insecure)
+	hasCaps := p.Caps != nil
+	w.bool(&hasCaps)
+	if hasCaps {
+		if w.reading {
+			p.Caps = new(CapabilitySet)
+		}
+		w.uint((*uint64)(p.Caps))
+	}
 	w.string(&p.Hostname)
 	list(w, &p.ExtraHosts, func(h *Host) { w.string(&h.Name); w.string(&h.IP) })
 	w.int64(&p.ShmSize)

@@ -29,7 +29,7 @@ var full = ^uint32(0)
 var jobs = []job{
 	fullJob(&Process{
 		Args: []string{"a", ""}, Env: []string{"A=\xff\n"}, Dir: "/d", User: "u", Network: "none",
-		Insecure: true, Hostname: "h",
+		Insecure: true, Caps: new(CapabilitySet(1 << 63)), Hostname: "h",
 		ExtraHosts: []Host{{"n", "::1"}}, ShmSize: 1 << 40, Ulimits: []Ulimit{{"nofile", -1, 9}},
 		ReadOnlyRoot: true, TTY: true, forwarded: true, Groups: []uint32{3, 1 << 31},
 		Mounts: []Mount{

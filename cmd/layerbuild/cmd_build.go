@@ -44,6 +44,7 @@ type buildFlags struct {
 	outputs, platforms, secrets, ssh, addHosts, ulimits []string
 	allow, noCacheFilter, cacheFrom, cacheTo, specDirs  []string
 	volumes                                             []string
+	caps                                                capFlags
 	noCache, sync, push, load, quiet, check, layers     bool
 	jobs                                                int
 	lintExperimental                                    []string
@@ -195,6 +196,7 @@ func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 	fs.Var(newChoice(&f.network, "host", "host", "none", "default"), "network", "network of RUN\n"+
 		"The value default means the same as host.")
 	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
+	f.caps.define(fs)
 	fs.VarP((*givenList)(&f.volumes), "volume", "v", "`SOURCE:TARGET[:ro]` mount a path for "+
 		"every RUN\n"+
 		"SOURCE is a path of this machine. "+

@@ -33,8 +33,11 @@ type runFlags struct {
 
 	envFiles, volumes, mounts, tmpfs, publish []string
 	name, hostname                            string
-	readOnly                                  bool
-	made                                      []executor.Mount // parsed from volumes, mounts, tmpfs
+	readOnly, privileged                      bool
+
+	capFlags capFlags
+	caps     *executor.CapabilitySet // parsed from capFlags
+	made     []executor.Mount        // parsed from volumes, mounts, tmpfs
 }
 
 func runVerb() verb {
@@ -50,7 +53,7 @@ processes that it started are killed.
 Flags after IMAGE are passed to the command.
 
 The container is a temporary one on this machine's network: --publish accepts ports that keep their numbers, and --name has no effect.
---cap-add, --cap-drop, --privileged and --detach are refused.`,
+--detach is refused.`,
 		examples: []example{
 			{"layerbuild run app", "run the command of the image"},
 			{"layerbuild run -it app sh", "run a shell in the terminal"},
@@ -95,19 +98,17 @@ func (f *runFlags) define(fs *pflag.FlagSet) {
 			"SPEC is type=bind,source=PATH,target=PATH[,readonly] or "+
 			"type=tmpfs,target=PATH[,tmpfs-size=SIZE].")
 		fs.Var((*givenList)(&f.tmpfs), "tmpfs", "`PATH` mount an empty tmpfs")
+		f.capFlags.define(fs)
+		fs.BoolVar(&f.privileged, "privileged", false, "give the command all rights\n"+
+			"It has all capabilities, a writable /sys, the devices of RUN --security=insecure, "+
+			"and no filter of system calls.")
 		fs.BoolVar(&f.readOnly, "read-only", false, "make the root file system read-only")
 		fs.Var((*given)(&f.hostname), "hostname", "`NAME` host name in the container")
 		fs.VarP((*givenList)(&f.publish), "publish", "p", "`PORT:PORT` no effect: the network is "+
 			"the host's")
 		fs.Var((*given)(&f.name), "name", "`NAME` no effect: nothing refers to the container")
-		for name, why := range refusedInRun {
-			short := ""
-			if name == "detach" {
-				short = "d"
-			}
-			fs.VarP(refusedFlag(why), name, short, "")
-			fs.Lookup(name).NoOptDefVal, fs.Lookup(name).Hidden = "true", true
-		}
+		detach := fs.VarPF(refusedFlag(noDetach), "detach", "d", "")
+		detach.NoOptDefVal, detach.Hidden = "true", true
 		fs.Bool("init", false, "no effect: the command is never process 1")
 		fs.Bool("rm", false, "no effect: containers are always removed")
 	})
@@ -137,6 +138,10 @@ func (f *runFlags) prepare(e *env, args []string) (runFunc, error) {
 		return nil, badValue("workdir", f.workdir, errors.New("an absolute path is expected"))
 	}
 	if err := f.prepareMounts(); err != nil {
+		return nil, err
+	}
+	var err error
+	if f.caps, err = f.capFlags.set(); err != nil {
 		return nil, err
 	}
 	fromFiles, err := readVariableFiles("env-file", f.envFiles)
@@ -264,7 +269,7 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 		Args: slices.Concat(entrypoint, cmd), Dir: cmp.Or(f.workdir, c.WorkingDir),
 		User: cmp.Or(f.user, c.User), Network: f.network,
 		Hostname: cmp.Or(f.hostname, "layerbuild"), TTY: f.tty,
-		Mounts: f.made, ReadOnlyRoot: f.readOnly,
+		Mounts: f.made, ReadOnlyRoot: f.readOnly, Caps: f.caps, Insecure: f.privileged,
 	}
 	if len(p.Args) == 0 {
 		return nil, errors.New("the image has no command; give one")

@@ -40,6 +40,11 @@ func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
 		o.Run.Ulimits = setLast(o.Run.Ulimits, limit,
 			func(l executor.Ulimit) bool { return l.Name == limit.Name })
 	}
+	caps, err := f.caps.set()
+	if err != nil {
+		return err
+	}
+	o.Run.Caps = caps
 	for _, v := range f.volumes {
 		volume, err := parseBuildVolume(v)
 		if err != nil {

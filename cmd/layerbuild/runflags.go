@@ -12,6 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/units"
+	"github.com/spf13/pflag"
 )
 
 // maxEnvFile limits a file of variables.
@@ -161,15 +162,9 @@ func parseMount(value string) (executor.Mount, error) {
 	return m, checkTarget(m.Target)
 }
 
-// refusedInRun are flags of docker run that layerbuild does not have, with the reasons.
-var refusedInRun = map[string]string{
-	"cap-add": "commands always have docker's default capabilities; " +
-		"RUN --security=insecure has all in a build",
-	"cap-drop":   "a command would keep the capability; drop it in the command, with setpriv(1)",
-	"privileged": "commands always have docker's default capabilities",
-	"detach": "the container ends with layerbuild; start it with systemd-run, or with & in " +
-		"a shell",
-}
+// noDetach is the reason why --detach of docker run is refused.
+const noDetach = "the container ends with layerbuild; start it with systemd-run, or with & in a " +
+	"shell"
 
 // refusedFlag is the value of a flag that is refused: the reason.
 type refusedFlag string
@@ -195,4 +190,33 @@ func checkPublish(value, network string) error {
 			"and not %s", parts[n-1], parts[n-2])
 	}
 	return nil
+}
+
+// capFlags are the values of --cap-add and --cap-drop.
+type capFlags struct{ add, drop []string }
+
+func (f *capFlags) define(fs *pflag.FlagSet) {
+	fs.Var((*givenList)(&f.add), "cap-add", "`CAPABILITY` give commands a capability, or ALL\n"+
+		"Docker's default capabilities are those of a command without the flag. System calls that "+
+		"a capability needs are allowed with it.")
+	fs.Var((*givenList)(&f.drop), "cap-drop", "`CAPABILITY` take away a capability, or ALL")
+}
+
+// set returns the capabilities of commands; nil if no flag is given.
+func (f *capFlags) set() (*executor.CapabilitySet, error) {
+	if len(f.add)+len(f.drop) == 0 {
+		return nil, nil
+	}
+	for _, flag := range [...]struct {
+		name string
+		list []string
+	}{{"cap-add", f.add}, {"cap-drop", f.drop}} {
+		for _, name := range flag.list {
+			if _, err := executor.Capabilities([]string{name}, nil); err != nil {
+				return nil, badValue(flag.name, name, err)
+			}
+		}
+	}
+	set, err := executor.Capabilities(f.add, f.drop)
+	return &set, err
 }

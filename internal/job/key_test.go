@@ -246,6 +246,7 @@ var keyTests = map[string]struct {
 		"it permits RUN --network=host, and the key has Run.Network"},
 	"RunOptions.Devices": {func(k *keyed) { k.opts.Devices.Dirs = []string{"/none"} }, "",
 		"the key has what the command gets: see TestDeviceKey"},
+	"RunOptions.Caps":     {func(k *keyed) { k.opts.Caps = new(executor.CapabilitySet) }, "run", ""},
 	"RunOptions.Volumes":  {func(k *keyed) { k.opts.Volumes = nil }, "run", ""},
 	"Volume.Source":       {func(k *keyed) { k.opts.Volumes[0].Source = "/x" }, "run", ""},
 	"Volume.Target":       {func(k *keyed) { k.opts.Volumes[0].Target = "/x" }, "run", ""},

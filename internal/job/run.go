@@ -34,6 +34,8 @@ type RunOptions struct {
 	Insecure    bool
 	HostNetwork bool
 	Devices     DeviceOptions
+	// Caps are the capabilities of commands; nil are Docker's default ones.
+	Caps *executor.CapabilitySet
 	// Volumes are paths of the host that are mounted for every command, below the mounts of its
 	// own. They are part of its key, and their content is not.
 	Volumes []Volume
@@ -187,6 +189,9 @@ func (r *runAction) environmentOptions() []string {
 	if r.deviceKey != "" {
 		list = append(list, r.deviceKey)
 	}
+	if r.opts.Caps != nil {
+		list = append(list, fmt.Sprintf("capabilities %x", *r.opts.Caps))
+	}
 	for _, v := range r.opts.Volumes {
 		list = append(list, fmt.Sprintf("volume %q %q %t %t %t", v.Source, v.Target, v.ReadOnly,
 			v.NoSuid, v.NoExec))
@@ -240,6 +245,7 @@ func (r *runAction) run(ctx context.Context, active *snapshot.Active, out Output
 		Dir: r.instr.Dir, User: r.instr.User,
 		Network: r.network(), Insecure: r.instr.Security == "insecure", ExtraHosts: r.opts.Hosts,
 		ShmSize: r.opts.ShmSize, Ulimits: r.opts.Ulimits, Hostname: r.opts.Hostname,
+		Caps: r.opts.Caps,
 	}
 	for _, v := range r.opts.Volumes {
 		p.Mounts = append(p.Mounts, v.mount())

@@ -120,6 +120,7 @@ func TestRunPassesTheInstruction(t *testing.T) {
 	s := newSite(t)
 	s.Options = RunOptions{Network: "none", Hostname: "h", ShmSize: 1 << 20,
 		Hosts:   []executor.Host{{Name: "a", IP: "10.0.0.1"}},
+		Caps:    new(executor.CapabilitySet(1)),
 		Volumes: []Volume{{Source: "/host", Target: "/v", NoExec: true}},
 		Ulimits: []executor.Ulimit{{Name: "nofile", Soft: 1, Hard: 2}}}
 	j := s.loaded(&parser.Run{Args: []string{"true"}, Env: []string{"A=1"},
@@ -132,7 +133,7 @@ func TestRunPassesTheInstruction(t *testing.T) {
 	if !slices.Equal(p.Args, []string{"true"}) || p.Dir != "/d" || p.User != "u" ||
 		!slices.Equal(p.Env, []string{"A=1", "http_proxy=p"}) || p.Network != "none" ||
 		p.Hostname != "h" || p.ShmSize != 1<<20 || len(p.ExtraHosts) != 1 || len(p.Ulimits) != 1 ||
-		len(p.Mounts) != 2 || p.Mounts[1].Target != "/f" || !p.Mounts[1].ReadOnly ||
+		*p.Caps != 1 || len(p.Mounts) != 2 || p.Mounts[1].Target != "/f" || !p.Mounts[1].ReadOnly ||
 		p.Mounts[0].Target != "/v" || p.Mounts[0].ReadOnly || !p.Mounts[0].NoExec ||
 		p.Mounts[0].Source != (executor.Bind{Source: "/host"}) {
 		t.Errorf("the process is %+v", p)

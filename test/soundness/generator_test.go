@@ -87,6 +87,7 @@ var fields = map[string]string{
 	"RunOptions.Devices":        "- they permit devices, and the key has those of the command",
 	"RunOptions.Insecure":       "- it permits RUN --security=insecure, and the key has Run.Security",
 	"RunOptions.HostNetwork":    "- it permits RUN --network=host, and the key has Run.Network",
+	"RunOptions.Caps":           "- the script capabilities changes them",
 	"RunOptions.Volumes":        "- the script build_volume changes volumes",
 	"RunOptions.Hostname":       "/name",
 	"RunOptions.CacheNamespace": "/caches",
