@@ -67,6 +67,9 @@ func (d *distribution) makeImages(o options) error {
 	if err := os.CopyFS(context, part); err != nil {
 		return err
 	}
+	if err := addLinks(context); err != nil {
+		return err
+	}
 	certificates := filepath.Join(context, "ca-certificates.crt")
 	if err := os.WriteFile(certificates, roots(), 0o644); err != nil {
 		return err
@@ -92,6 +95,23 @@ func (d *distribution) makeImages(o options) error {
 	}
 	for _, image := range o.images {
 		if err := d.makeImage(p, image, context, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// executorLinks are the links with the name of kaniko's program in the images: the directory of the
+// context, and the target.
+var executorLinks = map[string]string{"kaniko": "/usr/bin/layerbuild", "links": "layerbuild"}
+
+// addLinks makes the links, which cannot be embedded, in the context.
+func addLinks(context string) error {
+	for dir, target := range executorLinks {
+		if err := os.Mkdir(filepath.Join(context, dir), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(target, filepath.Join(context, dir, "executor")); err != nil {
 			return err
 		}
 	}

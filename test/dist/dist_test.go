@@ -411,7 +411,8 @@ func checkInPlace(t *testing.T, path string) {
 			names[strings.Trim(h.Name, "/")] = true
 		}
 	}
-	want := []string{"layerbuild", "layerbuild/ca-certificates.crt", "layerbuild/layerbuild"}
+	want := []string{"layerbuild", "layerbuild/ca-certificates.crt", "layerbuild/executor",
+		"layerbuild/layerbuild"}
 	if got := slices.Sorted(maps.Keys(names)); !slices.Equal(got, want) {
 		t.Errorf("the image has %q, want %q", got, want)
 	}

@@ -3,6 +3,7 @@
 FROM scratch
 ARG TARGETARCH VERSION
 COPY ${TARGETARCH}/layerbuild /layerbuild/layerbuild
+COPY links /layerbuild/
 COPY ca-certificates.crt /layerbuild/ca-certificates.crt
 ENV PATH=/layerbuild SSL_CERT_FILE=/layerbuild/ca-certificates.crt LAYERBUILD_ROOT=/layerbuild/state
 LABEL org.opencontainers.image.title="layerbuild" org.opencontainers.image.version="${VERSION}" \
