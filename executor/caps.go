@@ -94,6 +94,13 @@ func (p *Process) caps() uint64 {
 	return defaultCaps
 }
 
+// addsCaps reports whether the command has more than the default capabilities.
+func (p *Process) addsCaps() bool { return p.caps()&^defaultCaps != 0 }
+
+// traces reports whether the command is limited, but can trace processes with more rights
+// (ptrace(2)).
+func (p *Process) traces() bool { return !p.Insecure && p.caps()&capSysPtrace != 0 }
+
 // checkCaps returns an error if the command was given a capability by name that this process does
 // not have, and so cannot pass on. Of ALL, a command gets those that this process has.
 func (p *Process) checkCaps() error {

@@ -161,18 +161,22 @@ func TestInitShowsNothing(t *testing.T) {
 	}{
 		{"root", Process{}}, {"user", Process{User: "1234:1234"}},
 		{"no network", Process{Network: "none"}}, {"terminal", Process{TTY: true}},
+		{"with SYS_ADMIN", Process{Caps: capabilitySet(t, "SYS_ADMIN")}},
 		{"read-only", Process{ReadOnlyRoot: true,
 			Mounts: []Mount{{Target: "/made/here", Source: Data{Data: []byte("x")}}}}},
 	} {
 		if action.p.User != "" && singleID {
 			continue
 		}
+		if action.p.Caps != nil && noMemfd() {
+			continue // /proc/1/maps has the path of the program
+		}
 		t.Run(action.name, func(t *testing.T) {
 			p := action.p
 			// The output must not contain the words, so the script does not print names of the
-			// host's files.
+			// host's files. With CAP_SYS_ADMIN the pagemap can be read, and has 256 GB.
 			script := shell(`cat /proc/1/cmdline; echo; cat /proc/1/comm /proc/1/task/*/comm
-				for f in /proc/1/* /proc/1/task/*/*; do test -f $f && cat $f; readlink $f; done
+				for f in /proc/1/* /proc/1/task/*/*; do test -f $f && case $f in */pagemap) ;; *) cat $f; esac; readlink $f; done
 				for d in /proc/1/fd /proc/1/ns /proc/1/map_files /proc/1/fdinfo /proc/1/attr; do for f in $d/*; do test $d = /proc/1/attr && cat $f; readlink $f; done; done
 				cat /proc/mounts /proc/self/mountinfo /proc/self/cgroup; ps; echo end`)
 			p.Args, p.Env = script.Args, script.Env
@@ -223,6 +227,59 @@ func TestInitIsClosed(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A command that can trace process 1 gains nothing: the process has no capability, no file, no
+// directory of the host, and the same filter of system calls.
+func TestInitHasNoRights(t *testing.T) {
+	im := newBusybox(t)
+	secret := filepath.Join(t.TempDir(), "host-secret")
+	if err := os.WriteFile(secret, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(filepath.Dir(secret))
+	for _, caps := range []*CapabilitySet{capabilitySet(t, "SYS_PTRACE"),
+		capabilitySet(t, "sys_ptrace", "NET_ADMIN", "SYS_ADMIN")} {
+		for _, tty := range []bool{false, true} {
+			p := shell(`grep -E '^(Cap...|Seccomp):' /proc/1/status; cat /proc/1/cmdline
+				ls /proc/1/cwd/host-secret /proc/1/root` + secret + ` 2>/dev/null
+				ls -1 /proc/1/cwd/bin/sh /proc/1/root/bin/sh; ls /proc/1/fd; echo $PPID`)
+			p.Caps, p.TTY = caps, tty
+			out, err := im.run(p)
+			if noMemfd() {
+				if err == nil || !strings.Contains(err.Error(), "SYS_PTRACE") {
+					t.Errorf("without a program in memory: %v\n%s", err, out)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			const none = ":\t0000000000000000\n"
+			want := "CapInh" + none + "CapPrm" + none + "CapEff" + none + "CapBnd" + none +
+				"CapAmb" + none + "Seccomp:\t2\ninit\x00" +
+				"/proc/1/cwd/bin/sh\n/proc/1/root/bin/sh\n0\n0\n"
+			if got := strings.ReplaceAll(out, "\r\n", "\n"); !strings.HasPrefix(got, want) {
+				t.Errorf("capabilities %x, terminal %t: got %q, want %q", *caps, tty, got, want)
+			}
+		}
+	}
+}
+
+// noMemfd reports whether the kernel does not execute programs from memory in this pid namespace.
+func noMemfd() bool {
+	data, err := os.ReadFile("/proc/sys/vm/memfd_noexec")
+	return err == nil && strings.TrimSpace(string(data)) == "2"
+}
+
+// capabilitySet returns Docker's capabilities and some more.
+func capabilitySet(t *testing.T, names ...string) *CapabilitySet {
+	t.Helper()
+	set, err := Capabilities(names, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &set
 }
 
 // If the kernel does not allow executing the program of process 1 from memory, process 1 is a

@@ -14,9 +14,10 @@ import (
 // command line of process 1 (proc(5)), and this program's command line contains the build arguments
 // of all stages. So process 1 is a separate program of a few instructions (init_*.s) that is
 // executed from memory. It sets its name to initName and makes itself not dumpable, so that no
-// process of the step can read its memory, executable, descriptors and directories (ptrace(2)).
-// Then it writes a byte to report that it is ready, and waits until the other end of its standard
-// input is closed. It costs 0.1 ms of CPU a step.
+// process of the step can read its memory, executable, descriptors and directories (ptrace(2)),
+// unless the step has CAP_SYS_PTRACE: then process 1 has no rights that the step lacks. Then it
+// writes a byte to report that it is ready, and waits until the other end of its standard input is
+// closed. It costs 0.1 ms of CPU a step.
 
 // initName is the command line and the name of process 1.
 const initName = "init"

@@ -24,9 +24,9 @@ type initProcess struct {
 	fd int // its pidfd; -1 once it has been reaped
 }
 
-// startInit starts process 1 of a new pid namespace, in the mount namespace of this thread. The
-// process mounts a /proc at dir, since only a process of the pid namespace can.
-func startInit(dir string) (*initProcess, error) {
+// startInit starts process 1 of a new pid namespace for a command, in the mount namespace of this
+// thread. The process mounts a /proc at dir, since only a process of the pid namespace can.
+func startInit(dir string, command *Process) (*initProcess, error) {
 	program, err := initFile()
 	if err != nil {
 		return nil, err
@@ -36,8 +36,9 @@ func startInit(dir string) (*initProcess, error) {
 		return nil, err
 	}
 	p := &initProcess{sock: socks[0], fd: -1}
-	p.list(program, socks[1], dir)
-	p.pid, err = p.calls.Start(unix.CLONE_NEWPID)
+	if err = p.list(program, socks[1], dir, command); err == nil {
+		p.pid, err = p.calls.Start(unix.CLONE_NEWPID)
+	}
 	unix.Close(socks[1])
 	if err == nil {
 		p.fd, err = unix.PidfdOpen(p.pid, 0)
@@ -50,8 +51,9 @@ func startInit(dir string) (*initProcess, error) {
 }
 
 // list appends the process's system calls. When its program runs, standard input is sock and no
-// other descriptor is open.
-func (p *initProcess) list(program, sock int, dir string) {
+// other descriptor is open. If the command has more than the default capabilities, and so may trace
+// the process, it has no capabilities, and the command's filter of system calls.
+func (p *initProcess) list(program, sock int, dir string, command *Process) error {
 	c := &p.calls
 	if sock > 0 {
 		c.Must("open the socket", unix.SYS_DUP3, uintptr(sock), 0, 0)
@@ -63,9 +65,17 @@ func (p *initProcess) list(program, sock int, dir string) {
 		rawproc.Pointer(c, &ignore), 0, 8)
 	p.mountCall = c.Try(unix.SYS_MOUNT, c.String("proc"), c.String(dir), c.String("proc"),
 		unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, 0)
+	// pivot_root(2) changes a working directory that is the root.
+	c.Must("enter the root", unix.SYS_CHDIR, c.String("/"))
+	if command.addsCaps() {
+		if err := command.limitRights(c, 0); err != nil {
+			return err
+		}
+	}
 	c.Must(execve, unix.SYS_EXECVEAT, uintptr(program), c.String(""), c.Strings([]string{initName}),
 		c.Strings(nil), unix.AT_EMPTY_PATH)
 	c.Exit()
+	return nil
 }
 
 // proc waits until /proc is mounted and the process executes its own program. It returns

@@ -53,7 +53,7 @@ func (b *sandbox) openStagingAndInit() error {
 	if err := unix.Mkdirat(b.stagingFD, procDir, 0o555); err != nil {
 		return err
 	}
-	init, err := startInit(b.staging + "/" + procDir)
+	init, err := startInit(b.staging+"/"+procDir, b.p)
 	if err != nil {
 		return errNeedsProcess
 	}

@@ -17,7 +17,8 @@ import (
 
 // runProcess runs a Process in the step's child, which is process 1 of its pid namespace. The child
 // keeps its own capabilities until the end. By the rules of ptrace(2), the command, which has
-// fewer, therefore cannot read the child's descriptors or the program's file at /proc/1/exe.
+// fewer, therefore cannot read the child's descriptors or the program's file at /proc/1/exe. A
+// command with more capabilities does not see the child: openStagingInChild.
 func runProcess(j *job, p *Process, o *outcome) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
@@ -29,7 +30,7 @@ func runProcess(j *job, p *Process, o *outcome) error {
 		err = c.readIDs()
 	}
 	if err == nil {
-		err = b.openStaging()
+		err = b.openStagingInChild()
 	}
 	if err == nil {
 		err = b.build()
@@ -40,6 +41,9 @@ func runProcess(j *job, p *Process, o *outcome) error {
 	if err == nil {
 		err = c.run()
 	}
+	if err == errNeedsProcess {
+		err = errNoTracing // this is the process
+	}
 	if b.needsCleanup() {
 		killOthers()
 	}
@@ -48,6 +52,29 @@ func runProcess(j *job, p *Process, o *outcome) error {
 	}
 	return err
 }
+
+// openStagingInChild is openStaging in the step's child. A command that can trace processes could
+// make the child do what the command may not do itself, and others can read a part of what /proc
+// has about it (CAP_PERFMON). So a command with more than the default capabilities gets a pid
+// namespace below that of the child, with an initProcess.
+func (b *sandbox) openStagingInChild() error {
+	if b.p.Insecure || !b.p.addsCaps() {
+		return b.openStaging()
+	}
+	if _, err := initFile(); err != nil && !b.p.traces() {
+		return b.openStaging()
+	}
+	// Until the end, new threads must not be started by this thread, since its children are in
+	// another pid namespace (setns(2)). The runtime starts them elsewhere if the goroutine is
+	// locked.
+	runtime.LockOSThread()
+	return b.openStagingAndInit()
+}
+
+// errNoTracing is returned if a command that can trace processes would see those of layerbuild.
+var errNoTracing = errors.New("a command cannot get the capability SYS_PTRACE here, since it " +
+	"could trace layerbuild: process 1 cannot be executed from memory (sysctl vm.memfd_noexec), " +
+	"or a new /proc cannot be mounted")
 
 // setUpHostAndNetwork sets the name of the host, and starts the loopback device of a new network
 // namespace.

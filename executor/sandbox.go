@@ -213,6 +213,9 @@ func (b *sandbox) mountProc() error {
 		// In a container whose /proc is masked, the kernel does not let a user namespace mount a
 		// /proc without masks. The container's /proc shows the pids of other processes, but has the
 		// files that programs need.
+		if b.p.traces() {
+			return errNoTracing
+		}
 		recursive = true
 		b.result.Warnings = append(b.result.Warnings,
 			"a new /proc cannot be mounted, since the surrounding container masks parts of its "+

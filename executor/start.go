@@ -125,17 +125,26 @@ func (c *command) become(s *rawproc.Process, files [3]int) error {
 		return err
 	}
 	if !c.p.Insecure {
-		if err := errors.Join(c.p.checkCaps(), dropCaps(s, c.p.caps())); err != nil {
+		if err := errors.Join(c.p.checkCaps(), c.p.limitRights(s, c.p.caps())); err != nil {
 			return err
-		}
-		if filtersCalls() {
-			seccompFilter(native, compat, c.p.caps()).add(s)
 		}
 	}
 	c.changeUser(s)
 	resetSignals(s)
 	s.Execve(execve, c.file, c.p.Args, c.env)
 	s.Exit()
+	return nil
+}
+
+// limitRights limits a process to the capabilities in keep, and to the system calls that the
+// command may make.
+func (p *Process) limitRights(s *rawproc.Process, keep uint64) error {
+	if err := dropCaps(s, keep); err != nil {
+		return err
+	}
+	if filtersCalls() {
+		seccompFilter(native, compat, p.caps()).add(s)
+	}
 	return nil
 }
 

@@ -25,8 +25,9 @@ func needsProcess(s *Spec) bool {
 	}
 	switch a := s.Action.(type) {
 	case *Process:
-		// With more capabilities a command could inspect process 1 (ptrace(2)).
-		return a.TTY || a.caps()&^defaultCaps != 0
+		// With more capabilities a command could inspect process 1 (ptrace(2)), which without a
+		// child has the root of this machine.
+		return a.TTY || a.addsCaps()
 	case *copyfs.Copy:
 		return a.Unpack // unpacks on several threads
 	}
