@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/ui"
 )
 
@@ -13,7 +14,7 @@ func (f *buildFlags) openLog(e *env) (out *os.File, close func() error, err erro
 	if f.logFile == "" {
 		return e.stderr, func() error { return nil }, nil
 	}
-	out, err = os.Create(string(f.logFile))
+	out, err = hostfile.Open(string(f.logFile), os.O_WRONLY|os.O_CREATE|os.O_TRUNC)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--logfile %q: %w", f.logFile, plainError(err))
 	}

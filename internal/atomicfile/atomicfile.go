@@ -87,8 +87,12 @@ func isDescriptor(path string) bool {
 	if err != nil {
 		return false
 	}
-	return abs == "/dev/stdout" || abs == "/dev/stderr" || strings.HasPrefix(abs, "/dev/fd/") ||
-		strings.HasPrefix(abs, "/proc/")
+	if abs == "/dev/stdout" || abs == "/dev/stderr" || strings.HasPrefix(abs, "/dev/fd/") ||
+		strings.HasPrefix(abs, "/proc/") {
+		return true
+	}
+	_, link := hostfile.Descriptor(abs)
+	return link
 }
 
 func writeInPlace(path string, write func(io.Writer) error) error {

@@ -13,11 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Open is like os.OpenFile for an existing file. If that is not permitted and name is a descriptor
-// of this process, the result is a duplicate of the descriptor: it shares its offset, and flags do
-// not change it.
+// Open is like os.OpenFile for a file that the user names. If name is a descriptor of this process,
+// and opening it again is not permitted or would empty the file (a log, if it is standard output),
+// the result is a duplicate of the descriptor: it shares its offset, and flags do not change it.
 func Open(name string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(name, flags, 0)
+	if flags&os.O_TRUNC != 0 {
+		if fd, ok := Descriptor(name); ok && opened(fd, flags) {
+			return Duplicate(name, fd)
+		}
+	}
+	f, err := os.OpenFile(name, flags, 0o666)
 	if err == nil || !errors.Is(err, fs.ErrPermission) {
 		return f, err
 	}

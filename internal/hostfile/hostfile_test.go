@@ -99,3 +99,43 @@ func TestOpen(t *testing.T) {
 		t.Errorf("the pipe was closed with its duplicate: %v", err)
 	}
 }
+
+// A file that a descriptor has open is not emptied, and writing continues at the descriptor's
+// offset.
+func TestOpenKeepsLog(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	f, err := os.Create(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	link := log + ".link"
+	if err := os.Symlink(fmt.Sprintf("/dev/fd/%d", f.Fd()), link); err != nil {
+		t.Fatal(err)
+	}
+	const flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	fmt.Fprint(f, "before ")
+	for _, name := range []string{fmt.Sprintf("/proc/self/fd/%d", f.Fd()), link} {
+		out, err := Open(name, flags)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(out, "text ")
+		out.Close()
+		fmt.Fprint(f, "after ")
+	}
+	if got, err := os.ReadFile(log); err != nil || string(got) != "before text after text after " {
+		t.Errorf("the log has %q, %v", got, err)
+	}
+	for range 2 {
+		out, err := Open(log, flags)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(out, "new")
+		out.Close()
+	}
+	if got, err := os.ReadFile(log); err != nil || string(got) != "new" {
+		t.Errorf("the file has %q, %v, after it was opened by its name", got, err)
+	}
+}
