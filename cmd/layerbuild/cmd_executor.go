@@ -200,7 +200,8 @@ func (f *executorFlags) build(e *env) (*buildFlags, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	return b, where, errors.Join(f.outputs(b), f.cacheOptions(b), f.registryOptions(e, b))
+	return b, where, errors.Join(f.outputs(b), f.checkBuilderOutput(e), f.cacheOptions(b),
+		f.registryOptions(e, b))
 }
 
 // noPushVariable is the variable of kaniko that replaces --no-push.
@@ -255,7 +256,7 @@ func (f *executorFlags) inputs(e *env, b *buildFlags) (where string, err error) 
 		}
 	}
 	for _, a := range f.buildArgs {
-		if name, _, ok := strings.Cut(a, "="); !ok {
+		if name, _, ok := strings.Cut(a, "="); !ok && name != "" {
 			a = name + "=" + e.getenv(name)
 		}
 		b.buildArgs = append(b.buildArgs, a)

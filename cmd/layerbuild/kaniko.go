@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path"
@@ -72,6 +73,9 @@ func (f *executorFlags) parseContext(e *env) (kanikoContext, error) {
 		return fail(errors.New("the place after :// is missing"))
 	case scheme == "dir":
 		c.where = rest
+		if why := checkKaniko(rest, true); why != nil {
+			return fail(why)
+		}
 		if f.subPath != "" {
 			c.where = filepath.Join(rest, c.fetched.Subdir)
 			if info, err := os.Stat(c.where); err != nil || !info.IsDir() {
@@ -83,6 +87,9 @@ func (f *executorFlags) parseContext(e *env) (kanikoContext, error) {
 		c.where = "-"
 	case scheme == "tar":
 		c.where = rest
+		if why := checkKaniko(rest, false); why != nil {
+			return fail(why)
+		}
 	case scheme == "git":
 		c.fetched.Repository, c.fetched.Authorization, err = git.repository(e, rest)
 		if err != nil {
@@ -100,6 +107,23 @@ func (f *executorFlags) parseContext(e *env) (kanikoContext, error) {
 			"git://HOST/PATH or https://… is expected"))
 	}
 	return c, nil
+}
+
+// checkKaniko returns an error if a name is not that of a directory, or of an archive. Unlike those
+// of build, such a context is never an address or standard input.
+func checkKaniko(name string, dir bool) error {
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && dir:
+		return errors.New("no such directory")
+	case err != nil:
+		return plainError(err)
+	case dir && !info.IsDir():
+		return fmt.Errorf("a directory is expected; for an archive, give tar://%s", name)
+	case !dir && info.IsDir():
+		return fmt.Errorf("an archive is expected; for a directory, give dir://%s", name)
+	}
+	return nil
 }
 
 // withoutUser replaces the user and the password in an address, because either can be a token.
@@ -508,10 +532,30 @@ func (f *executorFlags) names(digest string, withTag bool) string {
 	return b.String()
 }
 
-// writeBuilderOutput writes the names that were pushed to the directory of $BUILDER_OUTPUT.
-func (f *executorFlags) writeBuilderOutput(e *env, digest string) error {
+// builderOutputFile returns the file for the names that were pushed; "": there is none.
+func (f *executorFlags) builderOutputFile(e *env) string {
 	dir := e.getenv(builderOutput)
 	if dir == "" || f.noPush {
+		return ""
+	}
+	return filepath.Join(dir, "images")
+}
+
+func (f *executorFlags) checkBuilderOutput(e *env) error {
+	name := f.builderOutputFile(e)
+	if name == "" {
+		return nil
+	}
+	if err := writableFile(name); err != nil {
+		return fmt.Errorf("%s %q: %w", builderOutput, e.getenv(builderOutput), err)
+	}
+	return nil
+}
+
+// writeBuilderOutput writes the names that were pushed to the directory of $BUILDER_OUTPUT.
+func (f *executorFlags) writeBuilderOutput(e *env, digest string) error {
+	file := f.builderOutputFile(e)
+	if file == "" {
 		return nil
 	}
 	var b bytes.Buffer
@@ -525,8 +569,7 @@ func (f *executorFlags) writeBuilderOutput(e *env, digest string) error {
 		}
 		b.Write(append(line, '\n'))
 	}
-	err := atomicfile.WriteFile(filepath.Join(dir, "images"), b.Bytes(), 0o644)
-	if err != nil {
+	if err := atomicfile.WriteFile(file, b.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("%s: %w", builderOutput, err)
 	}
 	return nil

@@ -94,6 +94,9 @@ func parseVolume(value string) (executor.Mount, error) {
 
 // bindSource returns the absolute path of a file or a directory to mount.
 func bindSource(source string) (string, error) {
+	if source == "" {
+		return "", errors.New("the path of this machine is missing")
+	}
 	if !strings.HasPrefix(source, "/") && !strings.HasPrefix(source, ".") {
 		return "", fmt.Errorf("there are no volumes with names, such as %q; give a path: ./%[1]s",
 			source)
