@@ -201,7 +201,8 @@ type capFlags struct{ add, drop []string }
 func (f *capFlags) define(fs *pflag.FlagSet) {
 	fs.Var((*givenList)(&f.add), "cap-add", "`CAPABILITY` give commands a capability, or ALL\n"+
 		"Docker's default capabilities are those of a command without the flag. System calls that "+
-		"a capability needs are allowed with it.")
+		"a capability needs are allowed with it. As root, NET_ADMIN lets commands configure the "+
+		"network of this machine, unless they have --network none.")
 	fs.Var((*givenList)(&f.drop), "cap-drop", "`CAPABILITY` take away a capability, or ALL")
 }
 
