@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -17,7 +18,12 @@ import (
 // privateMounts makes all mounts private, so that mounts made here do not propagate to other
 // namespaces.
 func privateMounts() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	if err == unix.EINVAL {
+		return errors.New("the root directory of layerbuild is not a mount point, as in a " +
+			"chroot; before chroot DIR, mount it on itself: mount --bind DIR DIR")
+	}
+	if err != nil {
 		return fmt.Errorf("make the step's mounts private: %w", err)
 	}
 	return nil

@@ -213,3 +213,20 @@ func BenchmarkThread(b *testing.B) {
 		}
 	}
 }
+
+// In a chroot, the root cannot be changed. The error has the remedy.
+func TestErrorInChroot(t *testing.T) {
+	dir := t.TempDir()
+	err := onThread(0, func() error {
+		if err := unix.Chroot(dir); err != nil {
+			return errNeedsProcess
+		}
+		return privateMounts()
+	})
+	if err == errNeedsProcess {
+		t.Skip("this process cannot change the root of a thread")
+	}
+	if err == nil || !strings.Contains(err.Error(), "mount --bind") {
+		t.Errorf("got the error %v", err)
+	}
+}
