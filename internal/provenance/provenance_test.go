@@ -137,7 +137,7 @@ func TestSteps(t *testing.T) {
 // TestRequest checks the parameters, the completeness and the times.
 func TestRequest(t *testing.T) {
 	b := testBuild(t, dockerfile, map[string]string{"API_TOKEN": "s3cr3t", "V": "x-s3cr3t-y"})
-	b.Request.Labels = []string{"l=1", "empty"}
+	b.Request.Labels = []string{"l=1", "empty", "url=https://u:p@host/l"}
 	b.Request.Target = "app"
 	b.Request.Contexts = map[string]string{"dir": "/home/x", "img": "docker-image://a",
 		"repo": "https://u:p@host/r.git"}
@@ -151,7 +151,8 @@ func TestRequest(t *testing.T) {
 	want := attest.External{ConfigSource: attest.ConfigSource{Path: "Dockerfile"},
 		Request: attest.Request{Frontend: attest.Frontend,
 			Args: map[string]string{"build-arg:V": "x-****-y", "label:l": "1", "label:empty": "",
-				"target": "app", "context:dir": "local:dir", "context:img": "docker-image://a",
+				"label:url": "https://xxxxx:xxxxx@host/l", "target": "app",
+				"context:dir": "local:dir", "context:img": "docker-image://a",
 				"context:repo": "https://xxxxx:xxxxx@host/r.git", "no-cache": ""},
 			Secrets: []attest.Mounted{{ID: "e", Optional: true}, {ID: "s"}},
 			SSH:     []attest.Mounted{{ID: "default", Optional: true}},

@@ -204,7 +204,7 @@ func (b *Build) request(r *recorder) attest.Request {
 	}
 	for _, l := range b.Request.Labels {
 		key, value, _ := strings.Cut(l, "=")
-		req.Args["label:"+key] = r.hide(value)
+		req.Args["label:"+key] = r.hide(source.WithoutUser(value))
 	}
 	for name, value := range b.Request.Contexts {
 		if !isRemote(value) {
