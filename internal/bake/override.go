@@ -207,6 +207,14 @@ func (t *Target) setSecret(id, value string) error {
 			return err
 		}
 	}
+	if other, ok := e["id"]; ok && other != id {
+		return fmt.Errorf("the value has another ID, %s", other)
+	}
+	declared := func(s Entry) bool { return s["id"] == id }
+	if !slices.ContainsFunc(t.Secrets, declared) {
+		return fmt.Errorf("the target has no secret %s; add one with %s.secret+=id=%s,…", id,
+			t.Name, id)
+	}
 	e["id"] = id
 	e, err := checkSecret(e)
 	t.Secrets = uniqueEntries("secret", append(slices.Clone(t.Secrets), e))
