@@ -17,6 +17,7 @@ type composer struct {
 	env     func(string) (string, bool)
 	model   *node // all files, merged
 	pending map[string]bool
+	given   map[string]bool // the files of the command line, by name
 }
 
 // addCompose adds the services of compose files that have a build section.
@@ -25,13 +26,17 @@ func (c *Config) addCompose(files []File, o *Options) error {
 	if err != nil {
 		return &Error{File: ".env", Err: err}
 	}
-	m := &composer{o: o, pending: map[string]bool{}, env: func(name string) (string, bool) {
+	m := &composer{o: o, pending: map[string]bool{}, given: map[string]bool{}}
+	m.env = func(name string) (string, bool) {
 		if v, ok := o.lookup(name); ok {
 			return v, true
 		}
 		v, ok := dotEnv[name]
 		return v, ok
-	}}
+	}
+	for _, f := range files {
+		m.given[f.Name] = true
+	}
 	for _, f := range files {
 		doc, err := m.read(f)
 		if err != nil {
@@ -127,7 +132,7 @@ func normalizeService(name string, service *node) error {
 			}
 			value := &node{file: element.file, line: element.line, tag: "!!null"}
 			if ok {
-				value.tag, value.text = "!!str", strings.TrimSpace(v)
+				value.tag, value.text = "!!str", v
 			}
 			if have := list.keys[k]; have != nil && key == "extra_hosts" {
 				value.text = have.text + "," + value.text
@@ -181,12 +186,17 @@ func (m *composer) extend(f File, services *node, name string, depth int) (*node
 	return mergeNodes(moved(parent, dir), &own), nil
 }
 
-// readExtended reads a file whose services another file extends.
+// readExtended reads a file whose services another file extends. Its name is relative to the
+// working directory in the files of the command line, as all their paths are, and else to the other
+// file.
 func (m *composer) readExtended(f File, name string, extends *node) (File, *node, error) {
 	if m.o.ReadFile == nil {
 		return f, nil, extends.errorf("extends: other files are not read")
 	}
-	name = path.Join(path.Dir(f.Name), name)
+	if !m.given[f.Name] {
+		name = path.Join(path.Dir(f.Name), name)
+	}
+	name = path.Clean(name)
 	if m.pending[name] {
 		return f, nil, extends.errorf("extends: %s extends itself", name)
 	}
@@ -207,21 +217,46 @@ func (m *composer) readExtended(f File, name string, extends *node) (File, *node
 	return other, doc.get("services"), err
 }
 
-// moved returns a service with the context of its build relative to another directory.
+// moved returns a service of a file in a directory whose paths are relative to the directory of the
+// file that extends it: contexts, keys for SSH and files of variables.
 func moved(service *node, dir string) *node {
-	context := service.get("build").get("context")
-	if dir == "" || dir == "." || context.isNull() || path.IsAbs(context.text) ||
-		strings.Contains(context.text, "://") {
+	if dir == "" || dir == "." {
 		return service
 	}
-	text := *context
-	text.text = path.Join(dir, context.text)
-	build := *service.get("build")
-	build.keys = maps.Clone(build.keys)
-	build.keys["context"] = &text
-	out := *service
-	out.keys = maps.Clone(service.keys)
-	out.keys["build"] = &build
+	file := func(n *node) *node { return n.movedTo(dir) }
+	context := func(n *node) *node {
+		if !isLocalContext(n.text) {
+			return n
+		}
+		return n.movedTo(dir)
+	}
+	service = service.with("env_file", func(n *node) *node {
+		return n.each(func(n *node) *node {
+			if n.keys != nil {
+				return n.with("path", file)
+			}
+			return file(n)
+		})
+	})
+	return service.with("build", func(build *node) *node {
+		build = build.with("context", context)
+		build = build.with("additional_contexts", func(n *node) *node { return n.each(context) })
+		return build.with("ssh", func(n *node) *node { return n.each(file) })
+	})
+}
+
+// isLocalContext reports whether a context of a compose file is a directory.
+func isLocalContext(where string) bool {
+	return !strings.Contains(where, ":") && !strings.HasPrefix(where, "github.com/")
+}
+
+// movedTo returns a relative path relative to another directory.
+func (n *node) movedTo(dir string) *node {
+	if n.isNull() || n.text == "" || path.IsAbs(n.text) || strings.HasPrefix(n.text, "~") {
+		return n
+	}
+	out := *n
+	out.text = path.Join(dir, n.text)
 	return &out
 }
 
@@ -338,11 +373,21 @@ func hostsOf(n *node) (map[string]*string, error) {
 			if err != nil {
 				return nil, err
 			}
-			addresses = append(addresses, s)
+			for one := range strings.SplitSeq(s, ",") {
+				addresses = append(addresses, withoutBrackets(strings.TrimSpace(one)))
+			}
 		}
-		out[name] = pointer(strings.Join(addresses, ","))
+		out[strings.TrimSpace(name)] = pointer(strings.Join(addresses, ","))
 	}
 	return out, nil
+}
+
+// withoutBrackets returns the address of [ADDRESS], the form for IPv6 in compose files.
+func withoutBrackets(address string) string {
+	if inner, ok := strings.CutPrefix(address, "["); ok && strings.HasSuffix(inner, "]") {
+		return strings.TrimSuffix(inner, "]")
+	}
+	return address
 }
 
 // addContexts adds named contexts that a target does not have. As in compose files, service:NAME is

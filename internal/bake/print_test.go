@@ -196,7 +196,11 @@ func (c *testCase) runBuildx(t *testing.T, program string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, data := range c.data {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o644); err != nil {
+		file := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(data), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -101,8 +101,8 @@ func (r *yamlReader) convert(y *yaml.Node, depth int) (*node, error) {
 		if err != nil {
 			return nil, n.errorf("%w", err)
 		}
-		if n.text = text; text != y.Value && n.tag == "!!str" && y.Style == 0 {
-			n.tag = (&yaml.Node{Kind: yaml.ScalarNode, Value: text}).ShortTag()
+		if n.text = text; text == y.Value {
+			n.text = canonical(y, n.tag)
 		}
 	case yaml.SequenceNode:
 		n.list = []*node{}
@@ -117,6 +117,19 @@ func (r *yamlReader) convert(y *yaml.Node, depth int) (*node, error) {
 		return n, r.convertMap(n, y, depth)
 	}
 	return n, nil
+}
+
+// canonical returns the text of a scalar. As in buildx, a number, true, false or a time that is not
+// quoted is first decoded: 1.20 is 1.2, and True is true.
+func canonical(y *yaml.Node, tag string) string {
+	var v any
+	switch tag {
+	case "!!bool", "!!int", "!!float", "!!timestamp":
+		if y.Decode(&v) == nil && v != nil {
+			return fmt.Sprint(v)
+		}
+	}
+	return y.Value
 }
 
 // convertMap sets the keys of a map. Those of the merge key << come first.
@@ -182,6 +195,38 @@ func cmpNode(a, b *node) *node {
 		return a
 	}
 	return b
+}
+
+// with returns a map in which the value of a key that it has is replaced.
+func (n *node) with(key string, replace func(*node) *node) *node {
+	value := n.get(key)
+	if value.isNull() {
+		return n
+	}
+	out := *n
+	out.keys = maps.Clone(n.keys)
+	out.keys[key] = replace(value)
+	return &out
+}
+
+// each returns a map or a list whose values are replaced, or the replacement of a scalar.
+func (n *node) each(replace func(*node) *node) *node {
+	out := *n
+	switch {
+	case n.keys != nil:
+		out.keys = map[string]*node{}
+		for key, value := range n.keys {
+			out.keys[key] = replace(value)
+		}
+	case n.isList():
+		out.list = nil
+		for _, value := range n.list {
+			out.list = append(out.list, replace(value))
+		}
+	default:
+		return replace(n)
+	}
+	return &out
 }
 
 // string returns the text of a scalar.
