@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -102,26 +101,17 @@ func (f *sbomFlags) write(e *env, d *sbom.Document) error {
 	for _, w := range d.Warnings {
 		fmt.Fprintf(e.stderr, "layerbuild: warning: %s\n", ui.Visible(w))
 	}
-	var data []byte
-	var err error
+	write := func(w io.Writer) error { return printPackages(w, d) }
 	switch f.format {
 	case "spdx":
-		data, err = d.SPDX()
+		write = d.SPDX
 	case "cyclonedx":
-		data, err = d.CycloneDX()
-	default:
-		var b bytes.Buffer
-		err = printPackages(&b, d)
-		data = b.Bytes()
-	}
-	if err != nil {
-		return err
+		write = d.CycloneDX
 	}
 	if f.out == "" || f.out == "-" {
-		_, err = e.stdout.Write(data)
-		return err
+		return write(e.stdout)
 	}
-	return atomicfile.WriteFile(f.out, data, 0o644)
+	return atomicfile.Write(f.out, 0o644, write)
 }
 
 // printPackages prints the table: a package a line.

@@ -1,6 +1,7 @@
 package imagebuild
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -224,10 +225,11 @@ func (s *scan) list(ctx context.Context, made outputs.Made) (list []attest.Attes
 		for _, w := range doc.Warnings {
 			sink(event.Warning{ID: id, Message: "the list of packages: " + w, Time: time.Now()})
 		}
-		data, err := doc.SPDX()
+		var data bytes.Buffer
+		err := doc.SPDX(&data)
 		packages += len(doc.Packages)
 		list = append(list, attest.Attestation{PredicateType: attest.PredicateSPDX,
-			Predicate: json.RawMessage(data), Filename: name + ".spdx.json"})
+			Predicate: json.RawMessage(data.Bytes()), Filename: name + ".spdx.json"})
 		return err
 	}
 	doc, err := sbom.Scan(ctx, image)

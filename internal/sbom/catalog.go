@@ -14,7 +14,7 @@ import (
 // two kinds have some hundred kilobytes and some megabytes.
 const (
 	maxDescription = 4 << 20
-	maxText        = 64 << 20
+	maxText        = 32 << 20
 	maxLarge       = 1 << 30
 )
 

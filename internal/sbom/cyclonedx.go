@@ -3,22 +3,13 @@ package sbom
 import (
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 )
 
 // The structs below are those parts of the CycloneDX 1.6 JSON format that a Document needs
 // (https://cyclonedx.org/docs/1.6/json).
-
-type cdxDocument struct {
-	Schema     string         `json:"$schema"`
-	Format     string         `json:"bomFormat"`
-	Version    string         `json:"specVersion"`
-	Serial     string         `json:"serialNumber,omitempty"`
-	Revision   int            `json:"version"`
-	Metadata   cdxMetadata    `json:"metadata"`
-	Components []cdxComponent `json:"components"`
-}
 
 type cdxMetadata struct {
 	Timestamp string       `json:"timestamp"`
@@ -73,40 +64,46 @@ type cdxOccurrence struct {
 	Context  string `json:"additionalContext,omitempty"`
 }
 
-// CycloneDX returns the document as CycloneDX 1.6 JSON. Its component is the image, whose
-// properties list the layers. The properties of each package name the layer that brought it, and
-// the instruction that made the layer.
-func (d *Document) CycloneDX() ([]byte, error) {
+// CycloneDX writes the document as CycloneDX 1.6 JSON. Its component is the image, whose properties
+// list the layers. The properties of each package name the layer that brought it, and the
+// instruction that made the layer.
+func (d *Document) CycloneDX(w io.Writer) error {
+	return writeDocument(w, cdxDocument{d}, func(u [sha256.Size]byte) string {
+		u[6], u[8] = u[6]&0x0f|0x80, u[8]&0x3f|0x80 // version 8 of RFC 9562
+		return fmt.Sprintf("urn:uuid:%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:16])
+	})
+}
+
+// cdxDocument writes a Document in the format CycloneDX.
+type cdxDocument struct{ *Document }
+
+func (d cdxDocument) write(o *object, id string) {
 	image := cdxComponent{Type: "container", Name: d.name(), Version: string(d.Image.Digest),
 		PURL: d.imagePURL(), Ref: "image"}
 	for i := range d.Image.Layers {
 		image.Properties = append(image.Properties, d.layerProperties(i)...)
 	}
-	doc := cdxDocument{
-		Schema: "http://cyclonedx.org/schema/bom-1.6.schema.json",
-		Format: "CycloneDX", Version: "1.6", Revision: 1,
-		Metadata: cdxMetadata{Timestamp: d.created(), Component: image,
-			Tools: cdxTools{[]cdxComponent{{Type: "application", Name: "layerbuild",
-				Version: d.Image.Tool}}}},
-		Components: []cdxComponent{},
+	o.field("$schema", "http://cyclonedx.org/schema/bom-1.6.schema.json")
+	o.field("bomFormat", "CycloneDX")
+	o.field("specVersion", "1.6")
+	if id != "" {
+		o.field("serialNumber", id)
 	}
+	o.field("version", 1)
+	o.field("metadata", cdxMetadata{Timestamp: d.created(), Component: image,
+		Tools: cdxTools{[]cdxComponent{{Type: "application", Name: "layerbuild",
+			Version: d.Image.Tool}}}})
+	o.list("components", d.components)
+}
+
+func (d cdxDocument) components(add func(any)) {
 	if d.Distro.ID != "" {
-		doc.Components = append(doc.Components, cdxComponent{Type: "operating-system",
-			Name: d.Distro.ID, Version: d.Distro.Version, Text: d.Distro.Name,
-			Ref: "operating-system"})
+		add(cdxComponent{Type: "operating-system", Name: d.Distro.ID, Version: d.Distro.Version,
+			Text: d.Distro.Name, Ref: "operating-system"})
 	}
 	for i := range d.Packages {
-		doc.Components = append(doc.Components, d.cdxPackage(&d.Packages[i]))
+		add(d.cdxPackage(&d.Packages[i]))
 	}
-	// The number must be unique to the document's content, and the same for the same content.
-	body, err := marshal(doc)
-	if err != nil {
-		return nil, err
-	}
-	u := sha256.Sum256(body)
-	u[6], u[8] = u[6]&0x0f|0x80, u[8]&0x3f|0x80 // version 8 of RFC 9562
-	doc.Serial = fmt.Sprintf("urn:uuid:%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:16])
-	return marshal(doc)
 }
 
 func (d *Document) cdxPackage(p *Package) cdxComponent {

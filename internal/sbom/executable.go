@@ -44,11 +44,18 @@ func readExecutable(c *content) (findings, error) {
 	return f, nil
 }
 
-// maxBuildInfo limits the bytes that are read of an executable for the information of one kind. The
-// readers of the standard library take memory in proportion to it.
-const maxBuildInfo = 24 << 20
+// Limits for the bytes that are read of an executable for the information of one kind, together and
+// at once. The readers of the standard library take memory in proportion to them: a list of modules
+// that is read at once becomes twenty times as large. The longest real lists have some hundred
+// kilobytes.
+const (
+	maxBuildInfo = 24 << 20
+	maxRead      = 4 << 20
+)
 
-func limited(c *content) io.ReaderAt { return &limitedReaderAt{r: c, left: maxBuildInfo} }
+func limited(c *content) io.ReaderAt {
+	return &limitedReaderAt{r: c, left: maxBuildInfo, most: maxRead}
+}
 
 // goInfo returns the information about the build of an executable; nil if Go did not build it.
 func goInfo(c *content) (info *debug.BuildInfo, err error) {
@@ -107,8 +114,9 @@ func goPackages(info *debug.BuildInfo) []Package {
 // (https://github.com/rust-secure-code/cargo-auditable/blob/master/PARSING.md).
 const cargoSection = ".dep-v0"
 
-// maxCrates limits the list of crates, in bytes of JSON.
-const maxCrates = 16 << 20
+// maxCrates limits the list of crates, in bytes of JSON. A list of empty objects takes fifty times
+// as much memory. The list of a program with 2000 crates has 400 KB.
+const maxCrates = 1 << 20
 
 // crate is an element of the list of crates.
 type crate struct {

@@ -155,3 +155,13 @@ func decode(t testing.TB, data []byte) (v any) {
 	}
 	return v
 }
+
+// written returns what a method of a document writes.
+func written(t testing.TB, write func(io.Writer) error) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}

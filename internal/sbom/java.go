@@ -26,7 +26,8 @@ const (
 	maxNested      = 3         // archives in archives
 	maxManifest    = 4 << 20   // bytes of a description
 	maxInner       = 64 << 20  // bytes of an archive inside
-	maxDirectory   = 24 << 20  // bytes of an archive's list of files
+	maxInnerMemory = 4 << 20   // bytes of an archive inside that is read in memory
+	maxDirectory   = 24 << 20  // bytes of the lists of files of an archive and of those around it
 )
 
 // javaReader reads an archive and the archives inside it.
@@ -38,19 +39,21 @@ type javaReader struct {
 
 func readJava(c *content) (findings, error) {
 	var r javaReader
-	err := r.archive(c, c.size, c.path, 0)
+	err := r.archive(c, c.size, c.path, 0, maxDirectory)
 	return r.findings, err
 }
 
 // archive reads an archive: the descriptions that Maven adds for each project in it, or else its
-// manifest, and then the archives inside it.
-func (r *javaReader) archive(in io.ReaderAt, size int64, name string, depth int) error {
-	directory := &limitedReaderAt{r: in, left: maxDirectory}
+// manifest, and then the archives inside it. Its list of files has at most left bytes. It is in
+// memory while the archives inside are read, so that they have the rest.
+func (r *javaReader) archive(in io.ReaderAt, size int64, name string, depth int,
+	left int64) error {
+	directory := &limitedReaderAt{r: in, left: left}
 	z, err := zip.NewReader(directory, size)
 	if err != nil {
 		return err
 	}
-	directory.left = math.MaxInt64
+	left, directory.left = directory.left, math.MaxInt64
 	var manifest map[string]string
 	var projects []Package
 	for _, f := range z.File {
@@ -86,28 +89,72 @@ func (r *javaReader) archive(in io.ReaderAt, size int64, name string, depth int)
 		if r.archives++; r.archives > maxArchives {
 			return fmt.Errorf("it contains more than %d archives", maxArchives)
 		}
-		data, err := r.file(f, maxInner)
-		if err != nil {
+		if err := r.inner(f, depth+1, left); err != nil {
 			return err
-		}
-		err = r.archive(bytes.NewReader(data), int64(len(data)), f.Name, depth+1)
-		if err != nil && !errors.Is(err, zip.ErrFormat) {
-			return fmt.Errorf("%s: %w", f.Name, err)
 		}
 	}
 	return nil
 }
 
-var errTooLong = errors.New("its tables are too long")
+// inner reads an archive inside another. A file that is not an archive is left out.
+func (r *javaReader) inner(f *zip.File, depth int, left int64) error {
+	z, err := r.open(f, maxInner)
+	if err != nil {
+		return err
+	}
+	defer z.Close() // it was only read
+	in, size, done, err := spool(z, maxInnerMemory)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.Name, err)
+	}
+	defer done()
+	err = r.archive(in, size, f.Name, depth, left)
+	if err != nil && !errors.Is(err, zip.ErrFormat) {
+		return fmt.Errorf("%s: %w", f.Name, err)
+	}
+	return nil
+}
 
-// limitedReaderAt returns an error after a number of bytes.
-type limitedReaderAt struct {
-	r    io.ReaderAt
+// open opens a file of an archive. A read after limit bytes returns an error.
+func (r *javaReader) open(f *zip.File, limit int64) (io.ReadCloser, error) {
+	z, err := f.Open()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Name, err)
+	}
+	return &innerReader{ReadCloser: z, java: r, left: limit}, nil
+}
+
+var errInner = errors.New("it is larger than the limit for archives")
+
+// innerReader reads a file of an archive, and counts the bytes for the limits of the file and of
+// all files together.
+type innerReader struct {
+	io.ReadCloser
+	java *javaReader
 	left int64
 }
 
+func (r *innerReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	r.left -= int64(n)
+	if r.java.data += int64(n); r.left < 0 || r.java.data > maxArchiveData {
+		return n, errInner
+	}
+	return n, err
+}
+
+var errTooLong = errors.New("its tables are too long")
+
+// limitedReaderAt returns an error after a number of bytes, and for a read of more bytes than most;
+// 0 is no limit for one read.
+type limitedReaderAt struct {
+	r          io.ReaderAt
+	left, most int64
+}
+
 func (l *limitedReaderAt) ReadAt(p []byte, offset int64) (int, error) {
-	if l.left -= int64(len(p)); l.left < 0 {
+	n := int64(len(p))
+	if l.left -= n; l.left < 0 || l.most > 0 && n > l.most {
 		return 0, errTooLong
 	}
 	return l.r.ReadAt(p, offset)
@@ -115,18 +162,13 @@ func (l *limitedReaderAt) ReadAt(p []byte, offset int64) (int, error) {
 
 // file returns the content of a file of an archive.
 func (r *javaReader) file(f *zip.File, limit int64) ([]byte, error) {
-	limit = min(limit, maxArchiveData-r.data)
-	z, err := f.Open()
+	z, err := r.open(f, limit)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Name, err)
+		return nil, err
 	}
 	defer z.Close() // it was only read
-	data, err := io.ReadAll(io.LimitReader(z, limit+1))
-	r.data += int64(len(data))
-	switch {
-	case int64(len(data)) > limit:
-		return nil, fmt.Errorf("%s is larger than the limit for archives", f.Name)
-	case err != nil:
+	data, err := io.ReadAll(z)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Name, err)
 	}
 	return data, nil

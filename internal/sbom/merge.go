@@ -17,7 +17,7 @@ type merger struct {
 	files map[string]*evidence // the files that exist after the layers so far, by path
 	// below counts the files below each directory.
 	below map[string]int
-	// since has the layer in which each package of a set appeared.
+	// since has the layer in which each package of a set of several files appeared.
 	since    map[string]map[key]int
 	weight   int // of files
 	warnings []string
@@ -30,6 +30,21 @@ type evidence struct {
 	findings
 	// link is the target if the path is a symbolic link to the documentation of another package.
 	link string
+	// layers has the layer in which each package appeared, if the set has no other file.
+	layers []int
+}
+
+// alone reports whether the file is a set of its own.
+func (e *evidence) alone() bool { return e.set == e.path }
+
+// weight returns an estimate of the memory of the file with its findings, and of the directories
+// above it.
+func (e *evidence) weight() int {
+	n := len(e.path) + len(e.link) + 48*strings.Count(e.path, "/")
+	if !e.alone() {
+		n += 128 * len(e.packages) // in merger.since
+	}
+	return n + e.findings.weight()
 }
 
 // key identifies a package within a set.
@@ -40,9 +55,10 @@ type key struct {
 
 func (p *Package) key() key { return key{p.Type, p.group, p.Name, p.Version, p.Arch} }
 
-// maxWeight limits the memory of the packages of an image, as an estimate: about 400,000 packages.
-// Images with the dependencies of many Node applications have some ten thousand.
-const maxWeight = 256 << 20
+// maxWeight limits the memory of the packages of an image, as an estimate: about 100,000 packages
+// that have a file each. The document takes as much again. Images with the dependencies of many
+// Node applications have some ten thousand.
+const maxWeight = 96 << 20
 
 var errTooMany = errors.New("the image lists too many packages")
 
@@ -84,19 +100,30 @@ func (m *merger) layer(ctx context.Context, index int, l Layer) error {
 // packages appeared.
 func (m *merger) apply(index int, s *scan) error {
 	touched := map[string]bool{}
+	removed := map[string]*evidence{} // those that are replaced
+	remove := func(at string, e *evidence) {
+		m.remove(e)
+		if !e.alone() {
+			touched[e.set] = true
+		} else if s.found[at] != nil {
+			removed[at] = e
+		}
+	}
 	for at, e := range m.files {
 		if s.hides(at) {
-			m.remove(e)
-			touched[e.set] = true
+			remove(at, e)
 		}
 	}
 	for at, e := range s.found {
 		if old := m.files[at]; old != nil {
-			m.remove(old)
-			touched[old.set] = true
+			remove(at, old)
 		}
 		m.add(e)
-		touched[e.set] = true
+		if e.alone() {
+			e.appeared(index, removed[at])
+		} else {
+			touched[e.set] = true
+		}
 	}
 	if m.weight > maxWeight {
 		return errTooMany
@@ -107,10 +134,32 @@ func (m *merger) apply(index int, s *scan) error {
 	return nil
 }
 
-// update compares the packages of a set after a layer with those before it.
+// appeared sets the layers in which the packages of a file appeared. old is the file that it
+// replaces, or nil.
+func (e *evidence) appeared(index int, old *evidence) {
+	before := map[key]int{}
+	if old != nil {
+		for i := range old.packages {
+			before[old.packages[i].key()] = old.layers[i]
+		}
+	}
+	e.layers = make([]int, len(e.packages))
+	for i := range e.packages {
+		layer, ok := before[e.packages[i].key()]
+		if !ok {
+			layer = index
+		}
+		e.layers[i] = layer
+	}
+}
+
+// update compares the packages of a set of several files after a layer with those before it.
 func (m *merger) update(index int, set string) {
 	before, now := m.since[set], map[key]int{}
-	add := func(e *evidence) {
+	for _, e := range m.files {
+		if e.set != set {
+			continue
+		}
 		for i := range e.packages {
 			k := e.packages[i].key()
 			layer, ok := before[k]
@@ -118,15 +167,6 @@ func (m *merger) update(index int, set string) {
 				layer = index
 			}
 			now[k] = layer
-		}
-	}
-	if e := m.files[set]; e != nil && e.set == set {
-		add(e) // a set of one file is named by its path
-	} else {
-		for _, e := range m.files {
-			if e.set == set {
-				add(e)
-			}
 		}
 	}
 	m.since[set] = now
@@ -138,7 +178,7 @@ func (m *merger) update(index int, set string) {
 func (m *merger) add(e *evidence) {
 	m.files[e.path] = e
 	m.weight += e.weight()
-	for dir := path.Dir(e.path); ; dir = path.Dir(dir) {
+	for dir := parent(e.path); ; dir = parent(dir) {
 		m.below[dir]++
 		if dir == "." {
 			return
@@ -149,7 +189,7 @@ func (m *merger) add(e *evidence) {
 func (m *merger) remove(e *evidence) {
 	delete(m.files, e.path)
 	m.weight -= e.weight()
-	for dir := path.Dir(e.path); ; dir = path.Dir(dir) {
+	for dir := parent(e.path); ; dir = parent(dir) {
 		if m.below[dir]--; m.below[dir] == 0 {
 			delete(m.below, dir)
 		}
@@ -157,6 +197,15 @@ func (m *merger) remove(e *evidence) {
 			return
 		}
 	}
+}
+
+// parent returns the directory of a clean relative path. Unlike path.Dir it does not read the whole
+// path.
+func parent(at string) string {
+	if i := strings.LastIndexByte(at, '/'); i >= 0 {
+		return at[:i]
+	}
+	return "."
 }
 
 // concerns reports whether a path is that of a file of lower layers, or of a directory above one.
@@ -173,8 +222,8 @@ func (m *merger) document(image Layers) *Document {
 	index := map[string]int{} // by package URL
 	for _, at := range slices.Sorted(maps.Keys(m.files)) {
 		e := m.files[at]
-		for _, p := range e.packages {
-			place := Location{at, m.since[e.set][p.key()]}
+		for i, p := range e.packages {
+			place := Location{at, m.layerOf(e, i)}
 			p.setPURL(d.Distro)
 			i, ok := index[p.PURL]
 			if !ok {
@@ -188,9 +237,7 @@ func (m *merger) document(image Layers) *Document {
 			} else if have := &d.Packages[i]; true {
 				have.Licenses = append(have.Licenses, p.Licenses...)
 			}
-			if have := &d.Packages[i]; !slices.Contains(have.Found, place) {
-				have.Found = append(have.Found, place)
-			}
+			d.Packages[i].addPlace(place)
 		}
 	}
 	for i := range d.Packages {
@@ -198,6 +245,27 @@ func (m *merger) document(image Layers) *Document {
 	}
 	sortPackages(d.Packages)
 	return d
+}
+
+// addPlace adds a place. Those of the same path are at the end of the list.
+func (p *Package) addPlace(place Location) {
+	for _, l := range slices.Backward(p.Found) {
+		if l == place {
+			return
+		}
+		if l.Path != place.Path {
+			break
+		}
+	}
+	p.Found = append(p.Found, place)
+}
+
+// layerOf returns the layer in which a package of a file appeared.
+func (m *merger) layerOf(e *evidence, i int) int {
+	if e.alone() {
+		return e.layers[i]
+	}
+	return m.since[e.set][e.packages[i].key()]
 }
 
 // maxDocLinks limits the links from the documentation of one package to that of another.

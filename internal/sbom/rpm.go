@@ -61,10 +61,17 @@ type blocks struct {
 
 var errDatabase = errors.New("the database is damaged")
 
+// maxPart limits what is in memory of a database at once, such as the header of a package. The
+// largest real headers, of packages with many thousand files, have some megabytes.
+const maxPart = 32 << 20
+
 // at returns n bytes.
 func (b *blocks) at(offset, n int64) ([]byte, error) {
 	if offset < 0 || n < 0 || offset > b.size-n {
 		return nil, fmt.Errorf("%w: %d bytes at %d are outside of it", errDatabase, n, offset)
+	}
+	if n > maxPart {
+		return nil, fmt.Errorf("a package has %d bytes, and at most %d are read", n, maxPart)
 	}
 	if b.left -= n; b.left < 0 {
 		return nil, fmt.Errorf("%w: its parts refer to each other", errDatabase)

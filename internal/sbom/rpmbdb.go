@@ -95,6 +95,9 @@ func (d *bdb) values(p []byte, each func(header []byte) error) error {
 
 // overflow returns a value that is in pages of its own, which form a list.
 func (d *bdb) overflow(page, size uint32) ([]byte, error) {
+	if size > maxPart {
+		return nil, fmt.Errorf("a package has %d bytes, and at most %d are read", size, maxPart)
+	}
 	var value bytes.Buffer
 	for page != 0 && value.Len() < int(size) {
 		p, err := d.at(int64(page)*d.page, d.page)

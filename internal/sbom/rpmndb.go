@@ -27,10 +27,23 @@ func readNDB(b *blocks, each func(header []byte) error) error {
 	if string(head[:4]) != ndbMagic || binary.LittleEndian.Uint32(head[4:]) != 0 || pages == 0 {
 		return fmt.Errorf("%w: it is not in the format ndb", errDatabase)
 	}
-	slots, err := b.at(2*ndbSlot, pages*ndbPage-2*ndbSlot)
-	if err != nil {
-		return err
+	for page := range pages {
+		slots, err := b.at(page*ndbPage, ndbPage)
+		if err != nil {
+			return err
+		}
+		if page == 0 {
+			slots = slots[2*ndbSlot:]
+		}
+		if err := readSlots(b, slots, each); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// readSlots calls each with the headers to which slots refer.
+func readSlots(b *blocks, slots []byte, each func(header []byte) error) error {
 	for ; len(slots) >= ndbSlot; slots = slots[ndbSlot:] {
 		number := binary.LittleEndian.Uint32(slots[4:])
 		offset := ndbBlock * int64(binary.LittleEndian.Uint32(slots[8:]))

@@ -8,12 +8,11 @@ import (
 
 // The SQLite format (https://www.sqlite.org/fileformat.html).
 const (
-	sqliteMagic     = "SQLite format 3\x00"
-	sqliteHead      = 100 // bytes of the file's header, on the first page
-	sqliteInterior  = 5   // types of pages of a table
-	sqliteLeaf      = 13
-	maxSQLiteDepth  = 20
-	maxSQLiteRecord = 64 << 20
+	sqliteMagic    = "SQLite format 3\x00"
+	sqliteHead     = 100 // bytes of the file's header, on the first page
+	sqliteInterior = 5   // types of pages of a table
+	sqliteLeaf     = 13
+	maxSQLiteDepth = 20
 )
 
 // sqlite reads the tables of a database.
@@ -109,7 +108,7 @@ func (d *sqlite) table(page int64, depth int, do func(row [][]byte) error) error
 // end of a long record is in a list of other pages.
 func (d *sqlite) row(cell []byte, do func(row [][]byte) error) error {
 	size, n := varint(cell)
-	if n == 0 || size > maxSQLiteRecord {
+	if n == 0 || size > maxPart {
 		return fmt.Errorf("%w: a record of %d bytes", errDatabase, size)
 	}
 	_, m := varint(cell[n:])

@@ -36,7 +36,8 @@ type Layer struct {
 	// Read calls use with the layer, a tar with or without compression. Scan calls it once, or
 	// again for a layer that contains the targets of hard links from layers above it.
 	Read func(ctx context.Context, use func(io.Reader) error) error
-	// Origin is the instruction that made the layer.
+	// Origin is the instruction that made the layer. The document has the first 1024 bytes of a
+	// long instruction.
 	Origin Origin
 }
 
@@ -145,6 +146,12 @@ type Distro struct {
 // scan: it becomes a warning of the document.
 func Scan(ctx context.Context, image Layers) (*Document, error) {
 	m := newMerger()
+	image.Layers = slices.Clone(image.Layers)
+	for i := range image.Layers {
+		// The documents have it once for each package.
+		instruction := &image.Layers[i].Origin.Instruction
+		*instruction = shortened(*instruction)
+	}
 	for i, l := range image.Layers {
 		if err := m.layer(ctx, i, l); err != nil {
 			return nil, fmt.Errorf("list the packages of layer %s: %w",

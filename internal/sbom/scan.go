@@ -17,8 +17,12 @@ import (
 const (
 	// maxMemory is the size from which a file is copied to a temporary file.
 	maxMemory = 32 << 20
-	// maxLinks limits the hard links of a layer that are resolved.
-	maxLinks = 100_000
+	// maxLinks limits the hard links of a layer that are resolved, and maxLinkNames the bytes of
+	// their names.
+	maxLinks     = 100_000
+	maxLinkNames = 32 << 20
+	// maxPath is the limit of Linux for a path. No program finds a file with a longer one.
+	maxPath = 4096
 )
 
 // scan reads one layer. Of the layer's entries it keeps the files that a cataloger reads, and the
@@ -32,6 +36,7 @@ type scan struct {
 	replaced map[string]bool // entries that are not directories, and directories in place of files
 
 	links   []hardlink
+	names   int                 // bytes of the names of links
 	targets map[string][]string // by path of the target: links whose content is not known yet
 	buf     []byte
 	weight  int // of found, also of what was replaced
@@ -52,7 +57,7 @@ func (s *scan) hides(at string) bool {
 	if s.gone[at] || s.replaced[at] {
 		return true
 	}
-	for dir := path.Dir(at); ; dir = path.Dir(dir) {
+	for dir := parent(at); ; dir = parent(dir) {
 		if s.gone[dir] || s.opaque[dir] || s.replaced[dir] {
 			return true
 		}
@@ -66,7 +71,7 @@ func (s *scan) hides(at string) bool {
 func (s *scan) read(ctx context.Context, r io.Reader) error {
 	return eachEntry(ctx, r, func(t *unpack.Reader, h *unpack.Header) error {
 		at := unpack.CleanName(h.Name)
-		if s.mark(at) {
+		if len(at) > maxPath || len(h.Link) > maxPath || s.mark(at) {
 			return nil
 		}
 		delete(s.found, at) // a later entry replaces an earlier one
@@ -83,7 +88,7 @@ func (s *scan) read(ctx context.Context, r io.Reader) error {
 		case unpack.TypeFile:
 			return s.file(t, h.Size, at)
 		case unpack.TypeHardlink:
-			if len(s.links) < maxLinks {
+			if s.names += len(at) + len(h.Link); len(s.links) < maxLinks && s.names < maxLinkNames {
 				s.links = append(s.links, hardlink{at, unpack.CleanName(h.Link)})
 			}
 		case unpack.TypeSymlink:
@@ -194,25 +199,38 @@ func (s *scan) load(c *content, r io.Reader) (done func(), err error) {
 		_, err := io.ReadFull(r, c.data)
 		return func() {}, err
 	}
-	f, err := os.CreateTemp("", "layerbuild-sbom-")
-	if err != nil {
-		return nil, err
-	}
-	done = func() { f.Close() } // it was only read
-	if err := os.Remove(f.Name()); err != nil {
-		done()
-		return nil, err
-	}
-	n, err := io.Copy(f, io.LimitReader(r, c.size))
+	in, n, done, err := spool(io.LimitReader(r, c.size), 0)
 	if err == nil && n < c.size {
+		done()
 		err = io.ErrUnexpectedEOF
 	}
+	c.ReaderAt = in
+	return done, err
+}
+
+// spool returns the content of a stream and its size. It is in memory if it has at most that many
+// bytes, otherwise in a temporary file, which done removes.
+func spool(r io.Reader, memory int64) (in io.ReaderAt, size int64, done func(), err error) {
+	var head bytes.Buffer
+	switch n, err := io.CopyN(&head, r, memory+1); {
+	case err == io.EOF && n <= memory:
+		return bytes.NewReader(head.Bytes()), n, func() {}, nil
+	case err != nil && err != io.EOF:
+		return nil, 0, nil, err
+	}
+	f, err := os.CreateTemp("", "layerbuild-sbom-")
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	done = func() { f.Close() } // it was only read
+	if err = os.Remove(f.Name()); err == nil {
+		size, err = io.Copy(f, io.MultiReader(&head, r))
+	}
 	if err != nil {
 		done()
-		return nil, err
+		return nil, 0, nil, err
 	}
-	c.ReaderAt = f
-	return done, nil
+	return f, size, done, nil
 }
 
 // catalog adds the findings of a file.

@@ -1,12 +1,12 @@
 package sbom
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,18 +15,6 @@ import (
 
 // The structs below are those parts of the SPDX 2.3 JSON format that a Document needs
 // (https://spdx.github.io/spdx-spec/v2.3).
-
-type spdxDocument struct {
-	Version       string             `json:"spdxVersion"`
-	DataLicense   string             `json:"dataLicense"`
-	ID            string             `json:"SPDXID"`
-	Name          string             `json:"name"`
-	Namespace     string             `json:"documentNamespace"`
-	Creation      spdxCreation       `json:"creationInfo"`
-	Packages      []spdxPackage      `json:"packages"`
-	Licenses      []spdxLicense      `json:"hasExtractedLicensingInfos,omitempty"`
-	Relationships []spdxRelationship `json:"relationships"`
-}
 
 type spdxCreation struct {
 	Created  string   `json:"created"`
@@ -80,58 +68,76 @@ const (
 	contains  = "CONTAINS"
 )
 
-// SPDX returns the document as SPDX 2.3 JSON. It describes one package, the image, which contains
+// SPDX writes the document as SPDX 2.3 JSON. It describes one package, the image, which contains
 // its layers and the packages found. Each layer contains the packages that it brought.
-func (d *Document) SPDX() ([]byte, error) {
-	s := spdxDocument{
-		Version: "SPDX-2.3", DataLicense: "CC0-1.0", ID: spdxRoot, Name: d.name(),
-		Creation: spdxCreation{Created: d.created(), Creators: []string{"Tool: " + d.tool()}},
-		Packages: []spdxPackage{d.spdxImage()},
-		Relationships: []spdxRelationship{
-			{spdxRoot, "DESCRIBES", spdxImage},
-		},
+func (d *Document) SPDX(w io.Writer) error {
+	return writeDocument(w, spdxDocument{d}, func(sum [sha256.Size]byte) string {
+		return "https://github.com/layerbuild/layerbuild/spdx/" + hex.EncodeToString(sum[:])
+	})
+}
+
+// spdxDocument writes a Document in the format SPDX.
+type spdxDocument struct{ *Document }
+
+func (d spdxDocument) write(o *object, id string) {
+	o.field("spdxVersion", "SPDX-2.3")
+	o.field("dataLicense", "CC0-1.0")
+	o.field("SPDXID", spdxRoot)
+	o.field("name", d.name())
+	o.field("documentNamespace", id)
+	o.field("creationInfo", spdxCreation{Created: d.created(),
+		Creators: []string{"Tool: " + d.tool()}})
+	o.list("packages", d.packages)
+	if licenses := d.licenses(); len(licenses) > 0 {
+		o.field("hasExtractedLicensingInfos", licenses)
 	}
+	o.list("relationships", d.relationships)
+}
+
+func (d spdxDocument) packages(add func(any)) {
+	add(d.spdxImage())
 	for i, l := range d.Image.Layers {
 		p := spdxPackage{ID: spdxLayer(i), Name: fmt.Sprintf("layer %d", i+1),
 			Version: string(l.DiffID), Purpose: "ARCHIVE", SourceInfo: d.source(i)}
 		p.Checksums = spdxChecksums(l.Digest)
-		s.Packages = append(s.Packages, p.complete())
-		s.relate(spdxImage, p.ID)
+		add(p.complete())
 	}
-	known := map[string]bool{}
 	for i := range d.Packages {
 		p := &d.Packages[i]
-		id := fmt.Sprintf("SPDXRef-%s-%s", p.Type, shortHash(p.PURL))
-		list := licensesOf(p)
-		s.Packages = append(s.Packages, d.spdxPackage(p, id, list))
-		for _, l := range list {
-			if l.ref != "" && !known[l.ref] {
-				known[l.ref] = true
-				s.Licenses = append(s.Licenses, spdxLicense{l.ref, l.text, l.text})
-			}
-		}
-		s.relate(spdxImage, id)
-		last := -1
-		for _, layer := range p.layers() {
-			if layer != last {
-				s.relate(spdxLayer(layer), id)
-			}
-			last = layer
-		}
+		add(d.spdxPackage(p, spdxID(p), licensesOf(p)))
 	}
-	// The name must be unique to the document's content, and the same for the same content.
-	body, err := marshal(s)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(body)
-	s.Namespace = "https://github.com/layerbuild/layerbuild/spdx/" + hex.EncodeToString(sum[:])
-	return marshal(s)
 }
 
-func (s *spdxDocument) relate(from, to string) {
-	s.Relationships = append(s.Relationships, spdxRelationship{from, contains, to})
+// licenses returns the licenses that are not on the SPDX list.
+func (d spdxDocument) licenses() []spdxLicense {
+	known := map[string]bool{}
+	var list []spdxLicense
+	for i := range d.Packages {
+		for _, l := range licensesOf(&d.Packages[i]) {
+			if l.ref != "" && !known[l.ref] {
+				known[l.ref] = true
+				list = append(list, spdxLicense{l.ref, l.text, l.text})
+			}
+		}
+	}
+	return list
 }
+
+func (d spdxDocument) relationships(add func(any)) {
+	add(spdxRelationship{spdxRoot, "DESCRIBES", spdxImage})
+	for i := range d.Image.Layers {
+		add(spdxRelationship{spdxImage, contains, spdxLayer(i)})
+	}
+	for i := range d.Packages {
+		p := &d.Packages[i]
+		add(spdxRelationship{spdxImage, contains, spdxID(p)})
+		for _, layer := range slices.Compact(p.layers()) {
+			add(spdxRelationship{spdxLayer(layer), contains, spdxID(p)})
+		}
+	}
+}
+
+func spdxID(p *Package) string { return fmt.Sprintf("SPDXRef-%s-%s", p.Type, shortHash(p.PURL)) }
 
 func spdxLayer(index int) string { return fmt.Sprintf("SPDXRef-Layer-%d", index+1) }
 
@@ -248,14 +254,4 @@ func (d *Document) found(p *Package) string {
 func shortHash(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:8])
-}
-
-// marshal returns a value as indented JSON that ends with a newline.
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", " ")
-	err := e.Encode(v)
-	return b.Bytes(), err
 }
