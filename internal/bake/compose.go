@@ -18,6 +18,9 @@ type composer struct {
 	model   *node // all files, merged
 	pending map[string]bool
 	given   map[string]bool // the files of the command line, by name
+	// dirs has what the paths in an included file are relative to, by its name.
+	dirs  map[string]string
+	files int // that were included
 }
 
 // addCompose adds the services of compose files that have a build section.
@@ -26,7 +29,8 @@ func (c *Config) addCompose(files []File, o *Options) error {
 	if err != nil {
 		return &Error{File: ".env", Err: err}
 	}
-	m := &composer{o: o, pending: map[string]bool{}, given: map[string]bool{}}
+	m := &composer{o: o, pending: map[string]bool{}, given: map[string]bool{},
+		dirs: map[string]string{}}
 	m.env = func(name string) (string, bool) {
 		if v, ok := o.lookup(name); ok {
 			return v, true
@@ -74,12 +78,13 @@ func (m *composer) read(f File) (*node, error) {
 	if doc.keys == nil {
 		return nil, doc.errorf("a map with the key services is expected")
 	}
-	if include := doc.get("include"); !include.isNull() {
-		return nil, include.errorf("include is not supported; give the files with -f")
+	included, err := m.include(f, doc)
+	if err != nil {
+		return nil, err
 	}
 	services := doc.get("services")
 	if services.isNull() {
-		return doc, nil
+		return mergeNodes(included, doc), nil
 	}
 	if services.keys == nil {
 		return nil, services.errorf("services: a map is expected")
@@ -94,7 +99,7 @@ func (m *composer) read(f File) (*node, error) {
 			return nil, err
 		}
 	}
-	return doc, nil
+	return mergeNodes(included, doc), nil
 }
 
 // normalizeService replaces the short forms of a service, so that those of several files can be
@@ -105,6 +110,10 @@ func normalizeService(name string, service *node) error {
 	}
 	if service.keys == nil {
 		return service.errorf("service %s: a map is expected", name)
+	}
+	if files := service.get("env_file"); !files.isNull() && !files.isList() {
+		one := *files
+		*files = node{file: one.file, line: one.line, list: []*node{&one}}
 	}
 	build := service.get("build")
 	if build.isNull() {
