@@ -102,20 +102,23 @@ func (p *Process) addsCaps() bool { return p.caps()&^defaultCaps != 0 }
 func (p *Process) traces() bool { return !p.Insecure && p.caps()&capSysPtrace != 0 }
 
 // checkCaps returns an error if the command was given a capability by name that this process does
-// not have, and so cannot pass on. Of ALL, a command gets those that this process has.
-func (p *Process) checkCaps() error {
+// not have, and so cannot pass on. Of ALL, a command gets those that this process has. has reports
+// whether this process has a capability.
+func (p *Process) checkCaps(has func(n int) bool) error {
 	if p.Caps == nil || uint64(*p.Caps)>>(len(capabilityNames)) != 0 {
 		return nil
 	}
 	for n, name := range capabilityNames {
-		if uint64(*p.Caps)&^defaultCaps&(1<<n) == 0 {
-			continue
-		}
-		if has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0); err != nil ||
-			has == 0 {
+		if uint64(*p.Caps)&^defaultCaps&(1<<n) != 0 && !has(n) {
 			return fmt.Errorf("a command cannot get the capability %s, which layerbuild does not "+
 				"have here", name)
 		}
 	}
 	return nil
+}
+
+// hasCap reports whether a capability is in the bounding set of this thread.
+func hasCap(n int) bool {
+	has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, uintptr(n), 0, 0, 0)
+	return err == nil && has == 1
 }

@@ -125,7 +125,7 @@ func (c *command) become(s *rawproc.Process, files [3]int) error {
 		return err
 	}
 	if !c.p.Insecure {
-		if err := errors.Join(c.p.checkCaps(), c.p.limitRights(s, c.p.caps())); err != nil {
+		if err := errors.Join(c.p.checkCaps(hasCap), c.p.limitRights(s, c.p.caps())); err != nil {
 			return err
 		}
 	}
