@@ -203,11 +203,18 @@ func (m *composer) readExtended(f File, name string, extends *node) (File, *node
 		return f, nil, extends.errorf("extends: other files are not read")
 	}
 	if !m.given[f.Name] {
-		name = path.Join(path.Dir(f.Name), name)
+		name = joined(path.Dir(f.Name), name)
 	}
 	name = path.Clean(name)
+	other, doc, err := m.readOther(name, "extends", extends)
+	return other, doc.get("services"), err
+}
+
+// readOther reads a file that another one names by a key at a node.
+func (m *composer) readOther(name, key string, at *node) (File, *node, error) {
+	f := File{Name: name}
 	if m.pending[name] {
-		return f, nil, extends.errorf("extends: %s extends itself", name)
+		return f, nil, at.errorf("%s: %s names itself", key, name)
 	}
 	m.pending[name] = true
 	defer delete(m.pending, name)
@@ -216,14 +223,14 @@ func (m *composer) readExtended(f File, name string, extends *node) (File, *node
 		err = fmt.Errorf("the file has more than %d MiB", MaxSize>>20)
 	}
 	if err != nil {
-		return f, nil, extends.errorf("extends: %w", err)
+		return f, nil, at.errorf("%s: %w", key, err)
 	}
-	other := File{Name: name, Data: data}
-	if err := checkNesting(other); err != nil {
+	f.Data = data
+	if err := checkNesting(f); err != nil {
 		return f, nil, err
 	}
-	doc, err := m.read(other)
-	return other, doc.get("services"), err
+	doc, err := m.read(f)
+	return f, doc, err
 }
 
 // moved returns a service of a file in a directory whose paths are relative to the directory of the

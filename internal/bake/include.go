@@ -2,7 +2,6 @@ package bake
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"path"
@@ -118,8 +117,8 @@ func (m *composer) included(f File, in include) (*node, error) {
 		if m.files++; m.files > maxIncluded {
 			return nil, in.at.errorf("include: more than %d files", maxIncluded)
 		}
-		if m.pending[name] || m.given[name] && name == path.Clean(f.Name) {
-			return nil, in.at.errorf("include: %s includes itself", name)
+		if name == path.Clean(f.Name) {
+			return nil, in.at.errorf("include: %s names itself", name)
 		}
 		doc, err := m.readIncluded(name, dir, in.at)
 		if err != nil {
@@ -176,22 +175,10 @@ func (m *composer) includeVariables(base, dir string, in include) error {
 
 // readIncluded reads an included file, whose paths are relative to dir.
 func (m *composer) readIncluded(name, dir string, at *node) (*node, error) {
-	m.pending[name] = true
-	defer delete(m.pending, name)
-	data, err := m.o.ReadFile(name)
-	if err == nil && len(data) > MaxSize {
-		err = fmt.Errorf("the file has more than %d MiB", MaxSize>>20)
-	}
-	if err != nil {
-		return nil, at.errorf("include: %w", err)
-	}
-	f := File{Name: name, Data: data}
-	if err := checkNesting(f); err != nil {
-		return nil, err
-	}
 	m.dirs[name] = dir
 	defer delete(m.dirs, name)
-	return m.read(f)
+	_, doc, err := m.readOther(name, "include", at)
+	return doc, err
 }
 
 // movedFile returns a document whose paths are relative to another directory.
