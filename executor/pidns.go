@@ -17,7 +17,8 @@ func runProcessOnThread(ctx context.Context, s *Spec, p *Process, stdout,
 		return err
 	}
 	defer files.close()
-	b := &sandbox{spec: s, p: p, result: r, resolvConf: resolvConf()}
+	b := &sandbox{spec: s, p: p, result: r, resolvConf: resolvConf(),
+		output: files.descriptors()[2]}
 	c := &command{spec: s, p: p, root: -1}
 	err = onThread(namespaces(p), func() error {
 		err := b.openStagingAndInit()
@@ -73,6 +74,9 @@ func (b *sandbox) runInPIDNamespace(ctx context.Context, c *command, files *stdi
 	}
 	if err := c.readIDs(); err != nil {
 		return err
+	}
+	if len(b.p.Hooks) > 0 {
+		files.read()
 	}
 	if err := b.build(); err != nil {
 		return err

@@ -23,7 +23,8 @@ func runProcess(j *job, p *Process, o *outcome) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return err
 	}
-	b := &sandbox{spec: &j.spec, p: p, result: &o.result, resolvConf: j.resolvConf}
+	b := &sandbox{spec: &j.spec, p: p, result: &o.result, resolvConf: j.resolvConf,
+		output: int(unix.Stderr)}
 	c := &command{spec: &j.spec, p: p, closed: true}
 	err := b.setUpHostAndNetwork()
 	if err == nil {

@@ -34,6 +34,8 @@ type sandbox struct {
 	// an empty, read-only directory to mount over masked directories; -1 until it is needed
 	hidden int
 	result *Result
+	// output is the descriptor that hooks write to.
+	output int
 	// resolvConf is the content of the host's /etc/resolv.conf.
 	resolvConf []byte
 	// init is the first process of the step's pid namespace, if it is another process than this
@@ -59,13 +61,13 @@ func (b *sandbox) openStaging() error {
 // build makes all mounts of the sandbox and makes it the root.
 func (b *sandbox) build() error {
 	steps := []func() error{b.mountRoot, b.mountProc, b.mountDev, b.maskProc, b.mountSys,
-		b.mountEtc, b.mountAll, b.lockRoot}
+		b.mountEtc, b.mountAll, b.runHooks, b.lockRoot}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
 	}
-	return pivot(b.staging + "/root")
+	return pivot(b.staging + "/" + bundleRoot)
 }
 
 // close closes the descriptors, which keep the mounts busy.
@@ -135,14 +137,14 @@ func (b *sandbox) mountStaging() error {
 }
 
 func (b *sandbox) mountRoot() error {
-	if err := unix.Mkdirat(b.stagingFD, "root", 0o755); err != nil {
+	if err := unix.Mkdirat(b.stagingFD, bundleRoot, 0o755); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
-	if err := mount.All(b.rootMounts(), b.staging+"/root"); err != nil {
+	if err := mount.All(b.rootMounts(), b.staging+"/"+bundleRoot); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}
 	var err error
-	if b.root, err = unix.Open(b.staging+"/root",
+	if b.root, err = unix.Open(b.staging+"/"+bundleRoot,
 		unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("mount the root file system: %w", err)
 	}

@@ -72,6 +72,9 @@ type Process struct {
 	// Mounts are mounted for this step only, in the order of their targets, after /proc, /sys, /dev
 	// and the files of /etc.
 	Mounts []Mount
+	// Hooks are executed in their order after the mounts have been made. If one fails, the command
+	// does not run.
+	Hooks []Hook
 	// ReadOnlyRoot makes the root file system itself read-only.
 	ReadOnlyRoot bool
 	// Stdin is the command's standard input; nil is an empty one.

@@ -82,9 +82,16 @@ func (o *stdio) output(to io.Writer) (*os.File, error) {
 // started closes the files that were passed to the command, and starts reading the pipes.
 func (o *stdio) started() {
 	o.closeOurs()
+	o.read()
+}
+
+// read starts reading the pipes, if it has not done so before.
+func (o *stdio) read() {
 	for _, p := range o.pipes {
-		p.done = make(chan error, 1)
-		go func() { p.done <- p.copy() }()
+		if p.done == nil {
+			p.done = make(chan error, 1)
+			go func() { p.done <- p.copy() }()
+		}
 	}
 }
 
@@ -109,6 +116,7 @@ func (p *pipe) copy() error {
 const lateOutput = 2 * time.Second
 
 func (o *stdio) wait() error {
+	o.closeOurs() // if the command was not started
 	var errs []error
 	for _, p := range o.pipes {
 		p.r.SetReadDeadline(time.Now().Add(lateOutput))

@@ -214,6 +214,12 @@ func (w *wire) process(p *Process) {
 	list(w, &p.Ulimits, func(u *Ulimit) { w.string(&u.Name); w.int64(&u.Soft); w.int64(&u.Hard) })
 	list(w, &p.Groups, w.uint32)
 	list(w, &p.Mounts, w.mount)
+	list(w, &p.Hooks, func(h *Hook) {
+		w.string(&h.Path)
+		w.strings(&h.Args)
+		w.strings(&h.Env)
+		w.int64((*int64)(&h.Timeout))
+	})
 	w.bool(&p.ReadOnlyRoot)
 	w.bool(&p.TTY)
 	forwarded := p.forwarded || p.Signals != nil

@@ -3,6 +3,7 @@ package executor
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -31,6 +32,7 @@ var jobs = []job{
 		Args: []string{"a", ""}, Env: []string{"A=\xff\n"}, Dir: "/d", User: "u", Network: "none",
 		Insecure: true, Caps: new(CapabilitySet(1 << 63)), Hostname: "h",
 		ExtraHosts: []Host{{"n", "::1"}}, ShmSize: 1 << 40, Ulimits: []Ulimit{{"nofile", -1, 9}},
+		Hooks:        []Hook{{"/h", []string{"h", "a"}, []string{"A=1"}, 3 * time.Second}, {Path: "/i"}},
 		ReadOnlyRoot: true, TTY: true, forwarded: true, Groups: []uint32{3, 1 << 31},
 		Mounts: []Mount{
 			{Target: "/t", ReadOnly: true, Source: Tree{Mounts: []mount.Mount{{Type: "bind"}},

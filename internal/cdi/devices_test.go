@@ -245,6 +245,9 @@ kind: v/c
 containerEdits:
   env: [ALL=1]
   additionalGids: [0, 5]
+  hooks:
+  - {hookName: createContainer, path: /a}
+  - {hookName: prestart, path: /b, args: [b, c], env: [D=1], timeout: 3}
 devices:
 - name: a
   containerEdits:
@@ -254,16 +257,26 @@ devices:
   containerEdits:
     additionalGids: [5, 6]
     mounts: [{hostPath: /h, containerPath: /c, options: [ro, bind]}]
+    hooks:
+    - {hookName: createContainer, path: /e}
+    - {hookName: createRuntime, path: /f}
 `}))
 	r, err := d.Resolve([]Request{{Name: "v/c=a"}, {Name: "v/c=b"}}, Permission{All: true})
 	if err != nil {
 		t.Fatal(err)
 	}
+	seconds := 3
 	want := &Resolved{Names: []string{"v/c=a", "v/c=b"}, Edits: Edits{
 		Env:    []string{"ALL=1", "A=1"},
 		Nodes:  []Node{{Path: "/dev/a", HostPath: "/dev/zero", Permissions: "rwm"}},
 		Mounts: []Mount{{HostPath: "/h", ContainerPath: "/c", Options: []string{"ro", "bind"}}},
 		Groups: []uint32{5, 6},
+		Hooks: []Hook{
+			{Name: "prestart", Path: "/b", Args: []string{"b", "c"}, Env: []string{"D=1"},
+				Timeout: &seconds},
+			{Name: "createRuntime", Path: "/f"},
+			{Name: "createContainer", Path: "/a"}, {Name: "createContainer", Path: "/e"},
+		},
 	}}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
@@ -274,8 +287,10 @@ devices:
 // it, also if the device is optional.
 func TestUnsupported(t *testing.T) {
 	for edits, want := range map[string]string{
-		"hooks: [{hookName: createContainer, path: /usr/bin/h}]": "has the hook createContainer " +
-			"(/usr/bin/h), and layerbuild runs no hooks",
+		"hooks: [{hookName: startContainer, path: /usr/bin/h}]": "has the hook startContainer " +
+			"(/usr/bin/h), and layerbuild runs only prestart, createRuntime, createContainer hooks",
+		"hooks: [{hookName: poststop, path: /h}]":                 "has the hook poststop (/h), ",
+		"hooks: [{hookName: prestart, path: bin/h}]":              "has the hook prestart (bin/h), and its path is not",
 		"intelRdt: {closID: x}":                                   "has intelRdt, ",
 		"netDevices: [{hostInterfaceName: eth0, name: e}]":        "has the net device eth0, ",
 		"deviceNodes: [{path: /dev/a, permissions: r}]":           "has the device node /dev/a with the permissions r, ",

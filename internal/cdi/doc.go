@@ -9,7 +9,7 @@
 // The rules for specifications and names are those of CDI 1.1.0
 // (https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md), and the forms of
 // requests and permissions those of BuildKit. What layerbuild cannot do for a container, such as
-// hooks, is an error (edits.go).
+// moving a network interface, is an error (edits.go).
 //
 // It imports suggest. It reads the directories that it is given, makes no system calls and does
 // not look at device nodes; package executor makes them.

@@ -13,6 +13,8 @@ type Edits struct {
 	Env    []string `json:",omitempty"`
 	Nodes  []Node   `json:",omitempty"`
 	Mounts []Mount  `json:",omitempty"`
+	// Hooks are executed in their order, before the command is.
+	Hooks []Hook `json:",omitempty"`
 	// Groups has further groups of the command's user.
 	Groups []uint32 `json:",omitempty"`
 }
@@ -35,11 +37,22 @@ func (d *Devices) edit(r *Resolved) error {
 			r.Edits.Env = append(r.Edits.Env, e.Env...)
 			r.Edits.Nodes = append(r.Edits.Nodes, e.DeviceNodes...)
 			r.Edits.Mounts = append(r.Edits.Mounts, e.Mounts...)
+			r.Edits.Hooks = append(r.Edits.Hooks, e.Hooks...)
 			for _, g := range e.Groups {
 				// as in BuildKit, 0 is left out
 				if g != 0 && !slices.Contains(r.Edits.Groups, g) {
 					r.Edits.Groups = append(r.Edits.Groups, g)
 				}
+			}
+		}
+	}
+	// An OCI runtime executes all hooks of a kind before those of the next kind.
+	hooks := r.Edits.Hooks
+	r.Edits.Hooks = nil
+	for _, kind := range preparing {
+		for _, h := range hooks {
+			if h.Name == kind {
+				r.Edits.Hooks = append(r.Edits.Hooks, h)
 			}
 		}
 	}
@@ -49,9 +62,6 @@ func (d *Devices) edit(r *Resolved) error {
 // supported returns an error that names what a build cannot do. The text continues a sentence.
 func (e *edits) supported() error {
 	switch {
-	case len(e.Hooks) > 0:
-		h := e.Hooks[0]
-		return fmt.Errorf("the hook %s (%s), and layerbuild runs no hooks", h.Name, h.Path)
 	case e.IntelRdt != nil:
 		return fmt.Errorf("intelRdt, and layerbuild does not limit caches and memory bandwidth")
 	case len(e.NetDevices) > 0:
@@ -63,10 +73,29 @@ func (e *edits) supported() error {
 			return err
 		}
 	}
+	for _, h := range e.Hooks {
+		if err := h.supported(); err != nil {
+			return err
+		}
+	}
 	for _, m := range e.Mounts {
 		if _, err := m.Flags(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// preparing are the hooks that an OCI runtime executes before it enters the root of the container.
+var preparing = hookNames[:3]
+
+func (h *Hook) supported() error {
+	switch {
+	case !slices.Contains(preparing, h.Name):
+		return fmt.Errorf("the hook %s (%s), and layerbuild runs only %s hooks", h.Name, h.Path,
+			strings.Join(preparing, ", "))
+	case !path.IsAbs(h.Path):
+		return fmt.Errorf("the hook %s (%s), and its path is not absolute", h.Name, h.Path)
 	}
 	return nil
 }

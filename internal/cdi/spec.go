@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 
@@ -36,7 +37,7 @@ type edits struct {
 	Env         []string    `json:"env,omitempty" yaml:"env,omitempty"`
 	DeviceNodes []Node      `json:"deviceNodes,omitempty" yaml:"deviceNodes,omitempty"`
 	NetDevices  []netDevice `json:"netDevices,omitempty" yaml:"netDevices,omitempty"`
-	Hooks       []hook      `json:"hooks,omitempty" yaml:"hooks,omitempty"`
+	Hooks       []Hook      `json:"hooks,omitempty" yaml:"hooks,omitempty"`
 	Mounts      []Mount     `json:"mounts,omitempty" yaml:"mounts,omitempty"`
 	IntelRdt    *intelRdt   `json:"intelRdt,omitempty" yaml:"intelRdt,omitempty"`
 	Groups      []uint32    `json:"additionalGids,omitempty" yaml:"additionalGids,omitempty"`
@@ -70,12 +71,17 @@ type Mount struct {
 	Type          string   `json:"type,omitempty" yaml:"type,omitempty"`
 }
 
-type hook struct {
-	Name    string   `json:"hookName" yaml:"hookName"`
-	Path    string   `json:"path" yaml:"path"`
-	Args    []string `json:"args,omitempty" yaml:"args,omitempty"`
-	Env     []string `json:"env,omitempty" yaml:"env,omitempty"`
-	Timeout *int     `json:"timeout,omitempty" yaml:"timeout,omitempty"`
+// Hook is a program of the host that prepares a container.
+type Hook struct {
+	// Name says when it is executed: one of hookNames.
+	Name string `json:"hookName" yaml:"hookName"`
+	// Path is a file of the host. Args is the argument list with the program's name; empty: Path.
+	Path string   `json:"path" yaml:"path"`
+	Args []string `json:"args,omitempty" yaml:"args,omitempty"`
+	// Env is the whole environment.
+	Env []string `json:"env,omitempty" yaml:"env,omitempty"`
+	// Timeout is the number of seconds that it may run; nil: it is not limited.
+	Timeout *int `json:"timeout,omitempty" yaml:"timeout,omitempty"`
 }
 
 type intelRdt struct {
@@ -324,6 +330,13 @@ func (e *edits) check() error {
 		}
 		if h.Path == "" {
 			return fmt.Errorf("hook %s: path is missing", h.Name)
+		}
+		if strings.Contains(h.Path+strings.Join(h.Args, ""), "\x00") {
+			return fmt.Errorf("hook %s: a path or an argument has no NUL", h.Name)
+		}
+		if h.Timeout != nil && (*h.Timeout <= 0 || *h.Timeout > math.MaxInt32) {
+			return fmt.Errorf("hook %s: timeout %d: a number of seconds above 0 is expected",
+				h.Name, *h.Timeout)
 		}
 		if err := checkEnv(h.Env); err != nil {
 			return fmt.Errorf("hook %s: %w", h.Name, err)

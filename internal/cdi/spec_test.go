@@ -122,6 +122,10 @@ func TestSpecs(t *testing.T) {
 			`hookName "": one of prestart, `},
 		{"a hook without a path", "a.yaml", head + "    hooks: [{hookName: prestart}]\n",
 			"hook prestart: path is missing"},
+		{"a hook with a NUL", "a.yaml", head +
+			"    hooks: [{hookName: prestart, path: /h, args: [\"\\0\"]}]\n", "hook prestart: a path "},
+		{"a hook without time", "a.yaml", head +
+			"    hooks: [{hookName: prestart, path: /h, timeout: 0}]\n", "timeout 0: a number of "},
 		{"a hook with a bad variable", "a.yaml", head +
 			"    hooks: [{hookName: prestart, path: /h, env: [x]}]\n", `hook prestart: env "x"`},
 		{"a mount without a path", "a.yaml", head + "    mounts: [{hostPath: /h}]\n",

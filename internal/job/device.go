@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cdi"
@@ -92,6 +93,13 @@ func (r *runAction) addDevices(p *executor.Process, out Output) error {
 		p.Mounts = setMount(p.Mounts, executor.Mount{Target: m.ContainerPath,
 			Source:   executor.Bind{Source: m.HostPath, Single: !f.Recursive},
 			ReadOnly: f.ReadOnly, NoSuid: f.NoSuid, NoExec: f.NoExec})
+	}
+	for _, h := range e.Hooks {
+		hook := executor.Hook{Path: h.Path, Args: h.Args, Env: h.Env}
+		if h.Timeout != nil {
+			hook.Timeout = time.Duration(*h.Timeout) * time.Second
+		}
+		p.Hooks = append(p.Hooks, hook)
 	}
 	return nil
 }

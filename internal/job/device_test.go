@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/layerbuild/layerbuild/executor"
@@ -49,6 +50,9 @@ func TestDevices(t *testing.T) {
     mounts:
     - {hostPath: /h, containerPath: /f/, options: [ro, nosuid, bind]}
     - {hostPath: /i, containerPath: /j, options: [rbind, noexec]}
+    hooks:
+    - {hookName: createContainer, path: /k, args: [k, l], env: [M=1], timeout: 5}
+    - {hookName: prestart, path: /n}
 `)}}
 	run := requesting("v.com/c=a", "v.com/none")
 	run.Files = []parser.RunFile{{Path: "/f", Data: []byte("x")}, {Path: "/g", Data: []byte("y")}}
@@ -65,8 +69,10 @@ func TestDevices(t *testing.T) {
 			{Target: "/f/", ReadOnly: true, NoSuid: true,
 				Source: executor.Bind{Source: "/h", Single: true}},
 			{Target: "/j", NoExec: true, Source: executor.Bind{Source: "/i"}},
-		}}
-	got := &executor.Process{Env: p.Env, Groups: p.Groups, Mounts: p.Mounts}
+		},
+		Hooks: []executor.Hook{{Path: "/n"}, {Path: "/k", Args: []string{"k", "l"},
+			Env: []string{"M=1"}, Timeout: 5 * time.Second}}}
+	got := &executor.Process{Env: p.Env, Groups: p.Groups, Mounts: p.Mounts, Hooks: p.Hooks}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(executor.Process{})); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
@@ -111,6 +117,8 @@ func TestDeviceKey(t *testing.T) {
 			"v.com/c=a"), false},
 		"a mount": {key("- {name: a, containerEdits: {env: [A=1], mounts: [{hostPath: /a, "+
 			"containerPath: /b}]}}\n", "v.com/c=a"), false},
+		"a hook": {key("- {name: a, containerEdits: {env: [A=1], hooks: [{hookName: prestart, "+
+			"path: /a}]}}\n", "v.com/c=a"), false},
 		"a node": {key("- {name: a, containerEdits: {env: [A=1], deviceNodes: [{path: /dev/a}]}}\n",
 			"v.com/c=a"), false},
 	} {
