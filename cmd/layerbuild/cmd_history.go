@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/gotemplate"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imageref"
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -24,34 +25,89 @@ func historyVerb() verb {
 	return verb{name: "history", args: "IMAGE", takesPaths: true,
 		summary: "show which instructions made an image", examples: []example{
 			{"layerbuild history app", "show the instructions and the sizes of their layers"},
-		}, flags: func(fs *pflag.FlagSet) prepareFunc {
-			var f stateFlags
+			{"layerbuild history --format 'table {{.CreatedBy}}\\t{{.Size}}' app",
+				"choose the columns"},
+		}, notes: historyNotes, flags: func(fs *pflag.FlagSet) prepareFunc {
+			var f historyFlags
 			f.define(fs)
-			var format string
-			defineFormat(fs, &format)
-			whole := fs.Bool("no-trunc", false, "do not shorten instructions")
-			var of string
-			fs.Var((*given)(&of), "platform", platformUsage)
-			return func(e *env, args []string) (runFunc, error) {
-				want, err := platform(e, of)
-				if err := errors.Join(oneImage(args), err, f.resolve(e)); err != nil {
-					return nil, err
-				}
-				return func(ctx context.Context) error {
-					return f.with(ctx, func(_ *state.State, im *images) error {
-						img, err := im.local(ctx, args[0], want)
-						if err != nil {
-							return err
-						}
-						list := historyOf(img)
-						if format == "json" {
-							return printJSON(e.stdout, list)
-						}
-						return printHistory(e.stdout, list, *whole)
-					})
-				}, nil
-			}
+			return f.prepare
 		}}
+}
+
+// historyNotes is a part of the help of history.
+const historyNotes = "A template of --format is one of Go's text/template, without methods. It " +
+	"has the fields .ID, .CreatedSince, .CreatedAt, .CreatedBy, .Size and .Comment of docker, " +
+	"and .Layer, the digest of the layer. As in docker, .ID is the ID of the image in the line " +
+	"of the last instruction, and <missing> in the others. 'table TEMPLATE' prints headings, too."
+
+// historyTable is the template of the table without --format.
+const historyTable = `table {{.Layer}}\t{{.CreatedSince}}\t{{.Size}}\t{{.CreatedBy}}`
+
+type historyFlags struct {
+	state               stateFlags
+	whole, quiet, human bool
+	format, of          string
+	want                wanted
+	template            *gotemplate.Template
+	table               bool
+}
+
+func (f *historyFlags) define(fs *pflag.FlagSet) {
+	f.state.define(fs)
+	f.format = "text"
+	fs.Var((*given)(&f.format), "format", "`text|json|TEMPLATE` output format")
+	fs.BoolVarP(&f.human, "human", "H", true, "print units of sizes, and ages")
+	fs.BoolVar(&f.whole, "no-trunc", false, "do not shorten instructions and IDs")
+	fs.Var((*given)(&f.of), "platform", platformUsage)
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print only IDs")
+}
+
+func (f *historyFlags) prepare(e *env, args []string) (runFunc, error) {
+	var err, ferr error
+	f.want, err = platform(e, f.of)
+	text, plain := f.format, f.format == "text" || f.format == "table"
+	switch {
+	case f.quiet && plain:
+		text = "{{.ID}}"
+	case f.quiet:
+		ferr = errors.New("--quiet and --format: give one of them")
+	case plain:
+		text = historyTable
+	}
+	if ferr == nil {
+		f.template, f.table, ferr = parseFormat(text, "table", "json", "text")
+	}
+	if err := errors.Join(oneImage(args), err, ferr, f.state.resolve(e)); err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error {
+		return f.state.with(ctx, func(_ *state.State, im *images) error {
+			img, err := im.local(ctx, args[0], f.want)
+			if err != nil {
+				return err
+			}
+			return f.print(e.stdout, historyOf(img), img.Manifest.Config.Digest.String())
+		})
+	}, nil
+}
+
+// print prints the history of the image with an ID.
+func (f *historyFlags) print(w io.Writer, list []historyLine, id string) error {
+	if f.template == nil {
+		return printJSON(w, list)
+	}
+	if !f.whole {
+		id = shortDigest(id)
+	}
+	var rows []historyRow
+	for _, m := range slices.Backward(list) { // the newest comes first, as in docker
+		r := m.row(f.human, f.whole)
+		if r.ID = "<missing>"; len(rows) == 0 {
+			r.ID = id
+		}
+		rows = append(rows, r)
+	}
+	return printTemplate(w, f.template, f.table, rows, historyHeadings())
 }
 
 // historyLine is one line of `layerbuild history`.
@@ -95,25 +151,42 @@ func historyOf(img *image.Image) []historyLine {
 	return list
 }
 
-// printHistory prints the newest instruction first, as docker does.
-func printHistory(w io.Writer, list []historyLine, whole bool) error {
-	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(tw, "LAYER\tCREATED\tSIZE\tCREATED BY")
-	for _, m := range slices.Backward(list) {
-		digest, created, by := "<none>", "-",
-			ui.Visible(strings.Join(strings.Fields(m.CreatedBy), " "))
-		if m.Digest != "" {
-			digest = shortDigest(m.Digest)
-		}
-		if m.Created != nil {
-			created = age(*m.Created)
-		}
-		if runes := []rune(by); !whole && len(runes) > 80 {
-			by = string(runes[:79]) + "…"
-		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", digest, created, units.Size(m.Size), by)
+// historyRow has the fields of a line for a template. Those of docker have its names.
+type historyRow struct {
+	ID, CreatedSince, CreatedAt, CreatedBy, Size, Comment, Layer string
+}
+
+// historyHeadings returns the headings of a table, by field.
+func historyHeadings() map[string]string {
+	return map[string]string{"ID": "IMAGE", "CreatedSince": "CREATED", "CreatedAt": "CREATED AT",
+		"CreatedBy": "CREATED BY", "Size": "SIZE", "Comment": "COMMENT", "Layer": "LAYER"}
+}
+
+// row returns the fields of a line without its ID. Without human, sizes are numbers of bytes, and
+// times are not ages.
+func (m *historyLine) row(human, whole bool) historyRow {
+	r := historyRow{Layer: "<none>", CreatedSince: "-", CreatedAt: "-",
+		CreatedBy: ui.Visible(strings.Join(strings.Fields(m.CreatedBy), " ")),
+		Size:      strconv.FormatInt(m.Size, 10), Comment: ui.Visible(m.Comment)}
+	if human {
+		r.Size = units.Size(m.Size)
 	}
-	return tw.Flush()
+	if m.Digest != "" {
+		r.Layer = shortDigest(m.Digest)
+		if whole {
+			r.Layer = m.Digest
+		}
+	}
+	if m.Created != nil {
+		r.CreatedAt = m.Created.UTC().Format(time.RFC3339)
+		if r.CreatedSince = r.CreatedAt; human {
+			r.CreatedSince = age(*m.Created)
+		}
+	}
+	if runes := []rune(r.CreatedBy); !whole && len(runes) > 80 {
+		r.CreatedBy = string(runes[:79]) + "…"
+	}
+	return r
 }
 
 // local finds an image in the store, or in another place that its name has. It uses a registry only

@@ -65,21 +65,25 @@ func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want w
 	template *gotemplate.Template) error {
 	return f.with(ctx, func(state *state.State, im *images) error {
 		list := make([]inspected, 0, len(names))
+		var errs []error
 		for _, name := range names {
-			img, err := im.local(ctx, name, want)
-			if err != nil {
-				return err
+			one, err := im.inspect(ctx, state, name, want)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
-			one, err := inspect(ctx, state, img)
 			if err != nil {
-				return err
+				errs = append(errs, err) // as in docker, the other images are shown
+				continue
 			}
 			list = append(list, one)
 		}
-		if template != nil {
-			return printTemplate(e.stdout, template, false, list, nil)
+		switch {
+		case template != nil:
+			errs = append(errs, printTemplate(e.stdout, template, false, list, nil))
+		case len(list) > 0:
+			errs = append(errs, printJSON(e.stdout, list))
 		}
-		return printJSON(e.stdout, list)
+		return errors.Join(errs...)
 	})
 }
 
@@ -121,6 +125,15 @@ type graphDriverData struct {
 	UpperDir  string `json:"UpperDir,omitempty"`
 	MergedDir string `json:"MergedDir,omitempty"`
 	WorkDir   string `json:"WorkDir,omitempty"`
+}
+
+func (im *images) inspect(ctx context.Context, state *state.State, name string,
+	want wanted) (inspected, error) {
+	img, err := im.local(ctx, name, want)
+	if err != nil {
+		return inspected{}, err
+	}
+	return inspect(ctx, state, img)
 }
 
 func inspect(ctx context.Context, state *state.State, img *image.Image) (inspected, error) {

@@ -11,7 +11,12 @@ import (
 func TestTablesArePrintable(t *testing.T) {
 	const evil = "RUN \x1b]0;x\x07 \u202e \u009b1m \x7f"
 	var b bytes.Buffer
-	if err := printHistory(&b, []historyLine{{CreatedBy: evil}}, true); err != nil {
+	f := historyFlags{whole: true}
+	var err error
+	if f.template, f.table, err = parseFormat(historyTable, "table"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.print(&b, []historyLine{{CreatedBy: evil, Comment: evil}}, "sha256:1"); err != nil {
 		t.Fatal(err)
 	}
 	if err := printImages(&b, []listed{{Name: evil, ID: "sha256:1", Platforms: []string{evil},
