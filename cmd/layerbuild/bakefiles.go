@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,8 +25,9 @@ const (
 	bakeSeparatorVariable = "BUILDX_BAKE_PATH_SEPARATOR"
 )
 
-// readFiles reads the files of bake.
-func (f *bakeFlags) readFiles(e *env) ([]bake.File, error) {
+// readFiles reads the files of bake: first those of the remote place, and then those of this
+// machine.
+func (f *bakeFlags) readFiles(ctx context.Context, e *env) ([]bake.File, error) {
 	names := f.files
 	if len(names) == 0 && e.getenv(bakeFileVariable) != "" {
 		separator := e.getenv(bakeSeparatorVariable)
@@ -42,8 +44,24 @@ func (f *bakeFlags) readFiles(e *env) ([]bake.File, error) {
 	if !given {
 		names = bake.DefaultFiles[:]
 	}
+	local := names
 	var files []bake.File
-	for _, name := range names {
+	if f.remote.address != "" {
+		var inside []string
+		local = nil
+		for _, name := range names {
+			if strings.HasPrefix(name, "cwd://") {
+				local = append(local, name)
+			} else {
+				inside = append(inside, name)
+			}
+		}
+		var err error
+		if files, err = f.remote.read(ctx, inside, !given); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range local {
 		name = strings.TrimPrefix(name, "cwd://")
 		data, err := readBakeFile(e, name)
 		if !given && errors.Is(err, fs.ErrNotExist) {
@@ -77,18 +95,21 @@ func readBakeFile(e *env, name string) ([]byte, error) {
 }
 
 // config parses the files.
-func (f *bakeFlags) config(e *env) (*bake.Config, error) {
-	files, err := f.readFiles(e)
+func (f *bakeFlags) config(ctx context.Context, e *env) (*bake.Config, error) {
+	files, err := f.readFiles(ctx, e)
 	if err != nil {
 		return nil, usageError{err}
 	}
 	o := bake.Options{
 		LookupEnv: os.LookupEnv, Vars: map[string]string{}, Home: e.getenv("HOME"),
 		Builtins: map[string]string{
-			"BAKE_CMD_CONTEXT":    "cwd://",
+			"BAKE_CMD_CONTEXT":    f.remote.directory,
 			"BAKE_LOCAL_PLATFORM": parser.FormatPlatform(parser.HostPlatform()),
 		},
 		ReadFile: func(name string) ([]byte, error) {
+			if f.remote.files != nil && !f.remote.isFile() {
+				return f.remote.readFile(name)
+			}
 			data, err := readBakeFile(e, name)
 			return data, plainError(err)
 		},
@@ -131,8 +152,9 @@ func explainBake(e *env, files []bake.File, err error) error {
 }
 
 // resolve returns the targets with the given names, changed as the flags say.
-func (f *bakeFlags) resolve(e *env, names []string) (*bake.Definition, error) {
-	c, err := f.config(e)
+func (f *bakeFlags) resolve(ctx context.Context, e *env, names []string) (*bake.Definition,
+	error) {
+	c, err := f.config(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -189,8 +211,8 @@ func (f *bakeFlags) shortSets() []string {
 }
 
 // printTargets prints the targets for --print.
-func (f *bakeFlags) printTargets(e *env, names []string) error {
-	def, err := f.resolve(e, names)
+func (f *bakeFlags) printTargets(ctx context.Context, e *env, names []string) error {
+	def, err := f.resolve(ctx, e, names)
 	if err != nil {
 		return err
 	}
@@ -229,8 +251,8 @@ func parseList(s string) (kind string, asJSON bool, err error) {
 }
 
 // printList prints targets or variables for --list.
-func (f *bakeFlags) printList(e *env, kind string, asJSON bool) error {
-	c, err := f.config(e)
+func (f *bakeFlags) printList(ctx context.Context, e *env, kind string, asJSON bool) error {
+	c, err := f.config(ctx, e)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,11 @@ type bakeTarget struct {
 
 // targets returns the builds of all targets, in the order of their names.
 func (f *bakeFlags) targets(e *env, def *bake.Definition) ([]*bakeTarget, error) {
+	for name, t := range def.Targets {
+		if err := f.remote.place(t); err != nil {
+			return nil, fmt.Errorf("target %s: %w", name, err)
+		}
+	}
 	if err := f.checkAccess(e, def); err != nil {
 		return nil, err
 	}
@@ -78,7 +83,7 @@ func skipUnneeded(list []*bakeTarget) {
 // target returns the build of a target. Its attributes are parsed as the flags of build.
 func (f *bakeFlags) target(e *env, from *bake.Target) (*bakeTarget, error) {
 	t := &bakeTarget{Target: from}
-	args, err := f.commandLine(from)
+	args, err := f.commandLine(e, from)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +123,7 @@ func (f *bakeFlags) target(e *env, from *bake.Target) (*bakeTarget, error) {
 }
 
 // commandLine returns the flags and the argument of a build that has the result of a target.
-func (f *bakeFlags) commandLine(t *bake.Target) ([]string, error) {
+func (f *bakeFlags) commandLine(e *env, t *bake.Target) ([]string, error) {
 	if *t.Context == "-" || *t.Dockerfile == "-" {
 		return nil, fmt.Errorf("the context and the Dockerfile cannot be standard input")
 	}
@@ -142,7 +147,7 @@ func (f *bakeFlags) commandLine(t *bake.Target) ([]string, error) {
 	add("cache-to", texts(t.CacheTo)...)
 	add("output", texts(t.Outputs)...)
 	add("attest", texts(t.Attest)...)
-	add("secret", texts(t.Secrets)...)
+	add("secret", append(texts(t.Secrets), f.remote.secrets(e)...)...)
 	add("policy", texts(t.Policy)...)
 	add("ssh", texts(t.SSH)...)
 	add("platform", t.Platforms...)

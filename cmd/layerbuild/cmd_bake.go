@@ -34,15 +34,17 @@ type bakeFlags struct {
 	call                                       call
 
 	policy state.Policy
+	remote bakeRemote
 }
 
 func bakeVerb() verb {
 	return verb{
-		name: "bake", args: "[TARGET…]",
+		name: "bake", args: "[URL] [TARGET…]",
 		summary: "build several images from a file that describes them",
 		notes: `The files are those of docker buildx bake: docker-bake.hcl, docker-bake.json and compose files. TARGET is a target or
 a group of them; without one it is the group or target default. All targets are one build: steps that they have in
-common run once. docs/BAKE.md describes the files. The flags --builder and --debug of buildx have no effect, and --policy
+common run once. With a URL the files and their contexts are those of a git repository or an archive, or the URL is that
+of a file. docs/BAKE.md describes the files. The flags --builder and --debug of buildx have no effect, and --policy
 is refused.`,
 		examples: []example{
 			{"layerbuild bake", "build the target or group default"},
@@ -52,6 +54,8 @@ is refused.`,
 			{"layerbuild bake --print", "print the targets as JSON and build nothing"},
 			{"layerbuild bake -f compose.yaml -f docker-bake.hcl web", "read two files"},
 			{"layerbuild bake --var TAG=v2 app", "set a variable of the files"},
+			{"layerbuild bake https://github.com/user/repo.git#v1 app",
+				"build a target of a repository"},
 		},
 		common: []string{"file", "set", "var", "no-cache", "pull", "allow", "push", "load", "print",
 			"list", "check", "metadata-file", "progress"},
@@ -143,14 +147,14 @@ func (o *bakeOthers) define(fs *pflag.FlagSet) {
 
 // prepare checks the command line.
 func (f *bakeFlags) prepare(e *env, args []string) (runFunc, error) {
+	args, err := f.remote.parse(args)
+	if err != nil {
+		return nil, err
+	}
 	if err := errors.Join(f.state.resolve(e), resolveProgress(e, &f.progress),
 		f.state.access(&f.registry), checkFile("metadata-file", string(f.metadataFile)),
 		f.checkValues()); err != nil {
 		return nil, err
-	}
-	if len(args) > 0 && isAddress(args[0]) {
-		return nil, fmt.Errorf("%s: files are not fetched from elsewhere; clone the repository, "+
-			"or give the file on standard input: curl URL | layerbuild bake -f -", args[0])
 	}
 	kind, asJSON, err := parseList(string(f.list))
 	switch {
@@ -165,10 +169,14 @@ func (f *bakeFlags) prepare(e *env, args []string) (runFunc, error) {
 		return nil, errors.New("--print and --list: give one of them")
 	case kind != "":
 		e.noState = true
-		return func(context.Context) error { return f.printList(e, kind, asJSON) }, nil
+		return func(ctx context.Context) error {
+			return f.with(ctx, e, func() error { return f.printList(ctx, e, kind, asJSON) })
+		}, nil
 	case f.print:
 		e.noState = true
-		return func(context.Context) error { return f.printTargets(e, args) }, nil
+		return func(ctx context.Context) error {
+			return f.with(ctx, e, func() error { return f.printTargets(ctx, e, args) })
+		}, nil
 	}
 	if f.policy, err = storagePolicy(e, ""); err != nil {
 		return nil, err
@@ -176,12 +184,26 @@ func (f *bakeFlags) prepare(e *env, args []string) (runFunc, error) {
 	if f.check && f.call.action == "build" {
 		f.call.action = "check"
 	}
-	return func(ctx context.Context) error { return f.run(ctx, e, args) }, nil
+	return func(ctx context.Context) error {
+		return f.with(ctx, e, func() error { return f.run(ctx, e, args) })
+	}, nil
+}
+
+// with calls do while the files of the remote place are there.
+func (f *bakeFlags) with(ctx context.Context, e *env, do func() error) error {
+	err := f.remote.open(ctx, e)
+	if err == nil {
+		err = do()
+	}
+	return errors.Join(err, f.remote.close())
 }
 
 // checkValues checks the values of flags that are only used later.
 func (f *bakeFlags) checkValues() error {
 	for _, name := range f.files {
+		if f.remote.address != "" && name != "" {
+			continue // a file of the remote place, or not known yet
+		}
 		if err := checkBakeFile(name); err != nil {
 			return badValue("file", name, err)
 		}
@@ -242,7 +264,7 @@ func isAddress(s string) bool {
 
 // run builds the targets.
 func (f *bakeFlags) run(ctx context.Context, e *env, args []string) error {
-	def, err := f.resolve(e, args)
+	def, err := f.resolve(ctx, e, args)
 	if err != nil {
 		return err
 	}

@@ -55,6 +55,8 @@ var variables = [...]variable{
 	{bakeFileVariable, "The files of bake, if there is no --file, separated by colons or by " +
 		"$" + bakeSeparatorVariable + "."},
 	{bakeSeparatorVariable, "The separator in $" + bakeFileVariable + "; the default is a colon."},
+	{bakeTokenVariable + ", " + bakeHeaderVariable, "The token, or the whole Authorization " +
+		"header, for the git repository of bake URL, and for contexts in it."},
 	{noFileChecks, "If it is false, bake reads and writes files outside the working directory " +
 		"without --allow."},
 	{metadataWarnings,

@@ -70,7 +70,7 @@ func (g *URL) split(address string) (urlParts, error) {
 	if ambiguous {
 		address = "https://" + address
 	}
-	if scheme, _, ok := strings.Cut(address, "://"); !ok || !only(scheme, alphanumeric) {
+	if !hasScheme(address) {
 		return g.splitSCP(address)
 	}
 	u, err := url.Parse(address)
@@ -88,9 +88,15 @@ func (g *URL) split(address string) (urlParts, error) {
 			u.Redacted(), ErrNotGit)
 	}
 	parts := urlParts{u.Fragment, u.Query()}
-	u.Fragment, u.RawFragment, u.RawQuery = "", "", ""
+	u.Fragment, u.RawFragment, u.RawQuery, u.ForceQuery = "", "", "", false
 	g.Remote = u.String()
 	return parts, nil
+}
+
+// hasScheme reports whether an address is a URL, and not in the form of scp(1).
+func hasScheme(address string) bool {
+	scheme, _, ok := strings.Cut(address, "://")
+	return ok && only(scheme, alphanumeric)
 }
 
 const alphanumeric = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -195,6 +201,29 @@ func flag(v string) (*bool, error) {
 		}
 	}
 	return &on, nil
+}
+
+// Below returns the address of a directory of the repository that an address selects, relative to
+// the directory that the address selects. It returns the errors of Parse.
+func Below(address, dir string) (string, error) {
+	u, err := Parse(address)
+	if err != nil {
+		return "", err
+	}
+	rest, fragment, _ := strings.Cut(address, "#")
+	ref, _, _ := strings.Cut(fragment, ":")
+	place, query, _ := strings.Cut(rest, "?")
+	if values, _ := url.ParseQuery(query); len(values) > 0 { // Parse has checked it
+		values.Del("subdir")
+		if query = values.Encode(); query != "" {
+			place += "?" + query
+		}
+	}
+	subdir := path.Join("/", u.Subdir, path.Join("/", dir))[1:]
+	if hasScheme(place) || Ambiguous(place) {
+		subdir = (&url.URL{Fragment: subdir}).EscapedFragment()
+	}
+	return place + "#" + ref + ":" + subdir, nil
 }
 
 // Redact removes the password from an address, for messages.

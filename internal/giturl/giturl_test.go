@@ -2,6 +2,8 @@ package giturl
 
 import (
 	"errors"
+	"path"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -92,6 +94,27 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestBelow(t *testing.T) {
+	for _, tt := range []struct{ address, dir, want string }{
+		{"https://h/r.git", "d", "https://h/r.git#:d"},
+		{"https://h/r.git#main", "d/e", "https://h/r.git#main:d/e"},
+		{"https://h/r.git#main:a", "d", "https://h/r.git#main:a/d"},
+		{"https://h/r.git#main:a", "../d", "https://h/r.git#main:a/d"},
+		{"https://h/r.git?tag=v1&subdir=a", "d", "https://h/r.git?tag=v1#:a/d"},
+		{"https://h/r.git?subdir=a", "d", "https://h/r.git#:a/d"},
+		{"https://u:p@h/r.git#m", "a b%", "https://u:p@h/r.git#m:a%20b%25"},
+		{"git@h:r.git#m", "a b%", "git@h:r.git#m:a b%"},
+		{"github.com/u/r", "d", "github.com/u/r#:d"},
+	} {
+		if got, err := Below(tt.address, tt.dir); got != tt.want || err != nil {
+			t.Errorf("Below(%q, %q) = %q, %v, want %q", tt.address, tt.dir, got, err, tt.want)
+		}
+	}
+	if _, err := Below("https://h/r.tar", "d"); !errors.Is(err, ErrNotGit) {
+		t.Errorf("error %v", err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"https://h/r.git?ref=a#b:c", "git@h:r.git?tag=x", "github.com/a/b",
 		"ssh://x", "http://%zz/r.git"} {
@@ -104,6 +127,15 @@ func FuzzParse(f *testing.F) {
 		}
 		if strings.HasPrefix(g.Ref, "-") || strings.HasPrefix(g.Remote, "-") || g.Remote == "" {
 			t.Errorf("Parse(%q) = %+v: git would take it for an option", s, g)
+		}
+		below, err := Below(s, "a b/%23#?:/c")
+		if err != nil {
+			t.Fatalf("Below(%q): %v", s, err)
+		}
+		want := *g
+		want.Subdir = path.Join(g.Subdir, "a b/%23#?:/c")
+		if got, err := Parse(below); err != nil || !reflect.DeepEqual(*got, want) {
+			t.Errorf("Below(%q) = %q: %+v, %v, want %+v", s, below, got, err, want)
 		}
 		if strings.HasPrefix(g.Subdir, "/") ||
 			strings.HasPrefix(g.Subdir, "../") || g.Subdir == ".." {

@@ -564,6 +564,10 @@ func (c *Context) insideDockerfile(name string) (string, []byte, error) {
 	return name, b, nil
 }
 
+// ReadFile reads a text file of the context, whether it is ignored or not. Links are resolved in
+// the context. The error for a missing file wraps fs.ErrNotExist.
+func (c *Context) ReadFile(name string) ([]byte, error) { return c.readInside(name) }
+
 // readInside reads a file in the context as if the context were the root directory.
 func (c *Context) readInside(name string) ([]byte, error) {
 	dir := c.dir
