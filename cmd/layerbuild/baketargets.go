@@ -16,9 +16,10 @@ import (
 // bakeTarget is a target with the flags of a build that has the same result.
 type bakeTarget struct {
 	*bake.Target
-	flags   buildFlags
-	options imagebuild.Options
-	result  *imagebuild.Result
+	flags    buildFlags
+	options  imagebuild.Options
+	result   *imagebuild.Result
+	warnings targetWarnings
 	// silent is set if the target is checked for others, and no result is printed.
 	silent bool
 }

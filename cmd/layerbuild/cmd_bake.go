@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
@@ -291,10 +292,11 @@ func (f *bakeFlags) run(ctx context.Context, e *env, args []string) error {
 	}
 	defer state.Close()
 	defer (&buildFlags{policy: f.policy}).collect(ctx, e, state, time.Now())
+	b := &baked{display: display, mode: mode, state: state, images: images}
 	list := make([]imagebuild.Options, len(targets))
 	for i, t := range targets {
 		t.flags.runner = runner
-		t.options.Sink = display.Sink()
+		t.options.Sink = t.warnings.keep(display.Sink())
 		t.options.Export = f.state.exportEnv(e, state, images)
 		t.options.Upload = uploader{images, state.Store}
 		for _, message := range t.flags.withoutEffect(&t.options) {
@@ -313,29 +315,109 @@ func (f *bakeFlags) run(ctx context.Context, e *env, args []string) error {
 	for i, t := range targets {
 		t.result = results[i]
 	}
-	return f.finish(e, display, mode, def, targets, err)
+	return f.finish(ctx, e, b, def, targets, err)
+}
+
+// baked is a build of targets that has ended.
+type baked struct {
+	display *ui.UI
+	mode    string
+	state   *state.State
+	images  *images
+}
+
+// targetWarnings are the warnings of the build of a target.
+type targetWarnings struct {
+	mu   sync.Mutex
+	list []event.Warning
+}
+
+// keep returns a sink that keeps the warnings and passes all events on.
+func (w *targetWarnings) keep(to event.Sink) event.Sink {
+	return func(e event.Event) {
+		if warning, ok := e.(event.Warning); ok {
+			w.mu.Lock()
+			w.list = append(w.list, warning)
+			w.mu.Unlock()
+		}
+		to(e)
+	}
 }
 
 // finish prints what the build has found, and writes the additional files.
-func (f *bakeFlags) finish(e *env, display *ui.UI, mode string, def *bake.Definition,
+func (f *bakeFlags) finish(ctx context.Context, e *env, b *baked, def *bake.Definition,
 	targets []*bakeTarget, err error) error {
+	display, mode := b.display, b.mode
 	print := ui.PrintOptions{Color: ui.Color(e.stderr, e.getenv),
 		Colors: e.getenv("BUILDKIT_COLORS")}
 	if !ui.Silent(mode) && !ui.ForPrograms(mode) {
 		// an error means that standard error is closed
 		_ = ui.PrintWarnings(e.text(e.stderr), display.Warnings(), print)
 	}
+	f.annotate(e, b, targets)
+	f.summarize(ctx, e, b, targets, err)
 	if err != nil {
-		return f.explain(e, display, mode, targets, err, print)
+		return f.explain(e, b, targets, err, print)
 	}
 	if err := f.write(e, display, targets); err != nil {
 		return err
 	}
-	return f.report(e, display, def, targets, print)
+	return f.report(e, b, def, targets, print)
+}
+
+// annotate writes an annotation for each warning about a line of a Dockerfile, once for all targets
+// that have the Dockerfile.
+func (f *bakeFlags) annotate(e *env, b *baked, targets []*bakeTarget) {
+	if ui.Silent(b.mode) && f.call.action == "build" || ui.ForPrograms(b.mode) {
+		return
+	}
+	type key struct {
+		file, rule, message string
+		line                int
+	}
+	seen := map[key]bool{}
+	for _, t := range targets {
+		if t.result == nil {
+			continue
+		}
+		file := t.flags.dockerfilePath(e, &t.options, t.result)
+		var list []event.Warning
+		for _, w := range t.warnings.list {
+			k := key{file, w.Rule, w.Message, w.Line}
+			if w.File == "" {
+				k.file = ""
+			}
+			if !seen[k] {
+				seen[k] = true
+				list = append(list, w)
+			}
+		}
+		t.flags.runner.warnings(e, list, file)
+	}
+}
+
+// summarize appends a summary of the build of all targets to that of the workflow's step.
+func (f *bakeFlags) summarize(ctx context.Context, e *env, b *baked, targets []*bakeTarget,
+	err error) {
+	runner := targets[0].flags.runner
+	if !runner.summary || f.call.action != "build" {
+		return
+	}
+	var names []string
+	var waste strings.Builder
+	for _, t := range targets {
+		names = append(names, t.Name)
+		if err == nil && t.result != nil && t.builds() {
+			t.flags.analyze.dockerfile = t.flags.dockerfilePath(e, &t.options, t.result)
+			_, text, _ := t.flags.analyses(ctx, e, t.finished(b)) // the text has the error
+			waste.WriteString(text)
+		}
+	}
+	runner.writeSummary(e, b.display, strings.Join(names, " "), err, waste.String())
 }
 
 // explain prints the error that ended the build, with the lines of the target's Dockerfile.
-func (f *bakeFlags) explain(e *env, display *ui.UI, mode string, targets []*bakeTarget, err error,
+func (f *bakeFlags) explain(e *env, b *baked, targets []*bakeTarget, err error,
 	print ui.PrintOptions) error {
 	target := targets[0]
 	if failed, ok := errors.AsType[*imagebuild.TargetError](err); ok {
@@ -345,12 +427,13 @@ func (f *bakeFlags) explain(e *env, display *ui.UI, mode string, targets []*bake
 			}
 		}
 	}
-	return target.flags.explain(e, target.finished(display, mode), err, print)
+	return target.flags.explain(e, target.finished(b), err, print)
 }
 
 // finished returns the target after the build.
-func (t *bakeTarget) finished(display *ui.UI, mode string) *finished {
-	return &finished{o: t.options, mode: mode, display: display, res: t.result}
+func (t *bakeTarget) finished(b *baked) *finished {
+	return &finished{o: t.options, mode: b.mode, display: b.display, state: b.state,
+		images: b.images, res: t.result}
 }
 
 // write writes the file of --metadata-file: an object with one object for each target, and the
@@ -382,7 +465,7 @@ func (f *bakeFlags) write(e *env, display *ui.UI, targets []*bakeTarget) error {
 
 // report prints the results of --check and --call, for each target whose attribute or the flag
 // requests it.
-func (f *bakeFlags) report(e *env, display *ui.UI, def *bake.Definition, targets []*bakeTarget,
+func (f *bakeFlags) report(e *env, b *baked, def *bake.Definition, targets []*bakeTarget,
 	print ui.PrintOptions) error {
 	if f.call.format == "json" {
 		return reportBakeJSON(e, def, targets, f.call)
@@ -401,7 +484,7 @@ func (f *bakeFlags) report(e *env, display *ui.UI, def *bake.Definition, targets
 			fmt.Fprintf(e.stdout, "%s\n", ui.Visible(t.Description))
 		}
 		fmt.Fprintln(e.stdout)
-		err := t.report(e, display, print)
+		err := t.report(e, b, print)
 		if exit, ok := errors.AsType[exitError](err); ok {
 			code = exit.code
 		} else if err != nil {
@@ -415,14 +498,16 @@ func (f *bakeFlags) report(e *env, display *ui.UI, def *bake.Definition, targets
 }
 
 // report prints the result of --check or --call of a target.
-func (t *bakeTarget) report(e *env, display *ui.UI, print ui.PrintOptions) error {
+func (t *bakeTarget) report(e *env, b *baked, print ui.PrintOptions) error {
 	switch {
 	case t.options.ListTargets:
 		return t.flags.reportTargets(e, t.result)
 	case t.options.Outline:
 		return t.flags.reportOutline(e, t.result)
 	}
-	return t.flags.reportCheck(e, t.finished(display, "quiet"), nil, print)
+	quiet := t.finished(b)
+	quiet.mode = "quiet"
+	return t.flags.reportCheck(e, quiet, nil, print)
 }
 
 // reportBakeJSON prints the results of --call …,format=json in the form of buildx: for each target

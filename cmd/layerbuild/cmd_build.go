@@ -403,7 +403,7 @@ func (f *buildFlags) finish(ctx context.Context, e *env, b *finished, err error)
 	}
 	f.annotateWarnings(e, b, file)
 	if err != nil {
-		f.runner.writeSummary(e, b.display, b.res, err, "")
+		f.runner.writeSummary(e, b.display, summaryTitle(b.res), err, "")
 		return f.explain(e, b, err, print)
 	}
 	if err := f.write(e, b); err != nil {
@@ -411,7 +411,7 @@ func (f *buildFlags) finish(ctx context.Context, e *env, b *finished, err error)
 	}
 	f.analyze.dockerfile = file
 	reports, waste, err := f.analyses(ctx, e, b)
-	f.runner.writeSummary(e, b.display, b.res, nil, waste)
+	f.runner.writeSummary(e, b.display, summaryTitle(b.res), nil, waste)
 	if err != nil || !b.o.Analyze {
 		return err
 	}

@@ -150,16 +150,20 @@ func (r runner) gate(e *env, report *analyze.Report) {
 // maxSummary is the size of a step's summary that GitHub accepts.
 const maxSummary = 1 << 20
 
+// summaryTitle returns the title of the summary of a build: the name of the image, or else of the
+// Dockerfile.
+func summaryTitle(res *imagebuild.Result) string {
+	if len(res.Names) > 0 {
+		return familiar(res.Names[0])
+	}
+	return res.Dockerfile
+}
+
 // writeSummary appends the summary of a build to the file of the workflow's step. An error is a
 // warning: it does not fail the build.
-func (r runner) writeSummary(e *env, display *ui.UI, res *imagebuild.Result, buildErr error,
-	waste string) {
+func (r runner) writeSummary(e *env, display *ui.UI, title string, buildErr error, waste string) {
 	if !r.summary || errors.Is(buildErr, context.Canceled) {
 		return
-	}
-	title := res.Dockerfile
-	if len(res.Names) > 0 {
-		title = familiar(res.Names[0])
 	}
 	var b strings.Builder
 	err := display.WriteSummary(&b, ui.Summary{Title: title, Err: buildErr})
