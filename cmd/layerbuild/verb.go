@@ -71,8 +71,13 @@ func unalias(word string, rest []string) (string, []string) {
 	if name, ok := aliases[word]; ok {
 		return name, rest
 	}
-	if word == "executor" && len(rest) > 0 && (rest[0] == "version" || rest[0] == "login") {
-		return rest[0], rest[1:]
+	if word == "executor" && len(rest) > 0 {
+		switch rest[0] {
+		case "version", "login":
+			return rest[0], rest[1:]
+		case "help": // kaniko's commands are flags and those two
+			return "help", []string{"executor"}
+		}
 	}
 	if word == "image" && len(rest) > 0 {
 		if name, ok := imageVerbs[rest[0]]; ok {
