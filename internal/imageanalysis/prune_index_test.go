@@ -12,6 +12,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/internal/state/ledger"
 	"github.com/layerbuild/layerbuild/internal/store"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -108,8 +109,12 @@ func newImageStore(t *testing.T) (imageStore, *state.State, *image.Resolver) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return imageStore{t, st}, &state.State{Root: dir, Store: st, Cache: new(cache.Cache)},
-		image.New(image.Options{Store: st, Cache: new(cache.Cache)})
+	c, err := cache.Open(filepath.Join(dir, "cache"), ledger.OpenBoot(dir, "boot"), cache.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return imageStore{t, st}, &state.State{Root: dir, Store: st, Cache: c},
+		image.New(image.Options{Store: st, Cache: c})
 }
 
 // TestPruneIndex checks that an index stays an index, that each of its images is pruned, and that
