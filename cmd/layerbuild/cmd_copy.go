@@ -29,6 +29,53 @@ type copyFlags struct {
 	progress string
 	all      bool
 	quiet    bool
+	src, dst copySide
+}
+
+// copySide has the flags for the registry of one side of a copy, which are those of skopeo.
+type copySide struct {
+	name      string // of the flags: src or dest
+	creds     given
+	tlsVerify bool
+}
+
+func (s *copySide) define(fs *pflag.FlagSet, name, what string) {
+	s.name = name
+	fs.Var(&s.creds, name+"-creds", "`USER:PASSWORD` as --creds, for "+what)
+	fs.BoolVar(&s.tlsVerify, name+"-tls-verify", true, "as --tls-verify, for "+what)
+}
+
+// apply adds what the flags say about the registry of an image.
+func (s *copySide) apply(o *registry.Options, ref imageref.Ref) error {
+	if s.creds == "" && s.tlsVerify {
+		return nil
+	}
+	var login registry.Login
+	if s.creds != "" {
+		var err error
+		if login, err = parseCreds(s.name+"-creds", string(s.creds)); err != nil {
+			return err
+		}
+	}
+	name, err := reference.Full(ref.Name)
+	if err != nil || ref.Scheme != imageref.Docker {
+		return fmt.Errorf("--%[1]s-creds and --%[1]s-tls-verify are for an image of a registry, "+
+			"which is docker://NAME", s.name)
+	}
+	if !s.tlsVerify {
+		o.InsecureHosts = append(o.InsecureHosts, name.Domain)
+	}
+	if s.creds == "" {
+		return nil
+	}
+	if other, ok := o.Logins[name.Domain]; ok && other != login {
+		return fmt.Errorf("--src-creds and --dest-creds differ for one registry, %s", name.Domain)
+	}
+	if o.Logins == nil {
+		o.Logins = map[string]registry.Login{}
+	}
+	o.Logins[name.Domain] = login
+	return nil
 }
 
 func copyVerb() verb {
@@ -65,7 +112,11 @@ func (f *copyFlags) define(fs *pflag.FlagSet) {
 		fs.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress")
 		fs.Var(newProgress(&f.progress), "progress", progressUsage)
 	})
-	group(fs, "Registries", f.access.define)
+	group(fs, "Registries", func(fs *pflag.FlagSet) {
+		f.access.define(fs)
+		f.src.define(fs, "src", "SRC")
+		f.dst.define(fs, "dest", "DST")
+	})
 }
 
 func (f *copyFlags) prepare(e *env, args []string) (runFunc, error) {
@@ -91,7 +142,8 @@ func (f *copyFlags) prepare(e *env, args []string) (runFunc, error) {
 		return nil, fmt.Errorf("destination %q: %w", args[1], err)
 	}
 	want, err := platform(e, f.platform)
-	err = errors.Join(err, f.state.resolve(e), resolveProgress(e, &f.progress),
+	err = errors.Join(err, f.src.apply(&f.access.base, src), f.dst.apply(&f.access.base, dst),
+		f.state.resolve(e), resolveProgress(e, &f.progress),
 		f.state.access(&f.access))
 	if err != nil {
 		return nil, err

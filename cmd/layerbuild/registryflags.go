@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 
@@ -60,19 +61,29 @@ func (f *registryFlags) options() (registry.Options, error) {
 		}
 	}
 	if f.creds != "" {
-		var ok bool
-		o.Login.Username, o.Login.Password, ok = strings.Cut(string(f.creds), ":")
-		switch {
-		case o.Login.Username == "": // the message must not have the password
-			return o, errors.New("--creds: the user name is missing; USER:PASSWORD is expected")
-		case !ok:
-			return o, badValue("creds", o.Login.Username, errors.New(
-				"the password is missing; USER:PASSWORD is expected"))
-		case f.authFile != "":
+		var err error
+		if o.Login, err = parseCreds("creds", string(f.creds)); err != nil {
+			return o, err
+		}
+		if f.authFile != "" {
 			return o, errors.New("--creds and --authfile: give one of them")
 		}
 	}
 	return o, nil
+}
+
+// parseCreds parses the value of a flag for credentials.
+func parseCreds(flag, value string) (registry.Login, error) {
+	user, password, ok := strings.Cut(value, ":")
+	switch {
+	case user == "": // the message must not have the password
+		return registry.Login{}, fmt.Errorf("--%s: the user name is missing; USER:PASSWORD is "+
+			"expected", flag)
+	case !ok:
+		return registry.Login{}, badValue(flag, user, errors.New(
+			"the password is missing; USER:PASSWORD is expected"))
+	}
+	return registry.Login{Username: user, Password: password}, nil
 }
 
 // access checks the flags for registries, and sets the options of the client.

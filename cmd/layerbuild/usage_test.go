@@ -140,6 +140,8 @@ var badValues = []struct {
 	{"login", "password", []string{""}},
 	{"", "cert-dir", []string{"", "WORK/nosuch", "WORK/file"}},
 	{"", "creds", []string{"", "me"}},
+	{"copy", "src-creds", []string{"", "me"}},
+	{"copy", "dest-creds", []string{"", "me"}},
 	{"", "cap-add", []string{"", "nonsense", "CHOWN,KILL"}},
 	{"", "cap-drop", []string{"", "nonsense", "CAP_"}},
 	{"build", "volume", []string{"", "x:/y", "WORK/nosuch:/y", "WORK/dir:rel", "/a:/b:/c:/d",

@@ -31,6 +31,9 @@ type Options struct {
 	AuthFile string
 	// Login is sent to each server that asks for a user name; the zero value: what the files have.
 	Login Login
+	// Logins are sent to their servers in place of Login and of what the files have. The keys are
+	// those of Server.Domain.
+	Logins map[string]Login
 	// CertDir is a directory with certificates for all servers, as of containers-certs.d(5), that
 	// is read instead of all others.
 	CertDir string

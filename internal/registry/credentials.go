@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +14,9 @@ import (
 
 // credentialStore looks up credentials in the files and helpers of docker and podman.
 type credentialStore struct {
-	login Login // takes precedence over files
-	files []*authFile
+	logins map[string]Login // by server; they take precedence over login
+	login  Login            // takes precedence over files
+	files  []*authFile
 
 	known memo.Map[string, credential] // by host and repository, so that a helper is run once
 }
@@ -22,7 +24,10 @@ type credentialStore struct {
 // loadCredentials reads the Docker configuration, then the files of containers-auth.json(5), unless
 // the options have a file or a login.
 func loadCredentials(o Options) (*credentialStore, error) {
-	s := &credentialStore{login: o.Login}
+	s := &credentialStore{login: o.Login, logins: map[string]Login{}}
+	for domain, login := range o.Logins {
+		s.logins[serverOf(domain)] = login
+	}
 	if o.Login != (Login{}) {
 		return s, nil
 	}
@@ -43,8 +48,8 @@ func loadCredentials(o Options) (*credentialStore, error) {
 
 // get returns the credentials for a repository on a server; the zero value if there are none.
 func (s *credentialStore) get(ctx context.Context, host, repo string) (credential, error) {
-	if s.login != (Login{}) {
-		return credential{username: s.login.Username, password: s.login.Password}, nil
+	if login := cmp.Or(s.logins[host], s.login); login != (Login{}) {
+		return credential{username: login.Username, password: login.Password}, nil
 	}
 	keys := []string{host}
 	if host == hubServer {
