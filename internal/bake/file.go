@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -138,6 +139,9 @@ func isCompose(f File) bool {
 
 // parseBody parses a file in HCL or its JSON form. A file without a known suffix may be either.
 func parseBody(f File) (hcl.Body, error) {
+	if err := checkText(f); err != nil {
+		return nil, err
+	}
 	isJSON := strings.HasSuffix(f.Name, ".json")
 	if !isJSON && !strings.HasSuffix(f.Name, ".hcl") {
 		isJSON = bytes.HasPrefix(bytes.TrimSpace(f.Data), []byte("{"))
@@ -160,6 +164,20 @@ func parseBody(f File) (hcl.Body, error) {
 		return nil, err
 	}
 	return file.Body, nil
+}
+
+// checkText returns an error for bytes that are not UTF-8. The parsers accept some, in names and
+// texts, which the output as JSON cannot have.
+func checkText(f File) error {
+	line := 1
+	for text := range bytes.Lines(f.Data) {
+		if !utf8.Valid(text) {
+			return &Error{File: f.Name, Start: line, End: line,
+				Err: errors.New("the text is not UTF-8")}
+		}
+		line++
+	}
+	return nil
 }
 
 // checkNesting returns an error for a text that could exhaust the stack of a parser. It also counts
