@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/internal/bake"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
 )
 
 // grants are the permissions of --allow.
@@ -58,24 +59,21 @@ const noFileChecks = "BUILDX_BAKE_ENTITLEMENTS_FS"
 // checkAccess returns an error if targets ask for what the command line does not permit: the
 // network of the host, commands without confinement, and files outside the working directory. The
 // files may come from elsewhere, and must not send the user's files away.
-func (f *bakeFlags) checkAccess(e *env, def *bake.Definition) error {
+func (f *bakeFlags) checkAccess(e *env, list []*bakeTarget) error {
 	g, err := parseGrants(f.allow)
 	if err != nil {
 		return err
 	}
 	g.read, g.write = append(g.read, "."), append(g.write, ".")
 	needed := map[string]bool{}
-	for _, t := range def.Targets {
-		for _, name := range t.Entitlements {
-			if name == "network.host" && !g.network || name == "security.insecure" && !g.insecure ||
-				!g.device(name) {
-				needed[name] = true
-			}
+	for _, t := range list {
+		for _, name := range g.lacks(&t.flags) {
+			needed[name] = true
 		}
 		if on, err := strconv.ParseBool(e.getenv(noFileChecks)); err == nil && !on {
 			continue
 		}
-		read, write, agent := filesOf(t)
+		read, write, agent := filesOf(t.Target)
 		if agent && !g.ssh && !f.isSet("default") {
 			needed["ssh"] = true
 		}
@@ -102,11 +100,40 @@ func (f *bakeFlags) checkAccess(e *env, def *bake.Definition) error {
 		strings.Join(flags, " "))
 }
 
-// device reports whether an entitlement is not one for devices, or its devices are permitted.
-func (g *grants) device(entitlement string) bool {
-	kind, value, _ := strings.Cut(entitlement, "=")
-	name, _, _ := strings.Cut(value, ",")
-	return kind != "device" || g.allDevices || name != "" && slices.Contains(g.devices, name)
+// lacks returns the permissions that a build gets from its entitlements and the command line does
+// not give. They are read from the flags of the build: an entitlement can have several, separated
+// by commas.
+func (g *grants) lacks(flags *buildFlags) (list []string) {
+	var o imagebuild.Options
+	if err := flags.permissions(&o); err != nil {
+		return nil // target returns the error
+	}
+	if o.Run.HostNetwork && !g.network {
+		list = append(list, "network.host")
+	}
+	if o.Run.Insecure && !g.insecure {
+		list = append(list, "security.insecure")
+	}
+	allowed := &o.Run.Devices.Allowed
+	if allowed.All && !g.allDevices {
+		list = append(list, "device")
+	}
+	for _, name := range allowed.Names {
+		if !g.device(name) {
+			list = append(list, "device="+name)
+		}
+	}
+	for alias, name := range allowed.Aliases {
+		if !g.device(name) {
+			list = append(list, "device="+name+",alias="+alias)
+		}
+	}
+	return list
+}
+
+// device reports whether a device is permitted.
+func (g *grants) device(name string) bool {
+	return g.allDevices || slices.Contains(g.devices, name)
 }
 
 // isSet reports whether a value of --set has a path: the user has given it.

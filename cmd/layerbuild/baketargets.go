@@ -17,6 +17,7 @@ import (
 type bakeTarget struct {
 	*bake.Target
 	flags    buildFlags
+	args     []string // the arguments of the build: its context
 	options  imagebuild.Options
 	result   *imagebuild.Result
 	warnings targetWarnings
@@ -31,9 +32,6 @@ func (f *bakeFlags) targets(e *env, def *bake.Definition) ([]*bakeTarget, error)
 			return nil, fmt.Errorf("target %s: %w", name, err)
 		}
 	}
-	if err := f.checkAccess(e, def); err != nil {
-		return nil, err
-	}
 	var list []*bakeTarget
 	for _, name := range targetNames(def) {
 		t, err := f.target(e, def.Targets[name])
@@ -41,6 +39,14 @@ func (f *bakeFlags) targets(e *env, def *bake.Definition) ([]*bakeTarget, error)
 			return nil, fmt.Errorf("target %s: %w", name, err)
 		}
 		list = append(list, t)
+	}
+	if err := f.checkAccess(e, list); err != nil {
+		return nil, err
+	}
+	for _, t := range list {
+		if err := f.complete(e, t); err != nil {
+			return nil, fmt.Errorf("target %s: %w", t.Name, err)
+		}
 	}
 	skipUnneeded(list)
 	return list, checkTargetsApart(list)
@@ -81,7 +87,8 @@ func skipUnneeded(list []*bakeTarget) {
 	}
 }
 
-// target returns the build of a target. Its attributes are parsed as the flags of build.
+// target returns the build of a target with its flags: its attributes are parsed as the flags of
+// build. complete sets the options.
 func (f *bakeFlags) target(e *env, from *bake.Target) (*bakeTarget, error) {
 	t := &bakeTarget{Target: from}
 	args, err := f.commandLine(e, from)
@@ -94,33 +101,39 @@ func (f *bakeFlags) target(e *env, from *bake.Target) (*bakeTarget, error) {
 	if err := fs.Parse(args); err != nil {
 		return nil, flagError(fs, err)
 	}
+	t.args = fs.Args()
+	return t, nil
+}
+
+// complete sets the options of a target.
+func (f *bakeFlags) complete(e *env, t *bakeTarget) (err error) {
 	if t.flags.call.action == describeCall {
-		return nil, badValue("call", describeCall, errNoDescribe)
+		return badValue("call", describeCall, errNoDescribe)
 	}
 	t.flags.state = f.state
 	if t.flags.call.format == "" {
 		t.flags.call.format = f.call.format
 	}
 	t.flags.call.ignoreStatus = t.flags.call.ignoreStatus || f.call.ignoreStatus
-	if t.options, err = t.flags.options(e, fs.Args()); err != nil {
-		return nil, err
+	if t.options, err = t.flags.options(e, t.args); err != nil {
+		return err
 	}
 	f.state.registry = t.flags.state.registry // with the insecure hosts of caches
-	t.options.Name = from.Name
+	t.options.Name = t.Name
 	if f.metadataFile != "" {
 		if t.options.Attest.Metadata, err = metadataDetail(e); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	for name, where := range from.Contexts {
+	for name, where := range t.Contexts {
 		if _, ok := bake.LinkedTarget(where); ok {
 			t.options.Source.Contexts[name] = where
 		}
 	}
-	if from.DockerfileInline != nil {
-		t.options.Source.Inline = *from.DockerfileInline
+	if t.DockerfileInline != nil {
+		t.options.Source.Inline = *t.DockerfileInline
 	}
-	return t, t.options.CheckOutputs()
+	return t.options.CheckOutputs()
 }
 
 // commandLine returns the flags and the argument of a build that has the result of a target.
