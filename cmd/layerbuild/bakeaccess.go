@@ -9,8 +9,12 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/layerbuild/layerbuild/internal/bake"
+	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/layerbuild/layerbuild/internal/imageref"
+	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/source"
 )
 
 // grants are the permissions of --allow.
@@ -73,16 +77,16 @@ func (f *bakeFlags) checkAccess(e *env, list []*bakeTarget) error {
 		if on, err := strconv.ParseBool(e.getenv(noFileChecks)); err == nil && !on {
 			continue
 		}
-		read, write, agent := filesOf(t.Target)
-		if agent && !g.ssh && !f.isSet("default") {
+		p := placesOf(e, t)
+		if p.agent && !g.ssh && !f.isSet("default") {
 			needed["ssh"] = true
 		}
-		for _, name := range read {
+		for _, name := range p.read {
 			if !g.permits(g.read, name) && !f.isSet(name) {
 				needed["fs.read="+name] = true
 			}
 		}
-		for _, name := range write {
+		for _, name := range p.write {
 			if !g.permits(g.write, name) && !f.isSet(name) {
 				needed["fs.write="+name] = true
 			}
@@ -146,63 +150,94 @@ func (f *bakeFlags) isSet(path string) bool {
 	})
 }
 
-// filesOf returns the files and directories of this machine that a target reads and writes. agent
-// is set if it uses the SSH agent.
-func filesOf(t *bake.Target) (read, write []string, agent bool) {
-	local := func(where string) {
-		where = strings.TrimPrefix(where, "cwd://")
-		if _, linked := bake.LinkedTarget(where); !linked && !isAddress(where) {
-			read = append(read, where)
+// places are the files and directories of this machine that a build uses.
+type places struct {
+	read, write []string
+	agent       bool // it uses the SSH agent
+}
+
+// placesOf returns the places of a target. They are read from the flags of its build, with the
+// parsers of the flags: a bake file can give a value in forms of which the build makes another
+// path. A value that is not valid has no places, since the build returns the error.
+func placesOf(e *env, t *bakeTarget) (p places) {
+	p.addContexts(t)
+	for _, s := range cachePlaces(t.flags.cacheFrom) {
+		if place, err := remotecache.ParseFrom(s); err == nil && place.Dir != "" {
+			p.read = append(p.read, place.Dir)
 		}
 	}
-	local(*t.Context)
-	if file := dockerfileOf(t); file != "" && file != "-" {
-		local(file)
-	}
-	for _, where := range t.Contexts {
-		local(strings.TrimPrefix(where, "oci-layout://"))
-	}
-	for _, e := range t.CacheFrom {
-		if e["type"] == "local" {
-			read = append(read, e["src"])
+	for _, s := range t.flags.cacheTo {
+		if place, err := remotecache.ParseTo(s); err == nil && place.Dir != "" {
+			p.write = append(p.write, place.Dir)
 		}
 	}
-	for _, e := range t.CacheTo {
-		if e["type"] == "local" {
-			write = append(write, e["dest"])
+	for _, s := range t.flags.secrets {
+		if given, _ := parseSecret(s, e.getenv); given.File != "" { // also of a missing file
+			p.read = append(p.read, given.File)
 		}
 	}
-	for _, e := range t.Secrets {
-		name := e["src"]
-		if _, set := os.LookupEnv(e["id"]); name == "" && e["env"] == "" && !set {
-			name = e["id"]
+	for _, s := range t.flags.ssh {
+		_, files, _ := strings.Cut(s, "=")
+		if files == "" {
+			p.agent = true
+			continue
 		}
-		if name != "" {
-			read = append(read, name)
-		}
+		p.read = append(p.read, strings.Split(files, ",")...)
 	}
-	for _, s := range t.SSH {
-		read = append(read, s.Paths...)
-		agent = agent || len(s.Paths) == 0
-	}
-	for _, e := range t.Outputs {
-		if dest := e["dest"]; dest != "" && dest != "-" {
-			write = append(write, dest)
+	for _, s := range t.flags.outputs {
+		if spec, err := export.Parse(s); err == nil && spec.Dest != "" && spec.Dest != "-" {
+			p.write = append(p.write, spec.Dest)
 		}
 	}
-	return read, write, agent
+	return p
+}
+
+// addContexts adds the contexts of a target and its Dockerfile.
+func (p *places) addContexts(t *bakeTarget) {
+	main := t.args[0]
+	if isPlace(main) {
+		p.read = append(p.read, main)
+	}
+	if info, err := os.Stat(main); err == nil && info.IsDir() && t.DockerfileInline == nil &&
+		!isHTTP(string(t.flags.file)) {
+		file := source.DockerfilePath(main, source.Options{Dockerfile: string(t.flags.file)})
+		if !within(file, main) {
+			p.read = append(p.read, file)
+		}
+	}
+	for _, s := range t.flags.contexts {
+		_, where, _ := strings.Cut(s, "=")
+		switch {
+		case strings.HasPrefix(where, image.SchemeName):
+		case strings.HasPrefix(where, image.SchemeLayout):
+			if ref, err := imageref.Parse(where, imageref.Options{Exists: image.Exists}); err == nil {
+				p.read = append(p.read, ref.Path)
+			}
+		case isPlace(where):
+			p.read = append(p.read, where)
+		}
+	}
+}
+
+// isPlace reports whether a context is a place on this machine. An address is one if it is also the
+// path of a file, as for build.
+func isPlace(where string) bool { return image.Exists(where) || !isAddress(where) }
+
+func isHTTP(s string) bool {
+	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://")
 }
 
 // permits reports whether a file is in one of the permitted directories, or is one of the files.
 func (g *grants) permits(permitted []string, name string) bool {
-	real := resolved(name)
 	return slices.ContainsFunc(permitted, func(dir string) bool {
-		if dir == "*" || dir == "" {
-			return true
-		}
-		top := resolved(dir)
-		return real == top || strings.HasPrefix(real, strings.TrimSuffix(top, "/")+"/")
+		return dir == "*" || dir == "" || within(name, dir)
 	})
+}
+
+// within reports whether a file is in a directory, or is the directory, after links are resolved.
+func within(name, dir string) bool {
+	real, top := resolved(name), resolved(dir)
+	return real == top || strings.HasPrefix(real, strings.TrimSuffix(top, "/")+"/")
 }
 
 // resolved returns the absolute path of a file, with links resolved as far as it exists.

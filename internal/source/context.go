@@ -294,6 +294,18 @@ func (c *Context) hostDockerfile(dir string) string {
 	return name
 }
 
+// DockerfilePath returns the path of the Dockerfile that a context which is a directory of this
+// machine has on this machine.
+func DockerfilePath(dir string, o Options) string {
+	c := Context{o: o}
+	name := c.hostDockerfile(dir)
+	if lower := filepath.Join(filepath.Dir(name), "dockerfile"); filepath.Base(name) ==
+		"Dockerfile" && !exists(name) && exists(lower) {
+		return lower
+	}
+	return name
+}
+
 func exists(name string) bool {
 	_, err := os.Stat(name)
 	return err == nil
