@@ -228,10 +228,15 @@ func isHTTP(s string) bool {
 }
 
 // permits reports whether a file is in one of the permitted directories, or is one of the files.
+// The paths of outputs are shortened before they are used, and those of other places are not: after
+// a link, the two may be different files.
 func (g *grants) permits(permitted []string, name string) bool {
-	return slices.ContainsFunc(permitted, func(dir string) bool {
-		return dir == "*" || dir == "" || within(name, dir)
-	})
+	in := func(name string) bool {
+		return slices.ContainsFunc(permitted, func(dir string) bool {
+			return dir == "*" || dir == "" || within(name, dir)
+		})
+	}
+	return in(name) && in(filepath.Clean(name))
 }
 
 // within reports whether a file is in a directory, or is the directory, after links are resolved.
@@ -242,17 +247,32 @@ func within(name, dir string) bool {
 
 // resolved returns the absolute path of a file, with links resolved as far as it exists.
 func resolved(name string) string {
-	abs, err := filepath.Abs(name)
-	if err != nil {
-		return name
-	}
-	for dir, rest := abs, ""; ; {
-		if real, err := filepath.EvalSymlinks(dir); err == nil {
-			return filepath.Join(real, rest)
+	if !filepath.IsAbs(name) {
+		dir, err := os.Getwd()
+		if err != nil {
+			return name
 		}
-		if dir == filepath.Dir(dir) {
-			return abs
-		}
-		dir, rest = filepath.Dir(dir), filepath.Join(filepath.Base(dir), rest)
+		name = dir + "/" + name
 	}
+	// A ".." after a link leads to the parent of the directory to which the link leads.
+	real, rest := "/", strings.Split(name, "/")
+	for links := 0; len(rest) > 0; {
+		next := rest[0]
+		rest = rest[1:]
+		if next == "" {
+			continue
+		}
+		real = filepath.Join(real, next)
+		if to, err := os.Readlink(real); err == nil && links < maxLinks {
+			links++
+			if real = filepath.Dir(real); filepath.IsAbs(to) {
+				real = "/"
+			}
+			rest = append(strings.Split(to, "/"), rest...)
+		}
+	}
+	return real
 }
+
+// maxLinks is the number of links that the kernel follows in a path.
+const maxLinks = 40
