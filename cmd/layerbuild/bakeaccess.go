@@ -78,16 +78,16 @@ func (f *bakeFlags) checkAccess(e *env, list []*bakeTarget) error {
 			continue
 		}
 		p := placesOf(e, t)
-		if p.agent && !g.ssh && !f.isSet("default") {
+		if p.agent && !g.ssh && !f.isSet("default", readAttributes) {
 			needed["ssh"] = true
 		}
 		for _, name := range p.read {
-			if !g.permits(g.read, name) && !f.isSet(name) {
+			if !g.permits(g.read, name) && !f.isSet(name, readAttributes) {
 				needed["fs.read="+name] = true
 			}
 		}
 		for _, name := range p.write {
-			if !g.permits(g.write, name) && !f.isSet(name) {
+			if !g.permits(g.write, name) && !f.isSet(name, writeAttributes) {
 				needed["fs.write="+name] = true
 			}
 		}
@@ -140,15 +140,28 @@ func (g *grants) device(name string) bool {
 	return g.allDevices || slices.Contains(g.devices, name)
 }
 
-// isSet reports whether a value of --set has a path: the user has given it.
-func (f *bakeFlags) isSet(path string) bool {
+// isSet reports whether a value of --set for some attributes has a path: the user has given it.
+func (f *bakeFlags) isSet(path string, attributes []string) bool {
 	return slices.ContainsFunc(f.sets, func(s string) bool {
-		_, value, _ := strings.Cut(s, "=")
-		return slices.Contains(strings.FieldsFunc(value, func(r rune) bool {
+		key, value, _ := strings.Cut(s, "=")
+		names := strings.SplitN(strings.TrimSuffix(key, "+"), ".", 3)
+		if len(names) < 2 || !slices.Contains(attributes, names[1]) {
+			return false
+		}
+		return slices.ContainsFunc(strings.FieldsFunc(value, func(r rune) bool {
 			return r == '=' || r == ','
-		}), path)
+		}), func(field string) bool {
+			return strings.TrimPrefix(field, "cwd://") == path
+		})
 	})
 }
+
+// Attributes with places of this machine, as --set has them.
+var (
+	readAttributes = []string{"cache-from", "context", "contexts", "dockerfile", "secret",
+		"secrets", "ssh"}
+	writeAttributes = []string{"cache-to", "output"}
+)
 
 // places are the files and directories of this machine that a build uses.
 type places struct {
