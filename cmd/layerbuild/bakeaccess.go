@@ -68,29 +68,14 @@ func (f *bakeFlags) checkAccess(e *env, list []*bakeTarget) error {
 	if err != nil {
 		return err
 	}
-	g.read, g.write = append(g.read, "."), append(g.write, ".")
 	needed := map[string]bool{}
 	for _, t := range list {
 		for _, name := range g.lacks(&t.flags) {
 			needed[name] = true
 		}
-		if on, err := strconv.ParseBool(e.getenv(noFileChecks)); err == nil && !on {
-			continue
-		}
-		p := placesOf(e, t)
-		if p.agent && !g.ssh && !f.isSet("default", readAttributes) {
-			needed["ssh"] = true
-		}
-		for _, name := range p.read {
-			if !g.permits(g.read, name) && !f.isSet(name, readAttributes) {
-				needed["fs.read="+name] = true
-			}
-		}
-		for _, name := range p.write {
-			if !g.permits(g.write, name) && !f.isSet(name, writeAttributes) {
-				needed["fs.write="+name] = true
-			}
-		}
+	}
+	if on, err := strconv.ParseBool(e.getenv(noFileChecks)); err != nil || on {
+		f.checkPlaces(e, g, list, needed)
 	}
 	if len(needed) == 0 {
 		return nil
@@ -102,6 +87,41 @@ func (f *bakeFlags) checkAccess(e *env, list []*bakeTarget) error {
 	slices.Sort(flags)
 	return fmt.Errorf("the targets ask for more than the command line permits; add %s",
 		strings.Join(flags, " "))
+}
+
+// checkPlaces adds the permissions for places that targets need and the command line does not give.
+// A place in the working directory needs none, unless it is below a directory to which a target
+// writes files: one of them could be a link that leads out, when the place is used.
+func (f *bakeFlags) checkPlaces(e *env, g grants, list []*bakeTarget, needed map[string]bool) {
+	all := make([]places, len(list))
+	var trees []string
+	for i, t := range list {
+		all[i] = placesOf(e, t)
+		trees = append(trees, all[i].trees...)
+	}
+	ask := func(names []string, later bool, kind string, permitted, attributes []string) {
+		for _, name := range names {
+			free := g.permits([]string{"."}, name) && !(later && below(name, trees))
+			if !free && !g.permits(permitted, name) && !f.isSet(name, attributes) {
+				needed[kind+name] = true
+			}
+		}
+	}
+	for _, p := range all {
+		if p.agent && !g.ssh && !f.isSet("default", readAttributes) {
+			needed["ssh"] = true
+		}
+		ask(p.first, false, "fs.read=", g.read, readAttributes)
+		ask(p.read, true, "fs.read=", g.read, readAttributes)
+		ask(p.write, true, "fs.write=", g.write, writeAttributes)
+	}
+}
+
+// below reports whether a place is in one of some directories, and is none of them.
+func below(name string, trees []string) bool {
+	return slices.ContainsFunc(trees, func(tree string) bool {
+		return within(name, tree) && !within(tree, name)
+	})
 }
 
 // lacks returns the permissions that a build gets from its entitlements and the command line does
@@ -165,8 +185,11 @@ var (
 
 // places are the files and directories of this machine that a build uses.
 type places struct {
-	read, write []string
-	agent       bool // it uses the SSH agent
+	// first are those that are read before any target is built, and read those that are read later.
+	first, read []string
+	write       []string
+	trees       []string // directories of write to which the files of the target are written
+	agent       bool     // it uses the SSH agent
 }
 
 // placesOf returns the places of a target. They are read from the flags of its build, with the
@@ -195,11 +218,14 @@ func placesOf(e *env, t *bakeTarget) (p places) {
 			p.agent = true
 			continue
 		}
-		p.read = append(p.read, strings.Split(files, ",")...)
+		p.first = append(p.first, strings.Split(files, ",")...)
 	}
 	for _, s := range t.flags.outputs {
 		if spec, err := export.Parse(s); err == nil && spec.Dest != "" && spec.Dest != "-" {
 			p.write = append(p.write, spec.Dest)
+			if spec.Type == export.TypeLocal {
+				p.trees = append(p.trees, spec.Dest)
+			}
 		}
 	}
 	return p
@@ -209,13 +235,13 @@ func placesOf(e *env, t *bakeTarget) (p places) {
 func (p *places) addContexts(t *bakeTarget) {
 	main := t.args[0]
 	if isPlace(main) {
-		p.read = append(p.read, main)
+		p.first = append(p.first, main)
 	}
 	if info, err := os.Stat(main); err == nil && info.IsDir() && t.DockerfileInline == nil &&
 		!isHTTP(string(t.flags.file)) {
 		file := source.DockerfilePath(main, source.Options{Dockerfile: string(t.flags.file)})
 		if !within(file, main) {
-			p.read = append(p.read, file)
+			p.first = append(p.first, file)
 		}
 	}
 	for _, s := range t.flags.contexts {
