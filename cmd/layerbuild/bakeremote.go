@@ -117,6 +117,9 @@ func (r *bakeRemote) place(t *bake.Target) error {
 		}
 		t.Contexts[name] = at
 	}
+	if t.InCwd {
+		return nil
+	}
 	at, err := r.at(*t.Context)
 	if err != nil {
 		return fmt.Errorf("context: %w", err)

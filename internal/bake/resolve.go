@@ -177,6 +177,7 @@ func (c *Config) resolve(name string, sets map[string][]Override) (*Target, erro
 	if t.Context == nil {
 		t.Context = pointer(".")
 	}
+	t.InCwd = strings.HasPrefix(*t.Context, "cwd://")
 	t.Context = pointer(cleanContext(*t.Context))
 	if t.Dockerfile == nil || *t.Dockerfile == "" {
 		t.Dockerfile = pointer("Dockerfile")

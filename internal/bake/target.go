@@ -43,6 +43,10 @@ type Target struct {
 	// Linked is set for a target that is built only because others have it as a context.
 	Linked bool `json:"-"`
 
+	// InCwd is set for a context that begins with cwd://, which Context does not have: it is a
+	// directory of this machine if the file is elsewhere.
+	InCwd bool `json:"-"`
+
 	// file is the file that defines the target, and line the line; 0 if it is not known.
 	file string
 	line int
