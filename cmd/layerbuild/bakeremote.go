@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 
 	"github.com/layerbuild/layerbuild/internal/bake"
 	"github.com/layerbuild/layerbuild/internal/giturl"
@@ -145,16 +147,24 @@ func (r *bakeRemote) at(where string) (string, error) {
 	return at, err
 }
 
-// secrets returns the values of --secret with which the contexts of targets are fetched.
-func (r *bakeRemote) secrets(e *env) []string {
-	var list []string
+// secrets returns the values of --secret with which the contexts of a target are fetched. The
+// credentials are for the host of the repository only, and for targets with a context there: a
+// target may have contexts and sources on other hosts.
+func (r *bakeRemote) secrets(e *env, t *bake.Target) []string {
 	if r.files == nil || r.isFile() {
 		return nil
 	}
+	host := source.GitHost(r.address)
+	there := func(where string) bool { return source.GitHost(where) == host }
+	if host == "" || !there(*t.Context) &&
+		!slices.ContainsFunc(slices.Collect(maps.Values(t.Contexts)), there) {
+		return nil
+	}
+	var list []string
 	for id, name := range map[string]string{"GIT_AUTH_TOKEN": bakeTokenVariable,
 		"GIT_AUTH_HEADER": bakeHeaderVariable} {
 		if e.getenv(name) != "" {
-			list = append(list, "id="+id+",env="+name)
+			list = append(list, "id="+id+"."+host+",env="+name)
 		}
 	}
 	return list

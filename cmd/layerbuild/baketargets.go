@@ -161,7 +161,7 @@ func (f *bakeFlags) commandLine(e *env, t *bake.Target) ([]string, error) {
 	add("cache-to", texts(t.CacheTo)...)
 	add("output", texts(t.Outputs)...)
 	add("attest", texts(t.Attest)...)
-	add("secret", append(texts(t.Secrets), f.remote.secrets(e)...)...)
+	add("secret", append(texts(t.Secrets), f.remote.secrets(e, t)...)...)
 	add("policy", texts(t.Policy)...)
 	add("ssh", texts(t.SSH)...)
 	add("platform", t.Platforms...)

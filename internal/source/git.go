@@ -451,6 +451,17 @@ func (g *git) environ(ctx context.Context) []string {
 	return env
 }
 
+// GitHost returns the host to which the Authorization header for a git repository is sent, with its
+// port; "" if the address is not that of a repository over HTTP.
+func GitHost(address string) string {
+	u, err := giturl.Parse(address)
+	if err != nil {
+		return ""
+	}
+	_, host := authScope(u.Remote)
+	return host
+}
+
 // authScope returns the prefix of the URLs to which a header for remote is sent (the URLs of its
 // host), and the host.
 func authScope(remote string) (scope, host string) {
