@@ -126,7 +126,7 @@ func (f *bakeFlags) config(ctx context.Context, e *env) (*bake.Config, error) {
 		return nil, explainBake(e, files, err)
 	}
 	for _, w := range c.Warnings {
-		fmt.Fprintln(e.stderr, "layerbuild: warning:", ui.Visible(w))
+		fmt.Fprintln(e.text(e.stderr), "layerbuild: warning:", ui.Visible(w))
 	}
 	return c, nil
 }
@@ -146,7 +146,7 @@ func explainBake(e *env, files []bake.File, err error) error {
 	if fail.Source == nil || at.Start == 0 {
 		return err
 	}
-	_ = fail.Print(e.stderr, ui.PrintOptions{Color: ui.Color(e.stderr, e.getenv),
+	_ = fail.Print(e.text(e.stderr), ui.PrintOptions{Color: ui.Color(e.stderr, e.getenv),
 		Colors: e.getenv("BUILDKIT_COLORS")})
 	return exitError{exitFailed}
 }
@@ -220,7 +220,7 @@ func (f *bakeFlags) printTargets(ctx context.Context, e *env, names []string) er
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(e.stdout, "%s\n", data)
+	_, err = fmt.Fprintf(e.json(e.stdout), "%s\n", data)
 	return err
 }
 
@@ -280,11 +280,11 @@ func (f *bakeFlags) printList(ctx context.Context, e *env, kind string, asJSON b
 	if asJSON {
 		data, err := indentJSON(all)
 		if err == nil {
-			_, err = e.stdout.Write(data)
+			_, err = e.json(e.stdout).Write(data)
 		}
 		return err
 	}
-	tw := tabwriter.NewWriter(e.stdout, 1, 8, 1, '\t', 0)
+	tw := tabwriter.NewWriter(e.text(e.stdout), 1, 8, 1, '\t', 0)
 	_, err = io.WriteString(tw, b.String())
 	return errors.Join(err, tw.Flush())
 }

@@ -470,20 +470,20 @@ func (f *bakeFlags) report(e *env, b *baked, def *bake.Definition, targets []*ba
 	if f.call.format == "json" {
 		return reportBakeJSON(e, def, targets, f.call)
 	}
-	code, first := exitOK, true
+	code, first, out := exitOK, true, e.text(e.stdout)
 	for _, t := range targets {
 		if t.builds() || t.silent {
 			continue
 		}
 		if !first {
-			fmt.Fprintln(e.stdout)
+			fmt.Fprintln(out)
 		}
 		first = false
-		fmt.Fprintf(e.stdout, "%s\n", t.Name)
+		fmt.Fprintf(out, "%s\n", t.Name)
 		if t.Description != "" {
-			fmt.Fprintf(e.stdout, "%s\n", ui.Visible(t.Description))
+			fmt.Fprintf(out, "%s\n", ui.Visible(t.Description))
 		}
-		fmt.Fprintln(e.stdout)
+		fmt.Fprintln(out)
 		err := t.report(e, b, print)
 		if exit, ok := errors.AsType[exitError](err); ok {
 			code = exit.code
