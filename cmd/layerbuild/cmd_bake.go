@@ -399,6 +399,9 @@ func (f *bakeFlags) annotate(e *env, b *baked, targets []*bakeTarget) {
 // summarize appends a summary of the build of all targets to that of the workflow's step.
 func (f *bakeFlags) summarize(ctx context.Context, e *env, b *baked, targets []*bakeTarget,
 	err error) {
+	if len(targets) == 0 { // of an empty group
+		return
+	}
 	runner := targets[0].flags.runner
 	if !runner.summary || f.call.action != "build" {
 		return
@@ -419,6 +422,9 @@ func (f *bakeFlags) summarize(ctx context.Context, e *env, b *baked, targets []*
 // explain prints the error that ended the build, with the lines of the target's Dockerfile.
 func (f *bakeFlags) explain(e *env, b *baked, targets []*bakeTarget, err error,
 	print ui.PrintOptions) error {
+	if len(targets) == 0 {
+		return err
+	}
 	target := targets[0]
 	if failed, ok := errors.AsType[*imagebuild.TargetError](err); ok {
 		for _, t := range targets {
