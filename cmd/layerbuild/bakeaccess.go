@@ -74,7 +74,7 @@ func (f *bakeFlags) checkAccess(e *env, list []*bakeTarget) error {
 			needed[name] = true
 		}
 	}
-	if on, err := strconv.ParseBool(e.getenv(noFileChecks)); err != nil || on {
+	if checksFiles(e) {
 		f.checkPlaces(e, g, list, needed)
 	}
 	if len(needed) == 0 {
@@ -87,6 +87,25 @@ func (f *bakeFlags) checkAccess(e *env, list []*bakeTarget) error {
 	slices.Sort(flags)
 	return fmt.Errorf("the targets ask for more than the command line permits; add %s",
 		strings.Join(flags, " "))
+}
+
+// checksFiles reports whether files need permissions.
+func checksFiles(e *env) bool {
+	on, err := strconv.ParseBool(e.getenv(noFileChecks))
+	return err != nil || on
+}
+
+// checkRead returns an error for a file that a compose file names, if the command line does not
+// permit to read it. Variables of the file can be a part of what a target sends away.
+func (f *bakeFlags) checkRead(e *env, name string) error {
+	g, err := parseGrants(f.allow)
+	if err != nil || !checksFiles(e) || g.permits(append(g.read, "."), name) {
+		return err
+	}
+	if _, err := os.Stat(name); err != nil {
+		return plainError(err)
+	}
+	return fmt.Errorf("%s is outside of the working directory; add --allow=fs.read=%[1]s", name)
 }
 
 // checkPlaces adds the permissions for places that targets need and the command line does not give.

@@ -110,6 +110,12 @@ func (f *bakeFlags) config(ctx context.Context, e *env) (*bake.Config, error) {
 			if f.remote.files != nil && !f.remote.isFile() {
 				return f.remote.readFile(name)
 			}
+			if err := f.checkRead(e, name); err != nil {
+				return nil, err
+			}
+			if name == "-" {
+				name = "./-" // not standard input
+			}
 			data, err := readBakeFile(e, name)
 			return data, plainError(err)
 		},
