@@ -837,6 +837,16 @@ func TestLoad(t *testing.T) {
 	if err := run(t, env, "type=docker", img); !errors.Is(err, no) {
 		t.Errorf("an engine that fails = %v", err)
 	}
+	// An engine to which there is no connection: the client closes the archive.
+	env.Load = func(_ context.Context, r io.Reader) error {
+		if c, ok := r.(io.Closer); ok {
+			c.Close()
+		}
+		return no
+	}
+	if err := run(t, env, "type=docker", img); !errors.Is(err, no) {
+		t.Errorf("an engine without a connection = %v", err)
+	}
 	// An engine that succeeds before it has read everything.
 	env.Load = func(context.Context, io.Reader) error { return nil }
 	if err := run(t, env, "type=docker", img); err != nil {

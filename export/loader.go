@@ -106,7 +106,9 @@ func (l *loader) members(ctx context.Context, members []Member, sink event.Sink)
 			}
 			pw.CloseWithError(writeErr)
 		})
-		loadErr := l.load(ctx, pr, j)
+		// A client of HTTP closes a body that it does not send: without Close the writer gets
+		// errReaderGone, and not the error of a closed pipe, which would hide that of the engine.
+		loadErr := l.load(ctx, struct{ io.Reader }{pr}, j)
 		pr.CloseWithError(errReaderGone)
 		writer.Wait()
 		if writeErr != nil && !errors.Is(writeErr, errReaderGone) {
