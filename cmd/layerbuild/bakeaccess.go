@@ -120,8 +120,11 @@ func (f *bakeFlags) checkPlaces(e *env, g grants, list []*bakeTarget, needed map
 	}
 	ask := func(names []string, later bool, kind string, permitted, attributes []string) {
 		for _, name := range names {
-			free := g.permits([]string{"."}, name) && !(later && below(name, trees))
-			if !free && !g.permits(permitted, name) && !f.isSet(name, attributes) {
+			allowed := slices.Clone(permitted)
+			if !later || !below(name, trees) {
+				allowed = append(allowed, ".")
+			}
+			if !g.permits(allowed, name) && !f.isSet(name, attributes) {
 				needed[kind+name] = true
 			}
 		}
@@ -268,7 +271,8 @@ func (p *places) addContexts(t *bakeTarget) {
 		switch {
 		case strings.HasPrefix(where, image.SchemeName):
 		case strings.HasPrefix(where, image.SchemeLayout):
-			if ref, err := imageref.Parse(where, imageref.Options{Exists: image.Exists}); err == nil {
+			ref, err := imageref.Parse(where, imageref.Options{Exists: image.Exists})
+			if err == nil {
 				p.read = append(p.read, ref.Path)
 			}
 		case isPlace(where):

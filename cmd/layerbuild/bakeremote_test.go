@@ -8,8 +8,8 @@ import (
 	"github.com/layerbuild/layerbuild/internal/source"
 )
 
-// TestBakeRemoteSecrets checks that the credentials for a repository are for its host only, and only
-// for targets with a context there.
+// TestBakeRemoteSecrets checks that the credentials for a repository are for its host only, and
+// only for targets with a context there.
 func TestBakeRemoteSecrets(t *testing.T) {
 	e := &env{getenv: func(name string) string {
 		return map[string]string{bakeTokenVariable: "token", bakeHeaderVariable: "header"}[name]
