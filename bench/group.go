@@ -45,12 +45,18 @@ func hierarchies() []hierarchy {
 		return nil
 	}
 	var all []hierarchy
+	seen := map[string]bool{} // by device and root: a hierarchy can be mounted at several places
 	for line := range strings.Lines(string(raw)) {
 		mount, super, ok := strings.Cut(strings.TrimSpace(line), " - ")
 		left, right := strings.Fields(mount), strings.Fields(super)
 		if !ok || len(left) < 5 || len(right) < 3 {
 			continue
 		}
+		place := left[2] + " " + left[3]
+		if seen[place] {
+			continue
+		}
+		seen[place] = true
 		switch right[0] {
 		case "cgroup":
 			all = append(all, hierarchy{dir: left[4], root: left[3],
