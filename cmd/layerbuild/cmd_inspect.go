@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/gotemplate"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -93,6 +95,7 @@ type inspected struct {
 	ID           string                          `json:"Id"` // digest of the configuration
 	Digest       string                          `json:"Digest"`
 	RepoTags     []string                        `json:"RepoTags"`
+	RepoDigests  []string                        `json:"RepoDigests"`
 	Created      *time.Time                      `json:"Created,omitempty"`
 	Author       string                          `json:"Author,omitempty"`
 	Architecture string                          `json:"Architecture"`
@@ -139,8 +142,8 @@ func (im *images) inspect(ctx context.Context, state *state.State, name string,
 func inspect(ctx context.Context, state *state.State, img *image.Image) (inspected, error) {
 	out := inspected{
 		ID: img.Manifest.Config.Digest.String(), Digest: img.Descriptor.Digest.String(),
-		RepoTags: []string{},
-		Created:  img.Config.Created, Author: img.Config.Author,
+		RepoTags: []string{}, RepoDigests: []string{},
+		Created: img.Config.Created, Author: img.Config.Author,
 		Architecture: img.Config.Architecture, Variant: img.Config.Variant,
 		OS: img.Config.OS, Config: img.Config.Config,
 		RootFS: rootFS{"layers", img.Config.RootFS.DiffIDs}, Manifest: img.Manifest,
@@ -156,8 +159,14 @@ func inspect(ctx context.Context, state *state.State, img *image.Image) (inspect
 		if entry.Name != "" && (entry.Descriptor.Digest == img.Descriptor.Digest ||
 			entry.Descriptor.Digest == img.Root.Digest) {
 			out.RepoTags = append(out.RepoTags, familiar(entry.Name))
+			if n, err := reference.Parse(entry.Name); err == nil {
+				n.Tag, n.Digest = "", entry.Descriptor.Digest
+				out.RepoDigests = append(out.RepoDigests, n.Familiar())
+			}
 		}
 	}
+	slices.Sort(out.RepoDigests)
+	out.RepoDigests = slices.Compact(out.RepoDigests) // a repository may have several tags
 	out.GraphDriver, err = graph(ctx, state, img)
 	return out, err
 }
