@@ -7,6 +7,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
+	"github.com/layerbuild/layerbuild/internal/imageref"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/source"
 )
@@ -30,12 +31,24 @@ func (f *buildFlags) sources(o *imagebuild.Options, e *env) error {
 			return errors.Join(err, badValue("build-context", c,
 				errors.New("NAME=WHERE is expected")))
 		}
+		value = withBuildxScheme(value)
 		if bad := checkNamedContext(value, so); bad != nil {
 			return errors.Join(err, badValue("build-context", c, bad))
 		}
 		o.Source.Contexts[name] = value
 	}
 	return err
+}
+
+// withBuildxScheme replaces the schemes of images that buildah and podman have, too, by that of
+// buildx.
+func withBuildxScheme(value string) string {
+	for _, scheme := range [...]string{"container-image://", string(imageref.Docker)} {
+		if name, ok := strings.CutPrefix(value, scheme); ok {
+			return image.SchemeName + name
+		}
+	}
+	return value
 }
 
 // checkNamedContext returns an error for an invalid value of --build-context.
