@@ -29,7 +29,8 @@ type runFlags struct {
 	workdir, user, entrypoint, network, platform string
 	addHosts                                     []string
 	hosts                                        []executor.Host // parsed from addHosts
-	interactive, tty, pull                       bool
+	interactive, tty                             bool
+	pull                                         pullPolicy
 
 	envFiles, volumes, mounts, tmpfs, publish []string
 	name, hostname                            string
@@ -74,7 +75,9 @@ func (f *runFlags) define(fs *pflag.FlagSet) {
 	f.state.define(fs)
 	group(fs, "Image", func(fs *pflag.FlagSet) {
 		fs.Var((*given)(&f.platform), "platform", platformUsage)
-		fs.BoolVar(&f.pull, "pull", false, "look up the image in its registry first")
+		fs.Var(&f.pull, "pull", "look up the image in its registry first\n"+
+			"The value always does so, and newer is the same; missing looks up an image that the "+
+			"store does not have, as without the flag; never makes such an image an error.")
 	})
 	group(fs, "Command", func(fs *pflag.FlagSet) {
 		fs.VarP((*list)(&f.env), "env", "e", "`NAME=VALUE` environment variable\n"+
@@ -186,7 +189,8 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 			return err
 		}
 		img, err := im.resolver.Resolve(ctx, ref,
-			image.ResolveOptions{Platform: want.platform, Pull: f.pull})
+			image.ResolveOptions{Platform: want.platform, Pull: f.pull == "always",
+				Local: f.pull == "never"})
 		if err != nil {
 			return err
 		}
