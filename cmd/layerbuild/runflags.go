@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/layerbuild/layerbuild/executor"
@@ -169,12 +170,18 @@ func parseMount(value string) (executor.Mount, error) {
 const noDetach = "the container ends with layerbuild; start it with systemd-run, or with & in a " +
 	"shell"
 
-// refusedFlag is the value of a flag that is refused: the reason.
+// refusedFlag is the value of a boolean flag that is refused unless it is false: the reason.
 type refusedFlag string
 
-func (r refusedFlag) Set(string) error { return errors.New(string(r)) }
-func (r refusedFlag) Type() string     { return "string" }
-func (r refusedFlag) String() string   { return "" }
+func (r refusedFlag) Set(s string) error {
+	if is, err := strconv.ParseBool(s); err == nil && !is {
+		return nil
+	}
+	return errors.New(string(r))
+}
+
+func (r refusedFlag) Type() string   { return "string" }
+func (r refusedFlag) String() string { return "" }
 
 // checkPublish checks the value of --publish. The command is in the network of this machine, so
 // that its ports are there already, under the same numbers.
