@@ -26,9 +26,8 @@ type copyFlags struct {
 	state    stateFlags
 	access   registryFlags
 	platform string
-	progress string
+	progress progressFlags
 	all      bool
-	quiet    bool
 	src, dst copySide
 }
 
@@ -109,8 +108,7 @@ func (f *copyFlags) define(fs *pflag.FlagSet) {
 		fs.BoolVarP(&f.all, "all", "a", false, "copy the images for all platforms")
 		fs.Var((*given)(&f.platform), "platform", platformUsage)
 		fs.Bool("preserve-digests", false, "no effect: digests always stay the same")
-		fs.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress")
-		fs.Var(newProgress(&f.progress), "progress", progressUsage)
+		f.progress.define(fs)
 	})
 	group(fs, "Registries", func(fs *pflag.FlagSet) {
 		f.access.define(fs)
@@ -143,16 +141,13 @@ func (f *copyFlags) prepare(e *env, args []string) (runFunc, error) {
 	}
 	want, err := platform(e, f.platform)
 	err = errors.Join(err, f.src.apply(&f.access.base, src), f.dst.apply(&f.access.base, dst),
-		f.state.resolve(e), resolveProgress(e, &f.progress),
+		f.state.resolve(e), f.progress.resolve(e),
 		f.state.access(&f.access))
 	if err != nil {
 		return nil, err
 	}
-	if f.quiet {
-		f.progress = "none"
-	}
 	return func(ctx context.Context) error {
-		return f.state.withProgress(ctx, e, f.progress,
+		return f.state.withProgress(ctx, e, f.progress.mode,
 			func(state *state.State, im *images, sink event.Sink) error {
 				c := &copier{e: e, f: f, state: state, im: im, sink: sink}
 				return c.copy(ctx, src, dst, args[0], want)

@@ -70,7 +70,7 @@ func (f *indexFlags) define(fs *pflag.FlagSet) {
 		f.format = "text"
 		fs.Var((*given)(&f.format), "format", "`text|json|TEMPLATE` inspect: output format")
 		fs.BoolVar(&f.raw, "raw", false, "inspect: print the document as it is")
-		fs.Var(newProgress(&f.copy.progress), "progress", progressUsage)
+		fs.Var(newProgress(&f.copy.progress.mode), "progress", progressUsage)
 	})
 	group(fs, "Registries", f.copy.access.define)
 }
@@ -89,7 +89,7 @@ func (f *indexFlags) prepare(e *env, args []string) (runFunc, error) {
 			return nil, badValue("annotation", a, errors.New("KEY=VALUE is expected"))
 		}
 	}
-	if err := errors.Join(f.copy.state.resolve(e), resolveProgress(e, &f.copy.progress),
+	if err := errors.Join(f.copy.state.resolve(e), f.copy.progress.resolve(e),
 		f.copy.state.access(&f.copy.access)); err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func (f *indexFlags) prepare(e *env, args []string) (runFunc, error) {
 
 func (f *indexFlags) create(ctx context.Context, e *env, refs []imageref.Ref,
 	words []string) error {
-	return f.copy.state.withProgress(ctx, e, f.copy.progress,
+	return f.copy.state.withProgress(ctx, e, f.copy.progress.mode,
 		func(state *state.State, im *images, sink event.Sink) error {
 			a := &assembly{from: map[digest.Digest]*image.Found{}}
 			for i, ref := range refs {

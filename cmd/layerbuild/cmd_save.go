@@ -25,8 +25,7 @@ type saveFlags struct {
 	access           registryFlags
 	output, platform string
 	format           saveFormat
-	progress         string
-	quiet            bool
+	progress         progressFlags
 	spec             export.Spec
 }
 
@@ -80,8 +79,7 @@ func (f *saveFlags) define(fs *pflag.FlagSet) {
 		fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` write one platform of the images")
 		fs.BoolP("multi-image-archive", "m", false,
 			"no effect: an archive may have several images")
-		fs.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress")
-		fs.Var(newProgress(&f.progress), "progress", progressUsage)
+		f.progress.define(fs)
 	})
 	group(fs, "Registries", f.access.define)
 }
@@ -95,13 +93,10 @@ func (f *saveFlags) prepare(e *env, args []string) (runFunc, error) {
 	if f.platform != "" && err == nil {
 		want, err = platform(e, f.platform)
 	}
-	err = errors.Join(err, f.state.resolve(e), resolveProgress(e, &f.progress),
+	err = errors.Join(err, f.state.resolve(e), f.progress.resolve(e),
 		f.state.access(&f.access))
 	if err != nil {
 		return nil, err
-	}
-	if f.quiet {
-		f.progress = "none"
 	}
 	f.spec = export.Spec{Type: export.TypeDocker, Dest: f.output}
 	if f.format != "docker" {
@@ -128,7 +123,7 @@ func (f *saveFlags) prepare(e *env, args []string) (runFunc, error) {
 }
 
 func (f *saveFlags) run(ctx context.Context, e *env, args []string, want wanted) error {
-	return f.state.withProgress(ctx, e, f.progress,
+	return f.state.withProgress(ctx, e, f.progress.mode,
 		func(state *state.State, im *images, sink event.Sink) error {
 			members, err := im.members(ctx, args, want)
 			if err != nil {
@@ -174,8 +169,7 @@ func (im *images) members(ctx context.Context, args []string, want wanted) ([]ex
 type loadFlags struct {
 	state           stateFlags
 	input, platform string
-	progress        string
-	quiet           bool
+	progress        progressFlags
 }
 
 func loadVerb() verb {
@@ -194,8 +188,7 @@ digest: the image gets a manifest whose layers are stored as they are in the arc
 			fs.VarP((*given)(&f.input), "input", "i",
 				"`FILE` file or layout to read (default: standard input)")
 			fs.Var((*given)(&f.platform), "platform", "`OS/ARCH` read one platform of the images")
-			fs.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress")
-			fs.Var(newProgress(&f.progress), "progress", progressUsage)
+			f.progress.define(fs)
 			return f.prepare
 		},
 	}
@@ -210,11 +203,8 @@ func (f *loadFlags) prepare(e *env, args []string) (runFunc, error) {
 	if f.platform != "" {
 		want, err = platform(e, f.platform)
 	}
-	if err := errors.Join(err, f.state.resolve(e), resolveProgress(e, &f.progress)); err != nil {
+	if err := errors.Join(err, f.state.resolve(e), f.progress.resolve(e)); err != nil {
 		return nil, err
-	}
-	if f.quiet {
-		f.progress = "none"
 	}
 	switch {
 	case f.input == "" && term.IsTerminal(int(e.stdin.Fd())):
@@ -234,7 +224,7 @@ func (f *loadFlags) prepare(e *env, args []string) (runFunc, error) {
 }
 
 func (f *loadFlags) run(ctx context.Context, e *env, want wanted) error {
-	return f.state.withProgress(ctx, e, f.progress,
+	return f.state.withProgress(ctx, e, f.progress.mode,
 		func(state *state.State, im *images, sink event.Sink) error {
 			list, err := f.images(ctx, e, im)
 			if err != nil {

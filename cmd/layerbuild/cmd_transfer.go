@@ -30,8 +30,8 @@ func pullVerb() verb {
 			f.define(fs)
 			var access registryFlags
 			access.define(fs)
-			var progress string
-			fs.Var(newProgress(&progress), "progress", progressUsage)
+			var progress progressFlags
+			progress.define(fs)
 			var of string
 			fs.Var((*given)(&of), "platform", platformUsage)
 			return func(e *env, args []string) (runFunc, error) {
@@ -44,13 +44,12 @@ func pullVerb() verb {
 					}
 				}
 				want, err := platform(e, of)
-				err = errors.Join(err, f.resolve(e), resolveProgress(e, &progress),
-					f.access(&access))
+				err = errors.Join(err, f.resolve(e), progress.resolve(e), f.access(&access))
 				if err != nil {
 					return nil, err
 				}
 				return func(ctx context.Context) error {
-					return f.withProgress(ctx, e, progress,
+					return f.withProgress(ctx, e, progress.mode,
 						func(_ *state.State, im *images, sink event.Sink) error {
 							for _, name := range args {
 								if err := pull(ctx, e, im, name, want.platform, sink); err != nil {
@@ -96,20 +95,19 @@ func pushVerb() verb {
 			f.define(fs)
 			var access registryFlags
 			access.define(fs)
-			var progress string
-			fs.Var(newProgress(&progress), "progress", progressUsage)
+			var progress progressFlags
+			progress.define(fs)
 			return func(e *env, args []string) (runFunc, error) {
 				if len(args) == 0 {
 					return nil, errors.New("an image is expected")
 				}
 				err := checkImageAndNames(args[0], args[1:])
-				err = errors.Join(err, f.resolve(e), resolveProgress(e, &progress),
-					f.access(&access))
+				err = errors.Join(err, f.resolve(e), progress.resolve(e), f.access(&access))
 				if err != nil {
 					return nil, err
 				}
 				return func(ctx context.Context) error {
-					return f.withProgress(ctx, e, progress,
+					return f.withProgress(ctx, e, progress.mode,
 						func(state *state.State, im *images, sink event.Sink) error {
 							return pushAll(ctx, e, state, im, args[0], args[1:], sink)
 						})
@@ -156,6 +154,26 @@ func push(ctx context.Context, e *env, state *state.State, im *images, name stri
 		_, err = fmt.Fprintln(e.stdout, d.Digest)
 	}
 	return err
+}
+
+// progressFlags are the flags of pull, push, copy, save and load for the display.
+type progressFlags struct {
+	mode  string
+	quiet bool
+}
+
+func (f *progressFlags) define(fs *pflag.FlagSet) {
+	fs.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress")
+	fs.Var(newProgress(&f.mode), "progress", progressUsage)
+}
+
+// resolve applies --quiet, or else the mode of the environment.
+func (f *progressFlags) resolve(e *env) error {
+	if f.quiet {
+		f.mode = "none"
+		return nil
+	}
+	return resolveProgress(e, &f.mode)
 }
 
 const progressUsage = "progress display"
