@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/layerbuild/layerbuild/export"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imageref"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/internal/ui"
@@ -38,9 +40,10 @@ func pullVerb() verb {
 				if len(args) == 0 {
 					return nil, errors.New("at least one image is expected")
 				}
-				for _, name := range args {
-					if _, err := store.Name(name); err != nil {
-						return nil, err
+				for i, name := range args {
+					args[i] = strings.TrimPrefix(name, string(imageref.Docker))
+					if _, err := store.Name(args[i]); err != nil {
+						return nil, pullError(name, err)
 					}
 				}
 				want, err := platform(e, of)
@@ -62,6 +65,18 @@ func pullVerb() verb {
 			}
 		},
 	}
+}
+
+// pullError returns the error for a word that is not the name of an image in a registry.
+func pullError(word string, err error) error {
+	switch r, bad := imageref.Parse(word, imageref.Options{Exists: image.Exists}); {
+	case bad != nil:
+		return bad
+	case r.Scheme == imageref.Plain || r.Scheme == imageref.Docker:
+		return err
+	}
+	return fmt.Errorf("%s is not in a registry; layerbuild copy %[1]s NAME copies it to the store",
+		word)
 }
 
 func pull(ctx context.Context, e *env, im *images, name string, p ocispec.Platform,
@@ -100,6 +115,9 @@ func pushVerb() verb {
 			return func(e *env, args []string) (runFunc, error) {
 				if len(args) == 0 {
 					return nil, errors.New("an image is expected")
+				}
+				for i, name := range args[1:] {
+					args[1+i] = strings.TrimPrefix(name, string(imageref.Docker)) // podman's form
 				}
 				err := checkImageAndNames(args[0], args[1:])
 				err = errors.Join(err, f.resolve(e), progress.resolve(e), f.access(&access))
