@@ -41,6 +41,7 @@ type Spec struct {
 	Dir bool
 
 	Push     bool // for TypeImage: push to the registries of its names
+	NoPush   bool // push=false was given: ByDigest and Insecure are for another value of it
 	ByDigest bool // with Push: push without a tag
 	Insecure bool // with Push: plain http, or TLS without verifying
 
@@ -309,6 +310,7 @@ func (s *Spec) set(a attr) error {
 		var push bool
 		push, err = parseBool(a)
 		s.Push = push // type=registry sets push only as a default
+		s.NoPush = !push
 	case "push-by-digest":
 		s.ByDigest, err = parseBool(a)
 	case "registry.insecure":

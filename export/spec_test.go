@@ -41,7 +41,7 @@ func TestParse(t *testing.T) {
 		{"type=image,push=true,name=r.example/a",
 			Spec{Type: TypeImage, Push: true, Names: []string{"r.example/a"}}},
 		{"type=registry", Spec{Type: TypeImage, Push: true}},
-		{"type=registry,push=false", Spec{Type: TypeImage}},
+		{"type=registry,push=false", Spec{Type: TypeImage, NoPush: true}},
 		{"type=registry,registry.insecure=true", Spec{Type: TypeImage, Push: true, Insecure: true}},
 		{"type=image,name=ghcr.io/a/b,push-by-digest=true,name-canonical=true,push=true",
 			Spec{Type: TypeImage, Push: true, ByDigest: true, Names: []string{"ghcr.io/a/b"}}},

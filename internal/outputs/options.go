@@ -108,9 +108,10 @@ func (o *Options) checkNames(spec export.Spec, given map[string]string) error {
 
 func (o *Options) checkOutput(spec export.Spec) error {
 	switch {
-	case spec.ByDigest && !spec.Push:
+	case spec.Push || spec.NoPush: // a pipeline that sets push by a variable gives the others, too
+	case spec.ByDigest:
 		return errors.New("push-by-digest has no effect without push=true")
-	case spec.Insecure && !spec.Push:
+	case spec.Insecure:
 		return errors.New("registry.insecure has no effect without push=true")
 	}
 	if spec.Type == export.TypeDocker && len(o.Platforms) > 1 {
