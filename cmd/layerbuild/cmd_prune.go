@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -28,6 +29,9 @@ func pruneVerb() verb {
 			unused := fs.Duration("unused", 0,
 				"`TIME` also remove cache that was unused for TIME\n"+
 					"TIME is a number with a unit, such as 90m or 72h.")
+			var filters []string
+			fs.Var((*list)(&filters), "filter", "`until=TIME` the same as --unused TIME\n"+
+				"With --all, only cache that was unused for TIME is removed.")
 			keep := fs.String("keep-storage", "",
 				"`SIZE` limit of the build cache, such as 10g (GiB)\n"+
 					"prune removes the least recently used part of the build cache until the rest "+
@@ -42,6 +46,9 @@ func pruneVerb() verb {
 						errors.New("a time such as 90m or 72h is expected"))
 				}
 				o := state.PruneOptions{All: *all, Unused: *unused, DryRun: *dry}
+				if err := applyFilters(&o, filters); err != nil {
+					return nil, err
+				}
 				if *keep != "" {
 					n, err := units.ParseDocker(*keep)
 					if err != nil {
@@ -56,6 +63,21 @@ func pruneVerb() verb {
 			}
 		},
 	}
+}
+
+// applyFilters applies the values of --filter. docker image prune and docker buildx prune have
+// until, too.
+func applyFilters(o *state.PruneOptions, filters []string) error {
+	for _, filter := range filters {
+		value, ok := strings.CutPrefix(filter, "until=")
+		unused, err := time.ParseDuration(value)
+		if !ok || err != nil || unused <= 0 {
+			return badValue("filter", filter, errors.New("until=TIME is expected, with a time "+
+				"such as 90m or 72h"))
+		}
+		o.All, o.Unused = false, max(o.Unused, unused)
+	}
+	return nil
 }
 
 func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, format string) error {
