@@ -26,7 +26,11 @@ var others = map[string]string{
 }
 
 // aliases are other names of verbs.
-var aliases = map[string]string{"rmi": "rm"}
+var aliases = map[string]string{"bud": "build", "rmi": "rm", "untag": "rm"}
+
+// buildxVerbs are the commands of 'docker buildx' with a verb that does the same.
+var buildxVerbs = map[string]string{"b": "build", "bake": "bake", "build": "build", "du": "du",
+	"f": "bake", "prune": "prune"}
 
 // imageVerbs are the commands of 'docker image' and 'podman image', with the verbs that do the
 // same.
@@ -77,6 +81,11 @@ func unalias(word string, rest []string) (string, []string) {
 			return rest[0], rest[1:]
 		case "help": // kaniko's commands are flags and those two
 			return "help", []string{"executor"}
+		}
+	}
+	if word == "buildx" && len(rest) > 0 {
+		if name, ok := buildxVerbs[rest[0]]; ok {
+			return name, rest[1:]
 		}
 	}
 	if word == "image" && len(rest) > 0 {
