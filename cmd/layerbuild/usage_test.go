@@ -170,6 +170,8 @@ var badValues = []struct {
 	{"run", "tmpfs", []string{"", "x"}},
 	{"run", "publish", []string{"", "80:81", "80:"}},
 	{"run", "name", []string{""}},
+	{"run", "pull", []string{"", "sometimes", "True"}},
+	{"prune", "filter", []string{"", "until", "until=x", "until=-1h", "label=x"}},
 	{"run", "hostname", []string{""}},
 	{"run", "workdir", []string{"relative", "./x"}},
 	{"run", "tty", []string{"true", "maybe"}}, // the tests have no terminal
