@@ -108,6 +108,29 @@ func decode(t *testing.T, name string, v any) {
 	}
 }
 
+// TestHookFiles runs hooks that find the host's files, in a directory that the step's root could be
+// mounted on, too.
+func TestHookFiles(t *testing.T) {
+	bothWays(t, func(t *testing.T, run func(*image, *Process) (string, error)) {
+		dir, err := os.MkdirTemp("/mnt", "hook")
+		if err != nil {
+			t.Skip(err)
+		}
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		program := filepath.Join(dir, "hook")
+		if err := os.WriteFile(program, []byte("#!/bin/sh\nls -d /sys/kernel $0\n"),
+			0o755); err != nil {
+			t.Fatal(err)
+		}
+		p := shell("true")
+		p.Hooks = []Hook{{Path: program, Env: []string{"PATH=/usr/bin:/bin"}}}
+		out, err := run(newBusybox(t), p)
+		if want := program + "\n/sys/kernel\n"; err != nil || out != want {
+			t.Errorf("output %q, %v, want %q", out, err, want)
+		}
+	})
+}
+
 // TestHookFails runs hooks that fail. The command does not run.
 func TestHookFails(t *testing.T) {
 	bothWays(t, func(t *testing.T, run func(*image, *Process) (string, error)) {

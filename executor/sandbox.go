@@ -105,6 +105,10 @@ func (b *sandbox) mountStaging() error {
 			paths = append(paths, s.Host)
 		}
 	}
+	for _, h := range b.p.Hooks {
+		// A hook finds its program and the devices of the host (/sys/bus).
+		paths = append(paths, "/sys", h.Path)
+	}
 	if b.staging, err = chooseStaging(paths); err != nil {
 		return err
 	}
