@@ -121,7 +121,7 @@ func (f *bakeFlags) checkPlaces(e *env, g grants, list []*bakeTarget, needed map
 	ask := func(names []string, later bool, kind string, permitted, attributes []string) {
 		for _, name := range names {
 			allowed := slices.Clone(permitted)
-			if !later || !below(name, trees) {
+			if !later || !below(name, trees) && !below(filepath.Clean(name), trees) {
 				allowed = append(allowed, ".")
 			}
 			if !g.permits(allowed, name) && !f.isSet(name, attributes) {
