@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/giturl"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/imageref"
@@ -130,7 +131,10 @@ func (f *bakeFlags) checkPlaces(e *env, g grants, list []*bakeTarget, needed map
 		}
 	}
 	for _, p := range all {
-		if p.agent && !g.ssh && !f.isSet("default", readAttributes) {
+		if !g.ssh && (p.agent && !f.isSet("default", readAttributes) ||
+			slices.ContainsFunc(p.ssh, func(address string) bool {
+				return !f.isSet(address, readAttributes) && !f.remote.names(address)
+			})) {
 			needed["ssh"] = true
 		}
 		ask(p.first, false, "fs.read=", g.read, readAttributes)
@@ -212,6 +216,7 @@ type places struct {
 	write       []string
 	trees       []string // directories of write to which the files of the target are written
 	agent       bool     // it uses the SSH agent
+	ssh         []string // contexts that are fetched with the user's SSH keys
 }
 
 // placesOf returns the places of a target. They are read from the flags of its build, with the
@@ -258,6 +263,8 @@ func (p *places) addContexts(t *bakeTarget) {
 	main := t.args[0]
 	if isPlace(main) {
 		p.first = append(p.first, main)
+	} else if giturl.IsSSH(main) {
+		p.ssh = append(p.ssh, main)
 	}
 	if info, err := os.Stat(main); err == nil && info.IsDir() && t.DockerfileInline == nil &&
 		!isHTTP(string(t.flags.file)) {
@@ -277,6 +284,8 @@ func (p *places) addContexts(t *bakeTarget) {
 			}
 		case isPlace(where):
 			p.read = append(p.read, where)
+		case giturl.IsSSH(where):
+			p.ssh = append(p.ssh, where)
 		}
 	}
 }

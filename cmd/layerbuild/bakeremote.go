@@ -12,6 +12,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/internal/bake"
 	"github.com/layerbuild/layerbuild/internal/giturl"
+	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/internal/source"
 )
 
@@ -27,8 +28,10 @@ type bakeRemote struct {
 	files *source.Context // nil until open
 }
 
-// Variables with the credentials for the repository of a bakeRemote.
+// Variables with the credentials for the repository of a bakeRemote. That for SSH has the socket of
+// an agent, or files of keys, separated by commas.
 const (
+	bakeSSHVariable    = "BUILDX_BAKE_GIT_SSH"
 	bakeTokenVariable  = "BUILDX_BAKE_GIT_AUTH_TOKEN"
 	bakeHeaderVariable = "BUILDX_BAKE_GIT_AUTH_HEADER"
 )
@@ -53,7 +56,21 @@ func (r *bakeRemote) open(ctx context.Context, e *env) (err error) {
 	if r.address == "" {
 		return nil
 	}
+	keys := source.SSHKeys{User: true}
+	if files := e.getenv(bakeSSHVariable); files != "" {
+		agent, err := parseAgent("default="+files, e.getenv)
+		if err != nil {
+			return fmt.Errorf("%s: %w", bakeSSHVariable, err)
+		}
+		agents, stop, err := secret.ServeKeys([]secret.Agent{agent})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, stop()) }()
+		keys.Agent = agents[0].Socket
+	}
 	o := source.Options{Git: source.GitOptions{
+		SSH: keys,
 		Authorization: func(context.Context, string) string {
 			token := e.getenv(bakeTokenVariable)
 			if header := e.getenv(bakeHeaderVariable); header != "" || token == "" {
@@ -63,6 +80,18 @@ func (r *bakeRemote) open(ctx context.Context, e *env) (err error) {
 		}}}
 	r.files, err = source.Open(ctx, r.address, o)
 	return err
+}
+
+// names reports whether the command line names the git repository at an address.
+func (r *bakeRemote) names(address string) bool {
+	u, err := giturl.Parse(address)
+	if err != nil {
+		return false
+	}
+	return slices.ContainsFunc([]string{r.address, r.directory}, func(place string) bool {
+		named, err := giturl.Parse(place)
+		return err == nil && named.Remote == u.Remote
+	})
 }
 
 // close removes the files.

@@ -37,3 +37,15 @@ func TestBakeRemoteSecrets(t *testing.T) {
 		}
 	}
 }
+
+func TestNames(t *testing.T) {
+	r := &bakeRemote{address: "git@h:r.git#v1", directory: "cwd://"}
+	for address, want := range map[string]bool{
+		"git@h:r.git": true, "git@h:r.git#v2:dir": true, "git@h:other.git": false, "cwd://": false,
+		"ssh://git@h/r.git": false,
+	} {
+		if got := r.names(address); got != want {
+			t.Errorf("names(%q) = %v", address, got)
+		}
+	}
+}

@@ -145,7 +145,8 @@ func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
 	fs.Var(&f.sourceDateEpoch, "source-date-epoch", "`SECONDS` the same as --timestamp")
 	fs.Var((*list)(&f.ssh), "ssh",
 		"`default|ID[=SOCKET|=KEY,…]` SSH agent for RUN --mount=type=ssh\n"+
-			"Without SOCKET it is the agent of $SSH_AUTH_SOCK. KEY is the file of a private key "+
+			"ADD uses that with the ID default for repositories at an SSH address. Without "+
+			"SOCKET it is the agent of $SSH_AUTH_SOCK. KEY is the file of a private key "+
 			"without a passphrase.")
 }
 

@@ -23,7 +23,7 @@ var variables = [...]variable{
 		"the latest time of its files, so that two builds can make the same bytes. It counts as " +
 		"a build argument. sbom uses it as the time of its documents."},
 	{"SSH_AUTH_SOCK",
-		"The socket of the SSH agent for --ssh, and for git repositories that are fetched by SSH."},
+		"The socket of the SSH agent for --ssh, and for contexts that are fetched by SSH."},
 	{"DOCKER_CONFIG", "The directory of config.json, which has the credentials of docker login. " +
 		"The default is ~/.docker."},
 	{hostVariable, "The docker daemon of docker-daemon:NAME: unix://PATH or tcp://HOST:PORT. The " +
@@ -57,6 +57,8 @@ var variables = [...]variable{
 	{bakeSeparatorVariable, "The separator in $" + bakeFileVariable + "; the default is a colon."},
 	{bakeTokenVariable + ", " + bakeHeaderVariable, "The token, or the whole Authorization " +
 		"header, for the git repository of bake URL, and for contexts in it."},
+	{bakeSSHVariable, "The socket of the SSH agent for the files of bake URL, or files of keys, " +
+		"separated by commas; the default is $SSH_AUTH_SOCK."},
 	{noFileChecks, "If it is false, bake reads and writes files outside the working directory " +
 		"without --allow."},
 	{metadataWarnings,

@@ -29,6 +29,13 @@ type URL struct {
 // treated as a URL only if it names a context.
 func Ambiguous(address string) bool { return strings.HasPrefix(address, "github.com/") }
 
+// IsSSH reports whether git reaches the repository at an address by SSH. It returns false for an
+// address that is not a git URL.
+func IsSSH(address string) bool {
+	u, err := Parse(address)
+	return err == nil && (!hasScheme(u.Remote) || strings.HasPrefix(u.Remote, "ssh://"))
+}
+
 // ErrNotGit is wrapped by the error of Parse for an address that is not a git URL.
 var ErrNotGit = errors.New("not a git URL")
 

@@ -94,6 +94,18 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestIsSSH(t *testing.T) {
+	for address, want := range map[string]bool{
+		"git@h:r": true, "a_b@h:r.git?submodules=0#y": true, "ssh://h/r": true, "ssh://git@h:22/r.git#v": true,
+		"https://git@h/r.git": false, "git://h/r": false, "github.com/u/r": false, "http://h/r": false,
+		"dir": false, "git@h": false, "": false,
+	} {
+		if got := IsSSH(address); got != want {
+			t.Errorf("IsSSH(%q) = %v", address, got)
+		}
+	}
+}
+
 func TestBelow(t *testing.T) {
 	for _, tt := range []struct{ address, dir, want string }{
 		{"https://h/r.git", "d", "https://h/r.git#:d"},

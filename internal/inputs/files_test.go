@@ -451,8 +451,8 @@ func TestCredentials(t *testing.T) {
 	if got := in.HTTP().Authorization(t.Context(), "host"); !strings.Contains(got, "t0ken") {
 		t.Errorf("downloads get %q", got)
 	}
-	if got := git.Authorization(t.Context(), "host"); got == "" || git.SSHAuthSock != "/agent" ||
-		!git.KeepGitDir {
+	if got := git.Authorization(t.Context(), "host"); got == "" || !git.KeepGitDir ||
+		git.SSH != (source.SSHKeys{Agent: "/agent"}) {
 		t.Errorf("git gets %q, %+v", got, git)
 	}
 	if got := in.HTTP().Authorization(t.Context(), "other"); got != "" {

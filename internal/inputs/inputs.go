@@ -414,8 +414,10 @@ func (in *Inputs) Tree(ctx context.Context, id snapshot.ID) (*source.Tree, error
 
 func (in *Inputs) sourceOptions() (source.Options, error) {
 	index, err := in.o.Index()
+	git := in.Git(in.o.KeepGitDir)
+	git.SSH.User = true // the user names the contexts
 	return source.Options{Own: in.o.Own, TempDir: in.o.TempDir, Index: index, HTTP: in.HTTP(),
-		Git: in.Git(in.o.KeepGitDir)}, err
+		Git: git}, err
 }
 
 // HTTP returns the options of downloads.
@@ -424,11 +426,11 @@ func (in *Inputs) HTTP() source.HTTPOptions {
 		Authorization: in.o.Secrets.HTTPAuthorization}
 }
 
-// Git returns the options of git repositories.
+// Git returns the options of git repositories that a Dockerfile names.
 func (in *Inputs) Git(keepGitDir bool) source.GitOptions {
 	agent, _ := in.o.Secrets.Agent("default")
 	return source.GitOptions{TempDir: in.o.TempDir, KeepGitDir: keepGitDir, CommitTime: true,
-		Authorization: in.o.Secrets.GitAuthorization, SSHAuthSock: agent}
+		Authorization: in.o.Secrets.GitAuthorization, SSH: source.SSHKeys{Agent: agent}}
 }
 
 // Material returns what identifies a source of ADD on another machine. A source that no step has

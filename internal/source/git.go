@@ -2,6 +2,7 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -416,6 +417,10 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 	if message == "" {
 		message = err.Error()
 	}
+	if g.o.SSH == (SSHKeys{}) && strings.Contains(message, "Permission denied (") {
+		message += "\nno key was offered to the server, because a build may use the SSH agent " +
+			"only with --ssh default"
+	}
 	return "", fmt.Errorf("git %s: %s", args[0], message)
 }
 
@@ -425,19 +430,16 @@ func (g *git) environ(ctx context.Context) []string {
 		"HOME=/nonexistent", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
 		"GIT_ATTR_NOSYSTEM=1",
 		"GIT_TERMINAL_PROMPT=0", "LC_ALL=C", "GIT_OPTIONAL_LOCKS=0",
-		"GIT_SSH_COMMAND=ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new",
 	}
+	env = append(env, g.sshEnviron()...)
 	for _, name := range []string{
 		"PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy",
 		"no_proxy", "all_proxy",
-		"SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "SSH_AUTH_SOCK",
+		"SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO",
 	} {
-		if v, ok := os.LookupEnv(name); ok && (name != "SSH_AUTH_SOCK" || g.o.SSHAuthSock == "") {
+		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
-	}
-	if g.o.SSHAuthSock != "" {
-		env = append(env, "SSH_AUTH_SOCK="+g.o.SSHAuthSock)
 	}
 	if g.o.Authorization == nil {
 		return env
@@ -449,6 +451,28 @@ func (g *git) environ(ctx context.Context) []string {
 			"GIT_CONFIG_VALUE_0=Authorization: "+header)
 	}
 	return env
+}
+
+// sshEnviron returns the variables that make git run ssh with the permitted keys only. ssh finds
+// the user's files by the user's ID, whatever HOME is. It adds the keys of new servers to the first
+// file of known servers, which is the user's for the user's own repositories only.
+func (g *git) sshEnviron() []string {
+	command := "GIT_SSH_COMMAND=ssh -F /dev/null -o BatchMode=yes" +
+		" -o StrictHostKeyChecking=accept-new"
+	agent := g.o.SSH.Agent
+	if g.o.SSH.User && giturl.IsSSH(g.remote) {
+		agent = cmp.Or(agent, os.Getenv("SSH_AUTH_SOCK"))
+	} else {
+		command += " -o 'UserKnownHostsFile=/dev/null ~/.ssh/known_hosts ~/.ssh/known_hosts2'" +
+			" -o IdentityFile=none"
+		if agent == "" {
+			command += " -o IdentityAgent=none -o PubkeyAuthentication=no"
+		}
+	}
+	if agent == "" {
+		return []string{command}
+	}
+	return []string{command, "SSH_AUTH_SOCK=" + agent}
 }
 
 // GitHost returns the host to which the Authorization header for a git repository is sent, with its

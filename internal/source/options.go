@@ -118,9 +118,21 @@ type GitOptions struct {
 	// CommitTime sets the times of the files to the commit's time instead of the time of the
 	// checkout, unless the URL has mtime=checkout.
 	CommitTime bool
-	// SSHAuthSock is the agent's socket for ssh URLs; "": SSH_AUTH_SOCK of the environment.
-	SSHAuthSock string
+	// SSH are the keys for SSH servers.
+	SSH SSHKeys
 	// Authorization returns the Authorization header for a host, "" for none; nil: no host has
 	// one.
 	Authorization func(ctx context.Context, host string) string
+}
+
+// SSHKeys determine which keys git offers to SSH servers. The zero value offers none: an address
+// can come from a Dockerfile or a repository that has no right to use the user's keys.
+type SSHKeys struct {
+	// Agent is the socket of an agent whose keys are offered to all servers; "": none.
+	Agent string
+	// User adds the keys that ssh offers for the user who runs this program, those of the agent of
+	// SSH_AUTH_SOCK and of the files in ~/.ssh. They are used only if the address of the repository
+	// itself is that of an SSH server, for it and its submodules. It is set for an address that the
+	// user has named.
+	User bool
 }
