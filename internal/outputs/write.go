@@ -140,11 +140,28 @@ func (w *Writer) dated(built []Built) []Built {
 	built = slices.Clone(built)
 	now := w.Options.now()
 	for i := range built {
-		if c := &built[i].Config; c.Created == nil || w.Options.Epoch != nil {
+		c := &built[i].Config
+		if c.Created == nil {
+			// No instruction has made a step: as in BuildKit, the time is that of the base's last
+			// step, so that the image is the same each time.
+			c.Created = lastTime(c.History)
+		}
+		if c.Created == nil || w.Options.Epoch != nil {
 			c.Created = &now
 		}
 	}
 	return built
+}
+
+// lastTime returns the time of the last entry that has one, or nil.
+func lastTime(history []ocispec.History) *time.Time {
+	for _, h := range slices.Backward(history) {
+		if h.Created != nil {
+			at := h.Created.UTC()
+			return &at
+		}
+	}
+	return nil
 }
 
 // verify reads all blobs of an image that is written to standard output, because output cannot be

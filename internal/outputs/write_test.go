@@ -481,23 +481,28 @@ func TestWriteIndex(t *testing.T) {
 func TestWriteTime(t *testing.T) {
 	earlier := at.Add(-time.Hour)
 	epoch := earlier.Unix()
+	last := at.Add(time.Hour).In(time.FixedZone("", 3600))
+	dated := []ocispec.History{{Created: &earlier}, {Created: &last}, {CreatedBy: "without a time"}}
 	for _, tt := range []struct {
 		name    string
 		created *time.Time
+		history []ocispec.History
 		epoch   *int64
 		want    time.Time // zero: the time of the build
 	}{
-		{"a time", &at, nil, at},
-		{"an epoch", &at, &epoch, earlier},
-		{"an epoch alone", nil, &epoch, earlier},
-		{"no time", nil, nil, time.Time{}},
+		{"a time", &at, dated, nil, at},
+		{"an epoch", &at, dated, &epoch, earlier},
+		{"an epoch alone", nil, dated, &epoch, earlier},
+		{"the base's time", nil, dated, nil, last},
+		{"no time", nil, []ocispec.History{{CreatedBy: "x"}}, nil, time.Time{}},
+		{"no history", nil, nil, nil, time.Time{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := newBench(t)
 			w, exporters := b.writer(Options{Epoch: tt.epoch, Specs: b.specs("type=oci,dest=a",
 				"type=oci,dest=b,compression=zstd")})
 			image := built(amd64, b.layers(w.Recipe, w.Options.Epoch, "file a 0644 1\n")...)
-			image.Config.Created = tt.created
+			image.Config.Created, image.Config.History = tt.created, tt.history
 			before := time.Now()
 			b.write(w, image)
 			first := read[ocispec.Manifest](b, exporters[0].got.Root).Config
