@@ -207,6 +207,7 @@ type capFlags struct{ add, drop []string }
 
 func (f *capFlags) define(fs *pflag.FlagSet) {
 	fs.Var((*givenList)(&f.add), "cap-add", "`CAPABILITY` give commands a capability, or ALL\n"+
+		"A value may name several, separated by commas. "+
 		"Docker's default capabilities are those of a command without the flag. System calls that "+
 		"a capability needs are allowed with it. As root, NET_ADMIN lets commands configure the "+
 		"network of this machine, unless they have --network none.")
@@ -222,12 +223,20 @@ func (f *capFlags) set() (*executor.CapabilitySet, error) {
 		name string
 		list []string
 	}{{"cap-add", f.add}, {"cap-drop", f.drop}} {
-		for _, name := range flag.list {
-			if _, err := executor.Capabilities([]string{name}, nil); err != nil {
-				return nil, badValue(flag.name, name, err)
+		for _, names := range flag.list {
+			if _, err := executor.Capabilities(strings.Split(names, ","), nil); err != nil {
+				return nil, badValue(flag.name, names, err)
 			}
 		}
 	}
-	set, err := executor.Capabilities(f.add, f.drop)
+	split := func(list []string) []string { return strings.Split(strings.Join(list, ","), ",") }
+	var add, drop []string
+	if len(f.add) > 0 {
+		add = split(f.add)
+	}
+	if len(f.drop) > 0 {
+		drop = split(f.drop)
+	}
+	set, err := executor.Capabilities(add, drop)
 	return &set, err
 }

@@ -142,7 +142,7 @@ var badValues = []struct {
 	{"", "creds", []string{"", "me"}},
 	{"copy", "src-creds", []string{"", "me"}},
 	{"copy", "dest-creds", []string{"", "me"}},
-	{"", "cap-add", []string{"", "nonsense", "CHOWN,KILL"}},
+	{"", "cap-add", []string{"", "nonsense", "CHOWN,", "CHOWN,x"}},
 	{"", "cap-drop", []string{"", "nonsense", "CAP_"}},
 	{"build", "volume", []string{"", "x:/y", "WORK/nosuch:/y", "WORK/dir:rel", "/a:/b:/c:/d",
 		"WORK/dir:/x:rx", "WORK/dir:/x:O", "rel", "/only", "WORK/dir:/"}},
