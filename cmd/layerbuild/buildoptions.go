@@ -37,13 +37,30 @@ func (f *buildFlags) options(e *env, args []string) (imagebuild.Options, error) 
 	if f.jobs < 0 {
 		err = badValue("jobs", strconv.Itoa(f.jobs), errors.New("a number is expected, 0 or more"))
 	}
-	steps := []func(*imagebuild.Options, *env) error{f.sources, f.args, f.action,
+	steps := []func(*imagebuild.Options, *env) error{f.sources, f.sourcePolicy, f.args, f.action,
 		f.cache, f.runOptions,
 		f.access, f.attestations, f.output, f.imageOptions}
 	for _, step := range steps {
 		err = errors.Join(err, step(&o, e))
 	}
 	return o, err
+}
+
+// sourcePolicyVariable names a file with a policy for the sources of a build.
+const sourcePolicyVariable = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY"
+
+// sourcePolicy refuses a build with a policy for its sources that buildx would obey. The only value
+// of --policy that is not refused disables the policies.
+func (f *buildFlags) sourcePolicy(o *imagebuild.Options, e *env) error {
+	if f.ignorePolicy || f.others.given("policy") {
+		return nil
+	}
+	o.Source.RefusePolicy = true
+	if file := e.getenv(sourcePolicyVariable); file != "" {
+		return usageError{fmt.Errorf("$%s names %s: %w", sourcePolicyVariable, file,
+			imagebuild.ErrPolicy)}
+	}
+	return nil
 }
 
 // checkLayers is the variable that makes a build check its layers.

@@ -33,6 +33,8 @@ type buildFlags struct {
 	state    stateFlags
 	registry registryFlags
 	others   otherValues
+	// ignorePolicy is set for a verb of a program that knows no policies.
+	ignorePolicy bool
 
 	target, network, shmSize, progress, format          string
 	file                                                oneFile

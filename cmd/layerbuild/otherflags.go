@@ -236,10 +236,12 @@ func (o *otherFlag) isHarmless(value string) bool {
 // otherValue is the value of a flag of another program.
 type otherValue struct {
 	row   *otherFlag
+	given bool
 	noted bool // the value of a flag has no effect, and something is lost
 }
 
 func (v *otherValue) Set(s string) error {
+	v.given = true
 	if v.row.value == "" {
 		is, err := strconv.ParseBool(s)
 		if err != nil {
@@ -284,6 +286,11 @@ func (o *otherValues) define(fs *pflag.FlagSet, rows []otherFlag) {
 			f.NoOptDefVal = "true"
 		}
 	}
+}
+
+// given reports whether a flag is given.
+func (o otherValues) given(name string) bool {
+	return slices.ContainsFunc(o, func(v otherValue) bool { return v.given && v.row.name == name })
 }
 
 // notes returns a line for each reason why flags that were given have no effect.

@@ -59,6 +59,9 @@ var variables = [...]variable{
 		"header, for the git repository of bake URL, and for contexts in it."},
 	{bakeSSHVariable, "The socket of the SSH agent for the files of bake URL, or files of keys, " +
 		"separated by commas; the default is $SSH_AUTH_SOCK."},
+	{sourcePolicyVariable, "A file with a policy for the sources of a build. If it is set, a " +
+		"build is refused unless --policy disabled=true is given, since layerbuild evaluates no " +
+		"policies."},
 	{noFileChecks, "If it is false, bake reads and writes files outside the working directory " +
 		"without --allow."},
 	{metadataWarnings,

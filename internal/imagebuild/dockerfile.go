@@ -30,6 +30,11 @@ type dockerfile struct {
 	warnings []parser.Warning
 }
 
+// ErrPolicy is returned for a build that has a policy for its sources, in the language Rego, which
+// docker buildx obeys since its version 0.31.
+var ErrPolicy = errors.New("layerbuild evaluates no policies, and a build must not succeed " +
+	"because its policy is left out; --policy disabled=true builds without it")
+
 // openDockerfile opens the context and parses the Dockerfile. After an error the result has what is
 // known by then.
 func openDockerfile(ctx context.Context, in *inputs.Inputs, o *Options) (dockerfile, error) {
@@ -52,6 +57,9 @@ func parseDockerfile(ctx context.Context, in *inputs.Inputs, o *Options) (d dock
 	}
 	if d.name, d.text, err = d.context.ReadDockerfile(ctx); err != nil {
 		return d, err
+	}
+	if policy := d.context.Policy(); policy != "" && src.RefusePolicy {
+		return d, fmt.Errorf("%s is beside the Dockerfile: %w", policy, ErrPolicy)
 	}
 	if d.context.IsDockerfile() && src.Dockerfile != "" && d.name == d.context.Name {
 		o.Sink(event.Warning{Time: time.Now(), Message: fmt.Sprintf(

@@ -114,6 +114,9 @@ type SourceOptions struct {
 	Contexts map[string]string
 	// Stdin is the input that "-" refers to.
 	Stdin io.Reader
+	// RefusePolicy is set to return ErrPolicy for a Dockerfile beside which there is a policy for
+	// the sources of the build.
+	RefusePolicy bool
 	// Fetched are the options for the context, if it is not a directory of this machine.
 	Fetched source.FetchedOptions
 }

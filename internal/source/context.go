@@ -256,7 +256,28 @@ const containerfile = "Containerfile"
 
 // ownIgnore reads the ignore file beside the Dockerfile.
 func (c *Context) ownIgnore(dir string) (name string, data []byte, err error) {
-	const suffix = ".dockerignore"
+	return c.beside(dir, ".dockerignore")
+}
+
+// Policy returns the name of the policy for the sources of a build that is beside the Dockerfile,
+// where docker buildx looks for one; "" if there is none.
+func (c *Context) Policy() string {
+	if c.dockerfile != nil || c.o.Dockerfile == "-" || isHTTP(c.o.Dockerfile) {
+		return ""
+	}
+	dir := ""
+	if c.dir != nil && c.fetched == nil {
+		dir = c.dir.Name()
+	}
+	name, _, err := c.beside(dir, ".rego")
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return ""
+	}
+	return name
+}
+
+// beside reads the file beside the Dockerfile that has its name and a suffix.
+func (c *Context) beside(dir, suffix string) (name string, data []byte, err error) {
 	if dir == "" && !c.dockerfileOnHost() {
 		name = cmp.Or(c.o.Dockerfile, "Dockerfile") + suffix
 		data, err = c.readInside(name)

@@ -18,8 +18,9 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// newLab returns a lab with the image img, for root or a user. The image is unpacked: a run verb that
-// unpacks it prints progress, on a terminal with escape sequences, if that takes more than a moment.
+// newLab returns a lab with the image img, for root or a user. The image is unpacked: a run verb
+// that unpacks it prints progress, on a terminal with escape sequences, if that takes more than a
+// moment.
 func newLab(t *testing.T, rootless bool) *lab.Lab {
 	t.Helper()
 	l := lab.New(t)
