@@ -511,6 +511,9 @@ func (m *composer) setSecrets(t *Target, b *node) error {
 		if err != nil {
 			return err
 		}
+		if name == "" {
+			return element.errorf("secrets: the source of a secret is missing")
+		}
 		source := m.model.get("secrets").get(name)
 		if external, err := source.get("external").bool("external"); err != nil || external {
 			return element.errorf("secret %s is external: its value is not in the file", name)
