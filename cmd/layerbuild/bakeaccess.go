@@ -30,6 +30,9 @@ type grants struct {
 func parseGrants(values []string) (g grants, err error) {
 	for _, s := range values {
 		key, value, _ := strings.Cut(s, "=")
+		if value == "" && (key == "fs" || key == "fs.read" || key == "fs.write") {
+			return g, badValue("allow", s, errors.New("a path is missing; * is any path"))
+		}
 		switch key {
 		case "network.host":
 			g.network = true
@@ -304,7 +307,7 @@ func isHTTP(s string) bool {
 func (g *grants) permits(permitted []string, name string) bool {
 	in := func(name string) bool {
 		return slices.ContainsFunc(permitted, func(dir string) bool {
-			return dir == "*" || dir == "" || within(name, dir)
+			return dir == "*" || within(name, dir)
 		})
 	}
 	return in(name) && in(filepath.Clean(name))
