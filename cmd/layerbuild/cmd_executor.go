@@ -42,7 +42,7 @@ func executorVerb() verb {
 		name:    "executor",
 		summary: "build an image with the command line of kaniko",
 		notes: `The flags are those of kaniko's executor. If the program is started with the name executor, this is its
-only verb: a link /kaniko/executor to layerbuild takes the place of kaniko. docs/MIGRATING.md has what differs.`,
+only verb: a link /kaniko/executor to layerbuild takes the place of kaniko. docs/FROM_KANIKO.md has what differs.`,
 		moreNotes: func() string { return notesOn(executorOthers[:], "kaniko") },
 		examples: []example{
 			{"layerbuild executor --context dir://. --destination registry.example.com/app",

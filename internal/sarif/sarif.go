@@ -173,7 +173,7 @@ func Lines(file string, start, end int) Location {
 func artifact(file string) ArtifactLocation {
 	scheme, _, ok := strings.Cut(file, "://")
 	if ok && scheme != "" && !strings.Contains(scheme, "/") {
-		// url.Parse accepts hosts with several colons, which are no URIs.
+		// url.Parse accepts hosts with several colons, which RFC 3986 does not allow.
 		if u, err := url.Parse(file); err == nil && (strings.Count(u.Host, ":") < 2 ||
 			strings.HasPrefix(u.Host, "[")) {
 			return ArtifactLocation{URI: u.String()}

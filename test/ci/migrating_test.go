@@ -9,23 +9,21 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestMigrating runs the examples of docs/MIGRATING.md, those of each section in a place of their
-// own.
+// TestMigrating runs the examples of the pages docs/FROM_*.md, those of each page in a place of
+// their own.
 func TestMigrating(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(lab.Top(), "docs", "MIGRATING.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	sections := strings.Split(string(text), "\n## ")[1:]
-	for _, section := range sections {
-		heading, body, _ := strings.Cut(section, "\n")
+	for _, page := range []string{"FROM_DOCKER", "FROM_BUILDAH", "FROM_KANIKO", "FROM_DIVE"} {
+		text, err := os.ReadFile(filepath.Join(lab.Top(), "docs", page+".md"))
+		if err != nil {
+			t.Fatal(err)
+		}
 		var lines []string
-		for line := range strings.Lines(body) {
+		for line := range strings.Lines(string(text)) {
 			if command, ok := strings.CutPrefix(line, "    "); ok {
 				lines = append(lines, strings.TrimSpace(command))
 			}
 		}
-		t.Run(heading, func(t *testing.T) {
+		t.Run(page, func(t *testing.T) {
 			if len(lines) < 3 {
 				t.Fatalf("%d examples", len(lines))
 			}
