@@ -175,6 +175,7 @@ type host struct {
 	http      *http.Client
 	auth      authState
 	scheme    memo.Map[string, string] // that of name, once it is known
+	noTLS     atomic.Pointer[error]    // why scheme is http, until a request has succeeded
 }
 
 // host returns the state of a server, which is created on first use.
@@ -232,8 +233,9 @@ func (c *Client) newHost(key hostKey) (*host, error) {
 		}
 	}
 	h.transport = &http.Transport{
-		Proxy:       c.o.Proxy,
-		DialContext: c.o.Dial,
+		Proxy:                  c.o.Proxy,
+		OnProxyConnectResponse: checkProxy,
+		DialContext:            c.o.Dial,
 		// Several plain connections move blobs faster than the streams of one HTTP/2 connection,
 		// which share a window.
 		TLSClientConfig:     tlsConfig,
@@ -248,6 +250,16 @@ func (c *Client) newHost(key hostKey) (*host, error) {
 	h.http = &http.Client{Transport: h.transport, CheckRedirect: h.checkRedirect}
 	h.auth.host = h
 	return h, nil
+}
+
+// checkProxy returns an error if a proxy refuses a connection to a server. The error of net/http
+// has only the text of the status.
+func checkProxy(_ context.Context, proxy *url.URL, req *http.Request, resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	return fmt.Errorf("the proxy %s does not connect to %s: it answers %s", proxy.Host, req.Host,
+		printable(resp.Status))
 }
 
 // isLoopback reports whether a server is on this machine.
@@ -299,24 +311,37 @@ func (h *host) address(ctx context.Context, url string) (string, error) {
 	return base + url, err
 }
 
-// probe returns "https" if the server answers to it, and otherwise "http".
+// probe returns "https" if the server answers to it, and otherwise "http". An https server that
+// breaks one connection is not taken for a server of plain http.
 func (h *host) probe(ctx context.Context) (string, error) {
-	ctx1, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx1, http.MethodGet, "https://"+h.name+"/v2/", nil)
-	if err != nil {
-		return "", err
+	err := h.answersTLS(ctx)
+	if err != nil && ctx.Err() == nil && !speaksPlainHTTP(err) && retryable(err) {
+		err = h.answersTLS(ctx)
 	}
-	req.Header.Set("User-Agent", h.c.o.UserAgent)
-	resp, err := h.http.Do(req)
 	switch {
 	case err == nil:
-		resp.Body.Close()
 		return "https", nil
 	case ctx.Err() != nil:
 		return "", context.Cause(ctx)
 	}
+	h.noTLS.Store(&err)
 	return "http", nil
+}
+
+// answersTLS returns an error if the server does not answer to https.
+func (h *host) answersTLS(ctx context.Context) error {
+	ctx1, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx1, http.MethodGet, "https://"+h.name+"/v2/", nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("User-Agent", h.c.o.UserAgent)
+	resp, err := h.http.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 // checkRedirect makes sure that credentials are sent only to the server that they are for.
@@ -530,6 +555,9 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 		}
 		cancel(nil)
 		return nil, sent, explain(h, err)
+	}
+	if h.noTLS.Load() != nil {
+		h.noTLS.Store(nil) // plain http was right
 	}
 	resp.Body = &answerBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, idle: h.c.o.Idle,
 		budget: q.budget}

@@ -110,19 +110,40 @@ func printable(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// explain adds the remedy to common errors.
-func explain(h *host, err error) error {
+// speaksPlainHTTP reports whether an error shows that a server of plain http has answered.
+func speaksPlainHTTP(err error) bool {
+	return strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") ||
+		errors.As(err, new(tls.RecordHeaderError))
+}
+
+// withoutURL returns the cause of an error of net/http. The error repeats the method and the
+// address, which the caller's message has already.
+func withoutURL(err error) error {
 	var u *url.Error
-	// it repeats the method and the address, which the caller's message has already
 	if errors.As(err, &u) {
-		err = u.Err
+		return u.Err
 	}
+	return err
+}
+
+// explain adds the remedy to common errors. If plain http was tried because https has failed, it
+// adds why: the server may be one of https that had a fault.
+func explain(h *host, err error) error {
+	failed := withoutURL(err)
+	err = withRemedy(h, failed)
+	if noTLS := h.noTLS.Load(); noTLS != nil && !speaksPlainHTTP(*noTLS) {
+		if secure := withoutURL(*noTLS); secure.Error() != failed.Error() {
+			err = fmt.Errorf("%w (and by https: %w)", err, secure)
+		}
+	}
+	return err
+}
+
+func withRemedy(h *host, err error) error {
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
-	var record tls.RecordHeaderError
 	switch {
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") ||
-		errors.As(err, &record):
+	case speaksPlainHTTP(err):
 		return fmt.Errorf("%s answers with plain http: %w; to allow that, set insecure = true "+
 			"for it in registries.conf", h.name, err)
 	case errors.As(err, &authority), errors.As(err, &name):
