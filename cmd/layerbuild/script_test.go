@@ -2,9 +2,18 @@ package main_test
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	mathbig "math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -16,6 +25,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/imagetest"
 	"github.com/layerbuild/layerbuild/internal/registrytest"
@@ -84,6 +94,9 @@ var busybox = sync.OnceValues(imagetest.Busybox)
 //	registry log             prints the requests that the registry answered since the last time
 //	registry auth USER PASS  makes the registry ask for credentials
 //	registry fail PART N     makes the next N requests with PART in "METHOD path" fail with 503
+//	registry tls [client]    serves the registry by TLS, too, as example.com through a proxy, with
+//	                         a certificate of the authority ca.pem; client refuses clients without
+//	                         the certificate client.pem, whose key is client.key
 //
 // IMAGE is an OCI layout or archive in the work directory, or a name in the state directory.
 // $REGISTRY is a registry of the script's own on loopback; it has busybox (as
@@ -377,9 +390,70 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, all []string) {
 		n, err := strconv.Atoi(all[2])
 		ts.Check(err)
 		r.Fail(all[1], n)
+	case all[0] == "tls" && len(all) <= 2:
+		serveTLS(ts, r, len(all) == 2 && all[1] == "client")
 	default:
-		ts.Fatalf("usage: registry log | auth USER PASS | fail PART N")
+		ts.Fatalf("usage: registry log | auth USER PASS | fail PART N | tls [client]")
 	}
+}
+
+// serveTLS serves a registry by TLS. If client is set, it requires a certificate of the client. The
+// name example.com, which the certificate of package httptest has, leads to it through a proxy:
+// registries at loopback addresses need no valid certificate.
+func serveTLS(ts *testscript.TestScript, r *registrytest.Registry, client bool) {
+	server := httptest.NewUnstartedServer(r)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	ts.Check(err)
+	own := &x509.Certificate{SerialNumber: mathbig.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, own, own, key.Public(), key)
+	ts.Check(err)
+	keyBytes, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	server.TLS = &tls.Config{}
+	if client {
+		server.TLS.ClientAuth = tls.RequireAnyClientCert
+		server.TLS.VerifyPeerCertificate = func(raw [][]byte, _ [][]*x509.Certificate) error {
+			if !bytes.Equal(raw[0], der) {
+				return errors.New("another certificate is expected")
+			}
+			return nil
+		}
+	}
+	server.StartTLS()
+	ts.Defer(server.Close)
+	for name, block := range map[string]*pem.Block{
+		"ca.pem":     {Type: "CERTIFICATE", Bytes: server.Certificate().Raw},
+		"client.pem": {Type: "CERTIFICATE", Bytes: der},
+		"client.key": {Type: "PRIVATE KEY", Bytes: keyBytes},
+	} {
+		ts.Check(os.WriteFile(ts.MkAbs(name), pem.EncodeToMemory(block), 0o600))
+	}
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "example.com:443" {
+			http.Error(w, "no such host", http.StatusBadGateway)
+			return
+		}
+		there, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer there.Close()
+		here, _, err := http.NewResponseController(w).Hijack() // nothing is sent before the answer
+		if err != nil {
+			return
+		}
+		defer here.Close()
+		io.WriteString(here, "HTTP/1.1 200 Connection established\r\n\r\n")
+		go func() {
+			io.Copy(there, here)
+			there.Close()
+		}()
+		io.Copy(here, there)
+	}))
+	ts.Defer(proxy.Close)
+	ts.Setenv("HTTPS_PROXY", proxy.URL)
 }
 
 // printField prints one field of a document, named as in .config.Env or .layers[0].size, in one
