@@ -177,7 +177,7 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 		"--layers=false is the same as --no-cache.")
 	fs.StringSliceVar(&f.noCacheFilter, "no-cache-filter", nil,
 		"`STAGE` run the steps of these stages again")
-	fs.Var(&f.cacheTTL, "cache-ttl", "`TIME` do not use results that are older, such as 72h\n"+
+	fs.Var(&f.cacheTTL, "cache-ttl", "`TIME` do not use results older than TIME (72h)\n"+
 		"The age is that of the run of the step. 0 is the same as --no-cache.")
 	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` read results of steps from PLACE\n"+
 		"PLACE is an image name, type=registry,ref=NAME or type=local,src=DIR.")

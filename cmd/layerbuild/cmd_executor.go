@@ -87,7 +87,7 @@ func (f *executorFlags) defineInputs(fs *pflag.FlagSet) {
 	fs.VarP(&f.dockerfile, "dockerfile", "f", "`FILE` Dockerfile\n"+
 		"The path is relative to the current directory or else to the context. Without the flag "+
 		"it is Dockerfile.")
-	fs.Var(&f.subPath, "context-sub-path", "`DIR` directory of the context that is the context")
+	fs.Var(&f.subPath, "context-sub-path", "`DIR` use a directory of the context as the context")
 	fs.Var((*list)(&f.git), "git", "`NAME=VALUE` option for a git context\n"+
 		"branch=NAME selects a branch or a tag, and recurse-submodules=true fetches submodules. "+
 		"single-branch and depth have no effect: only one commit is fetched.")

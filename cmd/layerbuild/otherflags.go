@@ -30,7 +30,7 @@ type effect int
 
 const (
 	ignored effect = iota // no effect, and nothing is lost
-	noted                 // no effect, and one line on standard error gives the reason
+	noted                 // no effect, and one line on standard error names the reason
 	refused
 )
 
@@ -45,7 +45,7 @@ const (
 	ownNamespaces = "commands always have namespaces of their own"
 	ownResolver   = "commands read /etc/resolv.conf of the host"
 	ownRuntime    = "commands are started without an OCI runtime"
-	ownRetries    = "requests to registries are always repeated"
+	ownRetries    = "requests to registries that fail are always sent again, up to five times"
 	subordinate   = "ids are mapped as /etc/subuid and /etc/subgid have them"
 	environment   = "the variables of an image are those of its ENV instructions"
 	noStages      = "no image of a stage is made; give --target STAGE -t NAME for one"
@@ -328,7 +328,7 @@ func notesOn(rows []otherFlag, programs string) string {
 	}
 	return "These flags of " + programs + " are accepted and have no effect: " +
 		strings.Join(without, " ") + ". If a limit or a property of the image is lost, a line on " +
-		"standard error gives the reason.\n\nThese are refused, with the reason and the remedy: " +
+		"standard error names the reason.\n\nThese are refused, with the reason and the remedy: " +
 		strings.Join(never, " ") + "."
 }
 

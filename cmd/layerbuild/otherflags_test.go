@@ -259,7 +259,7 @@ layerbuild accepts the command lines of ` + "`docker buildx build`, `docker buil
 
 - It **works**.
 - It is **ignored**: it has no effect, and the table gives the reason why nothing is lost. With *a note*, a limit or a property of the
-  image is lost, and one line on standard error gives the reason.
+  image is lost, and one line on standard error names the reason.
 - It is **refused**: the build ends before anything runs, with the reason and the remedy.
 
 This page is generated from the definitions of the flags (` + "`TestCommandLinePage`" + `), and each row is tested. ` +

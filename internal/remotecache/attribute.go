@@ -30,7 +30,8 @@ var (
 		{Key: "compression-level", Values: []string{"N"}, Why: sameLayers},
 		{Key: "force-compression", Values: booleans, Why: sameLayers},
 		{Key: "reset", Values: booleans, Refused: []string{"true"},
-			Why: "layerbuild deletes no files of the directory; remove it before the build"},
+			Why: "layerbuild deletes no files of the directory; to begin with an empty one, " +
+				"remove it before the build"},
 	}
 )
 
