@@ -130,6 +130,7 @@ func (b *sandbox) runHook(h Hook) error {
 	if _, werr := retry(func() (int, error) { return unix.Wait4(pid, &ws, 0, nil) }); err == nil {
 		err = werr
 	}
+	waitGroup(pid)
 	if err != nil {
 		return err
 	}
@@ -145,6 +146,25 @@ func (b *sandbox) runHook(h Hook) error {
 		return fmt.Errorf("it failed with status %d", ws.ExitStatus())
 	}
 	return nil
+}
+
+// waitGroup waits until the processes of a group, which were killed, have ended. A process that was
+// killed runs on until the kernel schedules it: the command of the step could see it, with the
+// rights of the hook.
+func waitGroup(pgid int) {
+	// If this process is the first of its pid namespace, they are its children now.
+	for {
+		if _, err := retry(func() (int, error) {
+			return unix.Wait4(-pgid, nil, 0, nil)
+		}); err != nil {
+			break
+		}
+	}
+	for end := time.Now().Add(time.Second); unix.Kill(-pgid, 0) == nil; {
+		if time.Sleep(time.Millisecond); time.Now().After(end) {
+			return
+		}
+	}
 }
 
 // waitHook waits until a process has ended, and kills it after a time. It reports whether it has
