@@ -42,6 +42,7 @@ const (
 	noSquash     = "every step keeps its layer; -o type=image,prune-dead=true leaves dead bytes " +
 		"out, and a last stage with one COPY --from has one layer"
 	onePlatform   = "give the platform in one word, such as --platform linux/arm64"
+	ownHostname   = "the /etc/hostname of commands is that of the image, if it has one"
 	ownNamespaces = "commands always have namespaces of their own"
 	ownResolver   = "commands read /etc/resolv.conf of the host"
 	ownRuntime    = "commands are started without an OCI runtime"
@@ -141,8 +142,7 @@ var otherFlags = [...]otherFlag{
 	{name: "memory-swap", value: "SIZE", effect: noted, why: noLimits, check: size},
 	{name: "mount", value: "SPEC", effect: refused,
 		why: "write RUN --mount=SPEC in the Dockerfile"},
-	{name: "no-hostname", effect: refused, harmless: isFalse,
-		why: "commands always get an /etc/hostname"},
+	{name: "no-hostname", why: ownHostname},
 	{name: "no-hosts", effect: refused, harmless: isFalse,
 		why: "commands always get an /etc/hosts with the names of --add-host"},
 	{name: "omit-history", effect: refused, harmless: isFalse,
