@@ -75,7 +75,7 @@ func buildVerb() verb {
 		notes: `CONTEXT is a directory, an archive, the URL of an archive or of a git repository, or - for an archive on standard
 input.`,
 		moreNotes: func() string {
-			return notesOn(otherFlags[:], "docker, buildx, buildah and podman")
+			return notesOn(otherFlags[:], "docker, buildx, buildah and podman", "the image")
 		},
 		examples: []example{
 			{"layerbuild -t app .", "build ./Dockerfile and name the image app"},
@@ -207,10 +207,7 @@ func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 		"TARGET, and not on the files: a change of them does not make it run again. For files "+
 		"that are inputs, give --build-context NAME=SOURCE and RUN --mount=from=NAME. ro, nosuid "+
 		"and noexec limit what a RUN can do; z, Z and the names of propagation have no effect.")
-	fs.StringVar(&f.shmSize, "shm-size", "", "`SIZE` size of /dev/shm, such as 64m (MiB)")
-	fs.Var((*list)(&f.ulimits), "ulimit", "`NAME=SOFT[:HARD]` resource limit\n"+
-		"For example, --ulimit nofile=1024:2048 limits the number of open files. The value -1 "+
-		"means no limit.")
+	defineLimits(fs, &f.shmSize, &f.ulimits)
 	fs.StringSliceVar(&f.allow, "allow", nil,
 		"`network.host|security.insecure|device` permit RUN --network, --security or --device\n"+
 			"network.host permits RUN --network=host, security.insecure RUN --security=insecure, "+

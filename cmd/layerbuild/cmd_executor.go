@@ -43,7 +43,7 @@ func executorVerb() verb {
 		summary: "build an image with the command line of kaniko",
 		notes: `The flags are those of kaniko's executor. If the program is started with the name executor, this is its
 only verb: a link /kaniko/executor to layerbuild takes the place of kaniko. docs/FROM_KANIKO.md has what differs.`,
-		moreNotes: func() string { return notesOn(executorOthers[:], "kaniko") },
+		moreNotes: func() string { return notesOn(executorOthers[:], "kaniko", "the image") },
 		examples: []example{
 			{"layerbuild executor --context dir://. --destination registry.example.com/app",
 				"build and push"},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/container"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/ui"
@@ -25,20 +27,26 @@ import (
 // runFlags are the flags of the run verb.
 type runFlags struct {
 	state                                        stateFlags
+	registry                                     registryFlags
+	others                                       otherValues
 	env                                          []string
 	workdir, user, entrypoint, network, platform string
 	addHosts                                     []string
 	hosts                                        []executor.Host // parsed from addHosts
-	interactive, tty                             bool
+	interactive, tty, quiet                      bool
 	pull                                         pullPolicy
+	envHost, unsetAll                            bool
+	unset                                        []string
 
 	envFiles, volumes, mounts, tmpfs, publish []string
-	name, hostname                            string
+	devices, groups, ulimits                  []string
+	name, hostname, shmSize                   string
 	readOnly, privileged                      bool
 
 	capFlags capFlags
-	caps     *executor.CapabilitySet // parsed from capFlags
-	made     []executor.Mount        // parsed from volumes, mounts, tmpfs
+	// parsed has what is parsed from capFlags, volumes, mounts, tmpfs, devices, groups, ulimits
+	// and shmSize.
+	parsed executor.Process
 }
 
 func runVerb() verb {
@@ -46,15 +54,18 @@ func runVerb() verb {
 		name: "run", args: "IMAGE [COMMAND [ARG…]]", takesPaths: true,
 		summary: "run a command of an image in a temporary container",
 		common: []string{"help", "root", "driver", "platform", "pull", "env", "env-file", "workdir",
-			"user", "entrypoint", "interactive", "tty", "volume", "network", "publish", "rm"},
+			"user", "entrypoint", "interactive", "tty", "volume", "network", "hostname", "publish",
+			"rm"},
 		notes: `SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are forwarded to the command. As with 'docker run --init',
 the command is not process 1 of its container: a signal for which it has no handler ends it. When the command ends, all
 processes that it started are killed.
 
 Flags after IMAGE are passed to the command.
 
-The container is a temporary one on this machine's network: --publish accepts ports that keep their numbers, and --name has no effect.
---detach is refused.`,
+The container is a temporary one on this machine's network: --publish accepts ports that keep their numbers, and --name has no effect.`,
+		moreNotes: func() string {
+			return notesOn(runOthers[:], "docker run and podman run", "the container")
+		},
 		examples: []example{
 			{"layerbuild run app", "run the command of the image"},
 			{"layerbuild run -it app sh", "run a shell in the terminal"},
@@ -68,6 +79,13 @@ The container is a temporary one on this machine's network: --publish accepts po
 			f.define(fs)
 			return f.prepare
 		},
+		withOthers: func(fs *pflag.FlagSet) prepareFunc {
+			fs.SetNormalizeFunc(runName)
+			var f runFlags
+			f.define(fs)
+			f.others.define(fs, runOthers[:])
+			return f.prepare
+		},
 	}
 }
 
@@ -78,48 +96,65 @@ func (f *runFlags) define(fs *pflag.FlagSet) {
 		fs.Var(&f.pull, "pull", "look up the image in its registry first\n"+
 			"The value always does so, and newer is the same; missing looks up an image that the "+
 			"store does not have, as without the flag; never makes such an image an error.")
+		fs.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress")
 	})
-	group(fs, "Command", func(fs *pflag.FlagSet) {
-		fs.VarP((*list)(&f.env), "env", "e", "`NAME=VALUE` environment variable\n"+
-			"NAME alone takes its value from the environment.")
-		fs.Var((*givenList)(&f.envFiles), "env-file", "`FILE` file with environment variables\n"+
-			"Each line is NAME=VALUE, or a NAME whose value is that of the environment. "+
-			"--env has precedence.")
-		fs.StringVarP(&f.workdir, "workdir", "w", "", "`PATH` working directory in the container")
-		fs.StringVarP(&f.user, "user", "u", "",
-			"`USER[:GROUP]` user and group, as names or numbers")
-		fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` replace the image's entrypoint")
-		fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input to the command")
-		fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
-	})
-	group(fs, "Container", func(fs *pflag.FlagSet) {
-		fs.Var(newChoice(&f.network, "host", "host", "none"), "network", "network of the command")
-		fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
-		fs.VarP((*givenList)(&f.volumes), "volume", "v", "`SOURCE:TARGET[:ro]` mount a path of "+
-			"this machine")
-		fs.Var((*givenList)(&f.mounts), "mount", "`SPEC` mount, as of docker run --mount\n"+
-			"SPEC is type=bind,source=PATH,target=PATH[,readonly] or "+
-			"type=tmpfs,target=PATH[,tmpfs-size=SIZE].")
-		fs.Var((*givenList)(&f.tmpfs), "tmpfs", "`PATH` mount an empty tmpfs")
-		f.capFlags.define(fs)
-		fs.BoolVar(&f.privileged, "privileged", false, "give the command all rights\n"+
-			"It has all capabilities, a writable /sys, the devices of RUN --security=insecure, "+
-			"and no filter of system calls.")
-		fs.BoolVar(&f.readOnly, "read-only", false, "make the root file system read-only")
-		fs.Var((*given)(&f.hostname), "hostname", "`NAME` host name in the container")
-		fs.VarP((*givenList)(&f.publish), "publish", "p", "`PORT:PORT` no effect: the network is "+
-			"the host's")
-		fs.Var((*given)(&f.name), "name", "`NAME` no effect: nothing refers to the container")
-		detach := fs.VarPF(refusedFlag(noDetach), "detach", "d", "")
-		detach.NoOptDefVal, detach.Hidden = "true", true
-		fs.Bool("init", false, "no effect: the command is never process 1")
-		fs.Bool("rm", false, "no effect: containers are always removed")
-	})
+	group(fs, "Command", f.defineCommand)
+	group(fs, "Container", f.defineContainer)
+	group(fs, "Registries", f.registry.define)
+}
+
+func (f *runFlags) defineCommand(fs *pflag.FlagSet) {
+	fs.VarP((*list)(&f.env), "env", "e", "`NAME=VALUE` environment variable\n"+
+		"NAME alone takes its value from the environment.")
+	fs.Var((*givenList)(&f.envFiles), "env-file", "`FILE` file with environment variables\n"+
+		"Each line is NAME=VALUE, or a NAME whose value is that of the environment. "+
+		"--env has precedence.")
+	fs.BoolVar(&f.envHost, "env-host", false, "pass the variables of the environment\n"+
+		"The variables of the image have precedence.")
+	fs.Var((*givenList)(&f.unset), "unsetenv", "`NAME` leave out a variable of the image")
+	fs.BoolVar(&f.unsetAll, "unsetenv-all", false, "leave out all variables of the image")
+	fs.StringVarP(&f.workdir, "workdir", "w", "", "`PATH` working directory in the container")
+	fs.StringVarP(&f.user, "user", "u", "",
+		"`USER[:GROUP]` user and group, as names or numbers")
+	fs.Var((*givenList)(&f.groups), "group-add", "`GROUP` number of a further group of the user")
+	fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` replace the image's entrypoint")
+	fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input to the command")
+	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+}
+
+func (f *runFlags) defineContainer(fs *pflag.FlagSet) {
+	fs.Var(newChoice(&f.network, "host", "host", "none"), "network", "network of the command")
+	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
+	fs.VarP((*givenList)(&f.volumes), "volume", "v", "`SOURCE:TARGET[:ro]` mount a path of "+
+		"this machine")
+	fs.Var((*givenList)(&f.mounts), "mount", "`SPEC` mount, as of docker run --mount\n"+
+		"SPEC is type=bind,source=PATH,target=PATH[,readonly] or "+
+		"type=tmpfs,target=PATH[,tmpfs-size=SIZE].")
+	fs.Var((*givenList)(&f.tmpfs), "tmpfs", "`PATH[:OPTIONS]` mount an empty tmpfs\n"+
+		"The options are some of ro, nosuid, noexec, size=SIZE and mode=MODE, separated by "+
+		"commas.")
+	fs.Var((*givenList)(&f.devices), "device", "`PATH[:TARGET]` pass a device of this machine\n"+
+		"PATH is a device node, or a directory with some, such as /dev/snd.")
+	f.capFlags.define(fs)
+	fs.BoolVar(&f.privileged, "privileged", false, "give the command all rights\n"+
+		"It has all capabilities, a writable /sys, the devices of RUN --security=insecure, "+
+		"and no filter of system calls.")
+	fs.BoolVar(&f.readOnly, "read-only", false, "make the root file system read-only")
+	fs.VarP((*given)(&f.hostname), "hostname", "h", "`NAME` host name in the container")
+	defineLimits(fs, &f.shmSize, &f.ulimits)
+	fs.VarP((*givenList)(&f.publish), "publish", "p", "`PORT:PORT` no effect: the network is "+
+		"the host's")
+	fs.Var((*given)(&f.name), "name", "`NAME` no effect: nothing refers to the container")
+	fs.Bool("init", false, "no effect: the command is never process 1")
+	fs.Bool("rm", false, "no effect: containers are always removed")
 }
 
 // prepare checks the command line.
 func (f *runFlags) prepare(e *env, args []string) (runFunc, error) {
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0 && f.hostname != "":
+		return nil, fmt.Errorf("an image is expected after --hostname %q (-h)", f.hostname)
+	case len(args) == 0:
 		return nil, errors.New("an image is expected")
 	}
 	if f.tty && !term.IsTerminal(int(e.stdin.Fd())) {
@@ -140,12 +175,10 @@ func (f *runFlags) prepare(e *env, args []string) (runFunc, error) {
 	if f.workdir != "" && !strings.HasPrefix(f.workdir, "/") {
 		return nil, badValue("workdir", f.workdir, errors.New("an absolute path is expected"))
 	}
-	if err := f.prepareMounts(); err != nil {
-		return nil, err
-	}
-	var err error
-	if f.caps, err = f.capFlags.set(); err != nil {
-		return nil, err
+	for _, check := range []func() error{f.prepareMounts, f.prepareLimits} {
+		if err := check(); err != nil {
+			return nil, err
+		}
 	}
 	fromFiles, err := readVariableFiles("env-file", f.envFiles)
 	if err != nil {
@@ -153,33 +186,67 @@ func (f *runFlags) prepare(e *env, args []string) (runFunc, error) {
 	}
 	f.env = slices.Concat(fromFiles, f.env)
 	want, err := platform(e, f.platform)
-	if err := errors.Join(checkImage(args[0]), err, f.state.resolve(e)); err != nil {
+	if err := errors.Join(checkImage(args[0]), err, f.state.resolve(e),
+		f.state.access(&f.registry)); err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) error { return f.run(ctx, e, want, args) }, nil
+	return func(ctx context.Context) error {
+		for _, line := range f.others.notes() {
+			fmt.Fprintf(e.stderr, "layerbuild run: warning: %s\n", line)
+		}
+		return f.run(ctx, e, want, args)
+	}, nil
 }
 
 // prepareMounts parses the flags for mounts, and checks those for ports.
 func (f *runFlags) prepareMounts() error {
-	add := func(flag string, values []string, parse func(string) (executor.Mount, error)) error {
-		for _, value := range values {
-			m, err := parse(value)
-			if err != nil {
-				return badValue(flag, value, err)
-			}
-			f.made = append(f.made, m)
-		}
-		return nil
-	}
 	for _, p := range f.publish {
 		if err := checkPublish(p, f.network); err != nil {
 			return badValue("publish", p, err)
 		}
 	}
-	return errors.Join(add("volume", f.volumes, parseVolume), add("mount", f.mounts, parseMount),
-		add("tmpfs", f.tmpfs, func(value string) (executor.Mount, error) {
-			return executor.Mount{Target: value, Source: executor.Tmpfs{}}, checkTarget(value)
-		}))
+	one := func(parse func(string) (executor.Mount, error)) func(string) ([]executor.Mount, error) {
+		return func(value string) ([]executor.Mount, error) {
+			m, err := parse(value)
+			return []executor.Mount{m}, err
+		}
+	}
+	for _, flag := range []struct {
+		name   string
+		values []string
+		parse  func(string) ([]executor.Mount, error)
+	}{{"volume", f.volumes, one(parseVolume)}, {"mount", f.mounts, one(parseMount)},
+		{"tmpfs", f.tmpfs, one(parseTmpfs)}, {"device", f.devices, parseDevice}} {
+		for _, value := range flag.values {
+			mounts, err := flag.parse(value)
+			if err != nil {
+				return badValue(flag.name, value, err)
+			}
+			f.parsed.Mounts = append(f.parsed.Mounts, mounts...)
+		}
+	}
+	return nil
+}
+
+// prepareLimits parses the flags for the rights and the limits of the command.
+func (f *runFlags) prepareLimits() (err error) {
+	p := &f.parsed
+	if p.Caps, err = f.capFlags.set(); err != nil {
+		return err
+	}
+	if err := imagebuild.CheckHostname(f.hostname); err != nil {
+		return badValue("hostname", f.hostname, err)
+	}
+	for _, g := range f.groups {
+		n, err := strconv.ParseUint(g, 10, 31)
+		if err != nil {
+			return badValue("group-add", g, errors.New("the number of a group is expected; "+
+				"/etc/group of the image has those of names"))
+		}
+		p.Groups = append(p.Groups, uint32(n))
+	}
+	p.ShmSize, p.Ulimits, err = parseLimits(f.shmSize, f.ulimits)
+	return err
 }
 
 func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) error {
@@ -207,7 +274,11 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 		if err != nil {
 			return err
 		}
-		display, err := ui.New("auto", e.stderr, ui.Options{Getenv: e.getenv})
+		mode := "auto"
+		if f.quiet {
+			mode = "none"
+		}
+		display, err := ui.New(mode, e.stderr, ui.Options{Getenv: e.getenv})
 		if err != nil {
 			return err
 		}
@@ -269,39 +340,59 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 	if len(args) > 0 {
 		cmd = args
 	}
-	p := &executor.Process{
-		Args: slices.Concat(entrypoint, cmd), Dir: cmp.Or(f.workdir, c.WorkingDir),
-		User: cmp.Or(f.user, c.User), Network: f.network,
-		Hostname: cmp.Or(f.hostname, "layerbuild"), TTY: f.tty,
-		Mounts: f.made, ReadOnlyRoot: f.readOnly, Caps: f.caps, Insecure: f.privileged,
-	}
+	p := f.parsed
+	p.Args, p.Dir = slices.Concat(entrypoint, cmd), cmp.Or(f.workdir, c.WorkingDir)
+	p.User, p.Network, p.TTY = cmp.Or(f.user, c.User), f.network, f.tty
+	p.Hostname, p.ExtraHosts = cmp.Or(f.hostname, "layerbuild"), f.hosts
+	p.ReadOnlyRoot, p.Insecure = f.readOnly, f.privileged
 	if len(p.Args) == 0 {
 		return nil, errors.New("the image has no command; give one")
 	}
-	p.Env = slices.Clone(c.Env)
-	if !slices.ContainsFunc(p.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
-		p.Env = append(p.Env, "PATH="+parser.DefaultPath)
-	}
-	if f.tty {
-		p.Env = append(p.Env, "TERM="+cmp.Or(e.getenv("TERM"), "xterm"))
-	}
-	for _, v := range f.env {
-		name, _, hasValue := strings.Cut(v, "=")
-		p.Env = slices.DeleteFunc(p.Env, func(have string) bool {
-			return strings.HasPrefix(have, name+"=")
-		})
-		if !hasValue {
-			value, ok := os.LookupEnv(name)
-			if !ok {
-				continue // as in docker, the command does not get the image's value
-			}
-			v = name + "=" + value
-		}
-		p.Env = append(p.Env, v)
-	}
-	p.ExtraHosts = f.hosts
+	p.Env = f.environment(e, c.Env)
 	if f.interactive || f.tty {
 		p.Stdin = e.stdin
 	}
-	return p, nil
+	return &p, nil
+}
+
+// environment returns the variables of the command. have are those of the image.
+func (f *runFlags) environment(e *env, have []string) []string {
+	var list []string
+	set := func(v string) {
+		name, _, _ := strings.Cut(v, "=")
+		list = append(slices.DeleteFunc(list, func(have string) bool {
+			return strings.HasPrefix(have, name+"=")
+		}), v)
+	}
+	if f.envHost {
+		list = os.Environ()
+	}
+	for _, v := range have {
+		if name, _, _ := strings.Cut(v, "="); !f.unsetAll && !slices.Contains(f.unset, name) {
+			set(v)
+		}
+	}
+	if !slices.ContainsFunc(list, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+		set("PATH=" + parser.DefaultPath)
+	}
+	if f.tty {
+		set("TERM=" + cmp.Or(e.getenv("TERM"), "xterm"))
+	}
+	for _, v := range f.env {
+		name, _, hasValue := strings.Cut(v, "=")
+		if hasValue {
+			set(v)
+			continue
+		}
+		value, ok := os.LookupEnv(name)
+		if ok {
+			set(name + "=" + value)
+			continue
+		}
+		// As in docker, the command does not get the image's value.
+		list = slices.DeleteFunc(list, func(have string) bool {
+			return strings.HasPrefix(have, name+"=")
+		})
+	}
+	return list
 }

@@ -21,8 +21,12 @@ func newFlagSet(v verb) *pflag.FlagSet {
 	if v.stateless {
 		heading = noGroup
 	}
+	usage := "print the long help; -h prints the short one"
+	if v.name == "run" { // -h NAME is its host name
+		usage = "print the long help; -h alone prints the short one"
+	}
 	group(fs, heading, func(fs *pflag.FlagSet) {
-		fs.Var(helpFlag{}, "help", "print the long help; -h prints the short one")
+		fs.Var(helpFlag{}, "help", usage)
 		fs.Lookup("help").NoOptDefVal = "true"
 	})
 	return fs
@@ -30,6 +34,14 @@ func newFlagSet(v verb) *pflag.FlagSet {
 
 // errLongHelp is the error of parsing --help. For -h, which is not defined, pflag returns ErrHelp.
 var errLongHelp = errors.New("help requested")
+
+// isShortHelp reports whether the error of parsing a command line is that of -h. In the verb run
+// the flag is docker's for the host name, and asks for help if no word follows.
+func isShortHelp(err error) bool {
+	var missing *pflag.ValueRequiredError
+	return errors.Is(err, pflag.ErrHelp) ||
+		errors.As(err, &missing) && missing.GetSpecifiedShortnames() == "h"
+}
 
 // helpFlag is the value of --help.
 type helpFlag struct{}

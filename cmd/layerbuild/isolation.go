@@ -11,6 +11,7 @@ import (
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/units"
+	"github.com/spf13/pflag"
 )
 
 // runOptions parses the options for RUN.
@@ -25,26 +26,13 @@ func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
 		}
 		o.Run.Hosts = append(o.Run.Hosts, host)
 	}
-	if f.shmSize != "" {
-		n, err := units.ParseDocker(f.shmSize)
-		if err != nil {
-			return badValue("shm-size", f.shmSize, err)
-		}
-		o.Run.ShmSize = n
-	}
-	for _, u := range f.ulimits {
-		limit, err := parseUlimit(u)
-		if err != nil {
-			return err
-		}
-		o.Run.Ulimits = setLast(o.Run.Ulimits, limit,
-			func(l executor.Ulimit) bool { return l.Name == limit.Name })
-	}
-	caps, err := f.caps.set()
-	if err != nil {
+	var err error
+	if o.Run.ShmSize, o.Run.Ulimits, err = parseLimits(f.shmSize, f.ulimits); err != nil {
 		return err
 	}
-	o.Run.Caps = caps
+	if o.Run.Caps, err = f.caps.set(); err != nil {
+		return err
+	}
 	for _, v := range f.volumes {
 		volume, err := parseBuildVolume(v)
 		if err != nil {
@@ -57,6 +45,34 @@ func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
 	}
 	o.Run.Devices.Dirs = f.specDirs
 	return f.permissions(o)
+}
+
+// defineLimits defines --shm-size and --ulimit.
+func defineLimits(fs *pflag.FlagSet, shmSize *string, ulimits *[]string) {
+	fs.StringVar(shmSize, "shm-size", "", "`SIZE` size of /dev/shm, such as 64m (MiB)")
+	fs.Var((*list)(ulimits), "ulimit", "`NAME=SOFT[:HARD]` resource limit\n"+
+		"For example, --ulimit nofile=1024:2048 limits the number of open files. The value -1 "+
+		"means no limit.")
+}
+
+// parseLimits parses the values of --shm-size and --ulimit.
+func parseLimits(shmSize string, ulimits []string) (int64, []executor.Ulimit, error) {
+	size := int64(0)
+	if shmSize != "" {
+		var err error
+		if size, err = units.ParseDocker(shmSize); err != nil {
+			return 0, nil, badValue("shm-size", shmSize, err)
+		}
+	}
+	var list []executor.Ulimit
+	for _, u := range ulimits {
+		limit, err := parseUlimit(u)
+		if err != nil {
+			return 0, nil, err
+		}
+		list = setLast(list, limit, func(l executor.Ulimit) bool { return l.Name == limit.Name })
+	}
+	return size, list, nil
 }
 
 // parseBuildVolume parses the value of --volume of build.

@@ -166,7 +166,7 @@ func parseCommand(e *env, args []string) (command, error) {
 		err = fs.Parse(args)
 	}
 	switch {
-	case errors.Is(err, pflag.ErrHelp):
+	case isShortHelp(err):
 		c.run = func(context.Context) error { return shortHelp(e.stdout, v) }
 		return c, nil
 	case errors.Is(err, errLongHelp):

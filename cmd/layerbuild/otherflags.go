@@ -10,10 +10,10 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// otherFlag is a flag of docker build, docker buildx build, buildah build, podman build or kaniko
-// that is not in the help of a verb: one that has no effect here, or is refused. The tables
-// otherFlags and executorOthers determine how these flags are parsed, their messages, and
-// docs/CLI.md.
+// otherFlag is a flag of docker build, docker buildx build, buildah build, podman build, kaniko,
+// docker run or podman run that is not in the help of a verb: one that has no effect here, or is
+// refused. The tables otherFlags, executorOthers and runOthers determine how these flags are
+// parsed, their messages, and docs/CLI.md.
 type otherFlag struct {
 	name, short string
 	value       string // the placeholder; "" for a boolean flag
@@ -316,8 +316,8 @@ func (o otherValues) notes() []string {
 	return reasons
 }
 
-// notesOn explains the flags of other programs in the help of a verb.
-func notesOn(rows []otherFlag, programs string) string {
+// notesOn explains the flags of other programs in the help of a verb that makes something.
+func notesOn(rows []otherFlag, programs, made string) string {
 	var without, never []string
 	for _, row := range rows {
 		if row.effect == refused {
@@ -327,14 +327,21 @@ func notesOn(rows []otherFlag, programs string) string {
 		without = append(without, "--"+row.name)
 	}
 	return "These flags of " + programs + " are accepted and have no effect: " +
-		strings.Join(without, " ") + ". If a limit or a property of the image is lost, a line on " +
-		"standard error names the reason.\n\nThese are refused, with the reason and the remedy: " +
-		strings.Join(never, " ") + "."
+		strings.Join(without, " ") + ". If a limit or a property of " + made + " is lost, " +
+		"a line on standard error names the reason.\n\n" +
+		"These are refused, with the reason and the remedy: " + strings.Join(never, " ") + "."
 }
 
 func wholeNumber(s string) error {
 	if _, err := strconv.ParseInt(s, 10, 64); err != nil {
 		return errors.New("a whole number is expected")
+	}
+	return nil
+}
+
+func number(s string) error {
+	if _, err := strconv.ParseFloat(s, 64); err != nil {
+		return errors.New("a number is expected")
 	}
 	return nil
 }

@@ -64,9 +64,46 @@ unsetannotation unsetenv unsetlabel userns userns-gid-map userns-gid-map-group u
 userns-uid-map-user uts variant volume`},
 }
 
+// runPrograms are the programs whose flags of run docs/CLI.md lists, each with all its flags.
+var runPrograms = []struct{ name, flags string }{
+	// docker run, version 28.2
+	{"docker", `add-host annotation attach blkio-weight blkio-weight-device cap-add cap-drop cgroup-parent
+cgroupns cidfile cpu-count cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares
+cpus cpuset-cpus cpuset-mems detach detach-keys device device-cgroup-rule device-read-bps
+device-read-iops device-write-bps device-write-iops disable-content-trust dns dns-opt dns-option
+dns-search domainname entrypoint env env-file expose gpus group-add health-cmd health-interval
+health-retries health-start-interval health-start-period health-timeout help hostname init
+interactive io-maxbandwidth io-maxiops ip ip6 ipc isolation kernel-memory label label-file link
+link-local-ip log-driver log-opt mac-address memory memory-reservation memory-swap
+memory-swappiness mount name net net-alias network network-alias no-healthcheck oom-kill-disable
+oom-score-adj pid pids-limit platform privileged publish publish-all pull quiet read-only restart
+rm runtime security-opt shm-size sig-proxy stop-signal stop-timeout storage-opt sysctl tmpfs tty
+ulimit use-api-socket user userns uts volume volume-driver volumes-from workdir`},
+	// podman run, version 5
+	{"podman", `add-host annotation arch attach authfile blkio-weight blkio-weight-device cap-add cap-drop
+cert-dir cgroup-conf cgroup-parent cgroupns cgroups chrootdirs cidfile conmon-pidfile cpu-period
+cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems creds decryption-key
+detach detach-keys device device-cgroup-rule device-read-bps device-read-iops device-write-bps
+device-write-iops disable-content-trust dns dns-opt dns-option dns-search entrypoint env env-file env-host
+env-merge expose gidmap gpus group-add group-entry health-cmd health-interval
+health-log-destination health-max-log-count health-max-log-size health-on-failure health-retries
+health-start-period health-startup-cmd health-startup-interval health-startup-retries
+health-startup-success health-startup-timeout health-timeout help hostname hosts-file hostuser
+http-proxy image-volume init init-path interactive ip ip6 ipc label label-file link-local-ip
+log-driver log-opt mac-address memory memory-reservation memory-swap memory-swappiness mount name
+net network network-alias no-healthcheck no-hostname no-hosts oom-kill-disable oom-score-adj os
+passwd passwd-entry personality pid pidfile pids-limit platform pod pod-id-file preserve-fd
+preserve-fds privileged publish publish-all pull quiet rdt-class read-only read-only-tmpfs replace
+requires restart retry retry-delay rm rmi rootfs runtime sdnotify seccomp-policy secret security-opt
+shm-size shm-size-systemd sig-proxy stop-signal stop-timeout subgidname subuidname sysctl systemd
+timeout tls-verify tmpfs tty tz uidmap ulimit umask unsetenv unsetenv-all user userns uts variant
+volume volumes-from workdir`},
+}
+
 // values are values of flags that have a check, for the test of their rows.
 var values = map[string]string{"resource": "memory=1g", "log-format": "json",
-	"snapshot-mode": "time", "verbosity": "debug"}
+	"snapshot-mode": "time", "verbosity": "debug", "attach": "STDERR", "cgroups": "no-conmon",
+	"image-volume": "tmpfs"}
 
 // Each row of the table: a value without effect is accepted silently or with a line that has the
 // reason, and a refused one is an error with the reason.
@@ -81,16 +118,17 @@ func TestOtherFlags(t *testing.T) {
 // otherTable is a table of flags of other programs, with a command line that is complete but for
 // them.
 type otherTable struct {
-	verb verb
-	rows []otherFlag
-	args []string
+	verb        verb
+	rows        []otherFlag
+	args, after []string // the words before and after the flags
 }
 
 func otherTables() []otherTable {
 	return []otherTable{
-		{buildVerb(), otherFlags[:], []string{"build", "--root=s", "context"}},
+		{buildVerb(), otherFlags[:], []string{"build", "--root=s", "context"}, nil},
 		{executorVerb(), executorOthers[:],
-			[]string{"executor", "--root=s", "--context=context", "--destination=app"}},
+			[]string{"executor", "--root=s", "--context=context", "--destination=app"}, nil},
+		{runVerb(), runOthers[:], []string{"run", "--root=s"}, []string{"app"}},
 	}
 }
 
@@ -127,7 +165,7 @@ func (o *otherTable) check(t *testing.T) {
 		}
 		if row.value == "" || row.check != nil {
 			got := o.try(t, "--"+row.name+"=nonsense")
-			if got.status != exitUsage || !strings.Contains(got.text, "is expected") {
+			if got.status != got.want || !strings.Contains(got.text, "is expected") {
 				t.Errorf("--%s=nonsense: %q", row.name, got.text)
 			}
 		}
@@ -136,14 +174,14 @@ func (o *otherTable) check(t *testing.T) {
 
 // try checks the command line with flags.
 func (o *otherTable) try(t *testing.T, flags ...string) outcome {
-	return try(t, nil, slices.Concat(o.args, flags)...)
+	return try(t, nil, slices.Concat(o.args, flags, o.after)...)
 }
 
 func (o *otherTable) checkValue(t *testing.T, row otherFlag, arg, value string) {
 	got := o.try(t, arg)
 	harmless := row.effect == ignored || slices.Contains(row.harmless, value)
 	if row.effect == refused && !harmless {
-		if got.status != exitUsage || !strings.Contains(got.text, row.why) {
+		if got.status != got.want || !strings.Contains(got.text, row.why) {
 			t.Errorf("status %d, %q, want a refusal with the reason %q", got.status, got.text,
 				row.why)
 		}
@@ -254,13 +292,13 @@ func TestCommandLinePage(t *testing.T) {
 }
 
 const commandLineTop = `# The flags of docker, buildx, buildah, podman and kaniko
-layerbuild accepts the command lines of ` + "`docker buildx build`, `docker build`, `buildah build` and `podman build`" + `, and with the verb
-` + "`executor`" + ` that of kaniko. Each of their flags is in one of three states:
+layerbuild accepts the command lines of ` + "`docker buildx build`, `docker build`, `buildah build` and `podman build`" + `, with the verb
+` + "`run` those of `docker run` and `podman run`" + `, and with the verb ` + "`executor`" + ` that of kaniko. Each of their flags is in one of three states:
 
 - It **works**.
 - It is **ignored**: it has no effect, and the table gives the reason why nothing is lost. With *a note*, a limit or a property of the
   image is lost, and one line on standard error names the reason.
-- It is **refused**: the build ends before anything runs, with the reason and the remedy.
+- It is **refused**: the verb ends before anything runs, with the reason and the remedy.
 
 This page is generated from the definitions of the flags (` + "`TestCommandLinePage`" + `), and each row is tested. ` +
 	"`layerbuild help build`" + ` explains
@@ -311,6 +349,8 @@ func commandLinePage(t *testing.T) string {
 	for _, name := range slices.Sorted(maps.Keys(rows)) {
 		b.WriteString(rows[name])
 	}
+	b.WriteString(runTop)
+	b.WriteString(runRows(t))
 	b.WriteString(kanikoTop)
 	b.WriteString(kanikoRows(t))
 	b.WriteString("\n## Permissions\n`--allow` accepts the permissions of buildx build and " +
@@ -346,6 +386,57 @@ func commandLinePage(t *testing.T) string {
 					stateOf(is), cell(a.Why))
 			}
 		}
+	}
+	return b.String()
+}
+
+const runTop = `
+## Flags of run
+` + "`layerbuild run` accepts the command lines of `docker run` and `podman run`" + `. The marks are d for docker 28 and p for podman 5.
+` + "`layerbuild help run`" + ` explains the flags that work.
+
+| flag | of | state | effect or reason |
+| --- | --- | --- | --- |
+`
+
+// runRows returns the table of the flags of run.
+func runRows(t *testing.T) string {
+	marks := map[string]string{}
+	for i, p := range runPrograms {
+		for name := range strings.FieldsSeq(p.flags) {
+			marks[name] += "dp"[i : i+1]
+		}
+	}
+	rows := map[string]string{}
+	for _, g := range flagsOf(runVerb()) {
+		for _, f := range g.flags {
+			rows[f.name] = fmt.Sprintf("| `%s` | %s | works | %s |\n",
+				flagForms(f.name, f.short, f.placeholder), marks[f.name], cell(f.text))
+		}
+	}
+	for _, row := range runOthers {
+		if rows[row.name] != "" {
+			t.Errorf("run --%s is defined twice", row.name)
+		}
+		rows[row.name] = row.page(marks[row.name])
+	}
+	for name, other := range runAliases {
+		rows[name] = fmt.Sprintf("| `--%s` | %s | as --%s | the same flag |\n", name, marks[name],
+			other)
+	}
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(marks)) {
+		if rows[name] == "" {
+			t.Errorf("run --%s is not defined", name)
+		}
+		b.WriteString(rows[name])
+		delete(rows, name)
+	}
+	for _, name := range []string{"root", "driver"} {
+		delete(rows, name)
+	}
+	for name := range rows {
+		t.Errorf("run --%s is defined, and no program has it", name)
 	}
 	return b.String()
 }

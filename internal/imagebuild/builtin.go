@@ -29,10 +29,16 @@ func CheckArg(name, value string) error {
 			return errors.New("true or false is expected")
 		}
 	case hostnameArg:
-		// The kernel's limit (__NEW_UTS_LEN). The name is also written to a line of /etc/hosts.
-		if len(value) > 64 || strings.ContainsAny(value, " \t\r\n") {
-			return errors.New("a host name of at most 64 bytes, without spaces, is expected")
-		}
+		return CheckHostname(value)
+	}
+	return nil
+}
+
+// CheckHostname returns an error for a name that a command cannot have as its host name.
+func CheckHostname(name string) error {
+	// The kernel's limit (__NEW_UTS_LEN). The name is also written to a line of /etc/hosts.
+	if len(name) > 64 || strings.ContainsAny(name, " \t\r\n") {
+		return errors.New("a host name of at most 64 bytes, without spaces, is expected")
 	}
 	return nil
 }
