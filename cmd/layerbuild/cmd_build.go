@@ -196,8 +196,7 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 }
 
 func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
-	fs.Var(newChoice(&f.network, "host", "host", "none", "default"), "network", "network of RUN\n"+
-		"The value default means the same as host.")
+	fs.Var(newNetwork(&f.network), "network", "network of RUN\n"+networkUsage)
 	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
 	f.caps.define(fs)
 	fs.VarP((*givenList)(&f.volumes), "volume", "v", "`SOURCE:TARGET[:ro]` mount a path for "+

@@ -123,7 +123,7 @@ func (f *runFlags) defineCommand(fs *pflag.FlagSet) {
 }
 
 func (f *runFlags) defineContainer(fs *pflag.FlagSet) {
-	fs.Var(newChoice(&f.network, "host", "host", "none"), "network", "network of the command")
+	fs.Var(newNetwork(&f.network), "network", "network of the command\n"+networkUsage)
 	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
 	fs.VarP((*givenList)(&f.volumes), "volume", "v", "`SOURCE:TARGET[:ro]` mount a path of "+
 		"this machine")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -16,9 +17,6 @@ import (
 
 // runOptions parses the options for RUN.
 func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
-	if f.network == "default" {
-		o.Run.Network = "host"
-	}
 	for _, h := range f.addHosts {
 		host, err := parseHost(h)
 		if err != nil {
@@ -45,6 +43,41 @@ func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
 	}
 	o.Run.Devices.Dirs = f.specDirs
 	return f.permissions(o)
+}
+
+// networkValue is the value of --network. The values of other programs are refused with the reason.
+type networkValue struct{ choice }
+
+// networkUsage is the end of the usage of --network.
+const networkUsage = "host is the network of this machine, and default means the same. none is a " +
+	"network with the loopback device only. The other networks of docker and podman are refused."
+
+// newNetwork returns the value of --network of build or run.
+func newNetwork(value *string) networkValue {
+	return networkValue{newChoice(value, "host", "host", "none", "default")}
+}
+
+// Set sets the network. The network that docker calls default is that of this machine here.
+func (v networkValue) Set(s string) error {
+	if s == "" || slices.Contains(v.allowed, s) {
+		err := v.choice.Set(s)
+		if s == "default" {
+			*v.value = "host"
+		}
+		return err
+	}
+	why := "layerbuild makes no networks"
+	switch kind, place, _ := strings.Cut(s, ":"); kind {
+	case "container":
+		why = "there are no other containers"
+	case "ns":
+		why = "to use that network, give host, and start layerbuild in it: nsenter --net=" +
+			place + " layerbuild"
+		return errors.New(why)
+	case "private", "pasta", "slirp4netns":
+		why = "commands get no network of their own that reaches other machines"
+	}
+	return fmt.Errorf("%s; give host, which is the network of this machine, or none", why)
 }
 
 // defineLimits defines --shm-size and --ulimit.

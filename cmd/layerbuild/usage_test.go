@@ -28,7 +28,8 @@ var badValues = []struct {
 		"/amd64", "linux amd64"}},
 	{"", "format", []string{"", "nonsense", "Text", "json,text", "yaml"}},
 	{"", "progress", []string{"", "nonsense", "TTY", "jsonl"}},
-	{"", "network", []string{"", "bridge", "container:x", "hosts"}},
+	{"", "network", []string{"", "bridge", "container:x", "hosts", "private", "pasta:-t,auto",
+		"slirp4netns", "ns:/run/netns/x"}},
 	{"", "add-host", []string{"", "name", "name:", ":1.2.3.4", "name:1.2.3", "name:other",
 		"a b:1.2.3.4", "name=", "name:1.2.3.4:80", "name:[::1"}},
 	{"", "tag", []string{"", "UPPER/x", "a b", "a:", "a:b:c", "-a", "a//b", "app@sha256:" + hex64,
@@ -447,6 +448,12 @@ func TestBadCommandLines(t *testing.T) {
 		{"build -f context/Dockerfile -f file context",
 			"--file \"file\": --file is context/Dockerfile already; docker would read"},
 		{"build -q --progress plain context", "--progress \"plain\": --quiet prints only"},
+		{"build --network pasta context", `--network "pasta": commands get no network of their own ` +
+			"that reaches other machines; give host, which is the network of this machine, or none"},
+		{"build --network bridge context", "layerbuild makes no networks; give host"},
+		{"run --network container:x app", "there are no other containers; give host"},
+		{"run --net ns:/run/netns/x app", "give host, and start layerbuild in it: " +
+			"nsenter --net=/run/netns/x layerbuild"},
 		{"build --net=none --nonsense context", "unknown flag --nonsense"},
 		{"bake --call subrequests.describe", "it is the same for all targets"},
 		{"images a b", "one name is expected, not 2"},
