@@ -90,22 +90,52 @@ func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want w
 }
 
 // inspected is the output of `layerbuild inspect` for an image. Fields that `docker inspect` has
-// too have its names.
+// too have its names. Fields without a name in JSON are those that docker had earlier, for
+// templates.
 type inspected struct {
-	ID           string                          `json:"Id"` // digest of the configuration
-	Digest       string                          `json:"Digest"`
-	RepoTags     []string                        `json:"RepoTags"`
-	RepoDigests  []string                        `json:"RepoDigests"`
-	Created      *time.Time                      `json:"Created,omitempty"`
-	Author       string                          `json:"Author,omitempty"`
-	Architecture string                          `json:"Architecture"`
-	Variant      string                          `json:"Variant,omitempty"`
-	OS           string                          `json:"Os"`
-	Size         int64                           `json:"Size"`
-	Config       dockerspec.DockerOCIImageConfig `json:"Config"`
-	RootFS       rootFS                          `json:"RootFS"`
-	GraphDriver  graphDriver                     `json:"GraphDriver"`
-	Manifest     ocispec.Manifest                `json:"Manifest"`
+	ID            string             `json:"Id"` // digest of the configuration
+	Digest        string             `json:"Digest"`
+	RepoTags      []string           `json:"RepoTags"`
+	RepoDigests   []string           `json:"RepoDigests"`
+	Parent        string             `json:"Parent"`
+	Comment       string             `json:"Comment"` // of the last instruction
+	Created       *time.Time         `json:"Created,omitempty"`
+	Container     string             `json:"-"`
+	DockerVersion string             `json:"DockerVersion"`
+	Author        string             `json:"Author"`
+	Architecture  string             `json:"Architecture"`
+	Variant       string             `json:"Variant,omitempty"`
+	OS            string             `json:"Os"`
+	OSVersion     string             `json:"OsVersion,omitempty"`
+	Size          int64              `json:"Size"`
+	VirtualSize   int64              `json:"-"`
+	Config        inspectedConfig    `json:"Config"`
+	RootFS        rootFS             `json:"RootFS"`
+	GraphDriver   graphDriver        `json:"GraphDriver"`
+	Metadata      inspectedMetadata  `json:"Metadata"`
+	Descriptor    ocispec.Descriptor `json:"Descriptor"`
+	Manifest      ocispec.Manifest   `json:"Manifest"`
+}
+
+// inspectedConfig is an image's configuration, with the fields of containers that docker printed
+// with it before version 28.
+type inspectedConfig struct {
+	dockerspec.DockerOCIImageConfig
+	Hostname     string `json:"-"`
+	Domainname   string `json:"-"`
+	Image        string `json:"-"`
+	AttachStdin  bool   `json:"-"`
+	AttachStdout bool   `json:"-"`
+	AttachStderr bool   `json:"-"`
+	Tty          bool   `json:"-"`
+	OpenStdin    bool   `json:"-"`
+	StdinOnce    bool   `json:"-"`
+}
+
+// inspectedMetadata has the facts about an image that are in the store alone. The time is zero for
+// an image without a name.
+type inspectedMetadata struct {
+	LastTagTime time.Time `json:"LastTagTime"`
 }
 
 type rootFS struct {
@@ -113,21 +143,13 @@ type rootFS struct {
 	Layers []digest.Digest `json:"Layers"`
 }
 
-// graphDriver describes the directories of the image's files on this machine.
+// graphDriver describes the directories of the image's files on this machine: UpperDir is the top
+// layer's directory. LowerDir has the directories below it, top first, separated by colons.
+// MergedDir is a directory at which all of them could be mounted, with the directory WorkDir.
+// layerbuild does not mount it. With a driver that keeps whole trees it is the same as UpperDir.
 type graphDriver struct {
-	Name string          `json:"Name"`
-	Data graphDriverData `json:"Data"`
-}
-
-// graphDriverData are the directories. UpperDir is the top layer's directory. LowerDir has the
-// directories below it, top first, separated by colons. MergedDir is a directory at which all of
-// them could be mounted. layerbuild does not mount it. With a driver that keeps whole trees it is
-// the same as UpperDir.
-type graphDriverData struct {
-	LowerDir  string `json:"LowerDir,omitempty"`
-	UpperDir  string `json:"UpperDir,omitempty"`
-	MergedDir string `json:"MergedDir,omitempty"`
-	WorkDir   string `json:"WorkDir,omitempty"`
+	Name string            `json:"Name"`
+	Data map[string]string `json:"Data"`
 }
 
 func (im *images) inspect(ctx context.Context, state *state.State, name string,
@@ -145,12 +167,18 @@ func inspect(ctx context.Context, state *state.State, img *image.Image) (inspect
 		RepoTags: []string{}, RepoDigests: []string{},
 		Created: img.Config.Created, Author: img.Config.Author,
 		Architecture: img.Config.Architecture, Variant: img.Config.Variant,
-		OS: img.Config.OS, Config: img.Config.Config,
+		OS: img.Config.OS, OSVersion: img.Config.OSVersion,
+		Config: inspectedConfig{DockerOCIImageConfig: img.Config.Config},
 		RootFS: rootFS{"layers", img.Config.RootFS.DiffIDs}, Manifest: img.Manifest,
+		Descriptor: img.Root,
+	}
+	if n := len(img.Config.History); n > 0 {
+		out.Comment = img.Config.History[n-1].Comment
 	}
 	for _, l := range img.Manifest.Layers {
 		out.Size += l.Size
 	}
+	out.VirtualSize = out.Size
 	entries, err := state.Store.Names(ctx)
 	if err != nil {
 		return out, err
@@ -159,6 +187,9 @@ func inspect(ctx context.Context, state *state.State, img *image.Image) (inspect
 		if entry.Name != "" && (entry.Descriptor.Digest == img.Descriptor.Digest ||
 			entry.Descriptor.Digest == img.Root.Digest) {
 			out.RepoTags = append(out.RepoTags, familiar(entry.Name))
+			if entry.Tagged.After(out.Metadata.LastTagTime) {
+				out.Metadata.LastTagTime = entry.Tagged
+			}
 			if n, err := reference.Parse(entry.Name); err == nil {
 				n.Tag, n.Digest = "", entry.Descriptor.Digest
 				out.RepoDigests = append(out.RepoDigests, n.Familiar())
@@ -173,7 +204,7 @@ func inspect(ctx context.Context, state *state.State, img *image.Image) (inspect
 
 // graph finds the image's directories; there is no data if its layers are not unpacked.
 func graph(ctx context.Context, state *state.State, img *image.Image) (graphDriver, error) {
-	g := graphDriver{Name: state.Snapshots.Driver()}
+	g := graphDriver{Name: state.Snapshots.Driver(), Data: map[string]string{}}
 	if len(img.Config.RootFS.DiffIDs) == 0 {
 		return g, nil
 	}
@@ -185,13 +216,15 @@ func graph(ctx context.Context, state *state.State, img *image.Image) (graphDriv
 	if err != nil || len(dirs) == 0 {
 		return g, context.Cause(ctx) // without the snapshot there are no directories
 	}
-	g.Data.UpperDir = dirs[0]
+	g.Data["UpperDir"] = dirs[0]
 	if !state.Snapshots.Layered() {
-		g.Data.MergedDir = dirs[0]
+		g.Data["MergedDir"] = dirs[0]
 		return g, nil
 	}
 	top := strings.TrimSuffix(dirs[0], "/fs")
-	g.Data.LowerDir = strings.Join(dirs[1:], ":")
-	g.Data.MergedDir, g.Data.WorkDir = top+"/merged", top+"/work"
+	if len(dirs) > 1 {
+		g.Data["LowerDir"] = strings.Join(dirs[1:], ":")
+	}
+	g.Data["MergedDir"], g.Data["WorkDir"] = top+"/merged", top+"/work"
 	return g, nil
 }

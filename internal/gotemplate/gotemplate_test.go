@@ -128,7 +128,7 @@ func TestOwn(t *testing.T) {
 	for _, test := range []struct{ in, want, err string }{
 		{in: "{{.Created}}", want: "2026-01-02T03:04:05Z"},
 		{in: "{{range .None}}a{{else}}b{{end}}", want: "b"},
-		{in: "{{.Nope}}", err: "there is no field Nope; the fields are ID, Size, Ratio, Config"},
+		{in: "{{.Nope}}", err: "there is no field Nope; the fields are Id, Size, Ratio, Config"},
 		{in: "{{.Created.Unix}}", err: "there is no field Unix"},
 		{in: `{{define "x"}}a{{end}}`, err: "define and block are not available"},
 		{in: `{{template "x"}}`, err: "not available"},

@@ -349,12 +349,18 @@ func fieldOf(v reflect.Value, name string) (reflect.Value, bool) {
 	return f, err == nil
 }
 
+// fieldNames returns the names of the fields of a struct, in JSON if they have one there.
 func fieldNames(t reflect.Type) []string {
 	var names []string
 	for _, f := range reflect.VisibleFields(t) {
-		if f.IsExported() && !f.Anonymous {
-			names = append(names, f.Name)
+		if !f.IsExported() || f.Anonymous {
+			continue
 		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "" || name == "-" {
+			name = f.Name
+		}
+		names = append(names, name)
 	}
 	return names
 }
