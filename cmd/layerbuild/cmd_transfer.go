@@ -221,8 +221,26 @@ func (f *stateFlags) withProgress(ctx context.Context, e *env, mode string,
 	if err != nil {
 		return err
 	}
-	err = f.with(ctx, func(state *state.State, im *images) error {
-		return do(state, im, display.Sink())
-	})
+	sink := display.Sink()
+	if !ui.ForPrograms(mode) {
+		sink = withoutReasons(sink)
+	}
+	err = f.with(ctx, func(state *state.State, im *images) error { return do(state, im, sink) })
 	return errors.Join(err, display.Close())
+}
+
+// errFailed replaces the error of a piece of work in a display.
+var errFailed = errors.New("failed")
+
+// withoutReasons returns a sink that leaves out the reasons of failures. The verb ends with the
+// error of its first failure, which is printed below the display.
+func withoutReasons(to event.Sink) event.Sink {
+	return func(ev event.Event) {
+		if done, ok := ev.(event.Done); ok && done.Err != nil &&
+			!errors.Is(done.Err, context.Canceled) {
+			done.Err = errFailed
+			ev = done
+		}
+		to(ev)
+	}
 }

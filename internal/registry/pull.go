@@ -119,6 +119,9 @@ func (c *Client) each(ctx context.Context, ref string,
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
+			if errors.Is(err, ErrDenied) {
+				err = c.denied(ctx, e, err)
+			}
 			errs, tried = append(errs, err), append(tried, e)
 		}
 	}

@@ -132,7 +132,11 @@ func (c *Client) Push(ctx context.Context, name string, src Fetcher, root ocispe
 // Push pushes the blobs of an image that have not been pushed yet, then its manifest or index
 // under the pusher's tag.
 func (p *Pusher) Push(ctx context.Context, src Fetcher, root ocispec.Descriptor) error {
-	if err := p.graph(ctx, src, root, "", 0); err != nil {
+	err := p.graph(ctx, src, root, "", 0)
+	if errors.Is(err, ErrDenied) {
+		err = p.denied(ctx, err)
+	}
+	if err != nil {
 		return fmt.Errorf("push %s: %w", p.name, err)
 	}
 	return nil

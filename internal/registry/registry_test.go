@@ -631,7 +631,7 @@ func TestRetries(t *testing.T) {
 		}, want: "pull rate limit"},
 		{name: "403", times: 1 << 40, do: func(w http.ResponseWriter) {
 			fail(w, 403, "DENIED", "go away")
-		}, want: "or it needs a login"},
+		}, want: "go away; there are no credentials for 127.0.0.1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newServer(t, false)
