@@ -499,7 +499,7 @@ func parseBoolPtr(a attr) (*bool, error) {
 // names.
 func unknown(what, got string, known []string) error {
 	list := slices.Sorted(slices.Values(known))
-	if best := suggest.ClosestFold(got, list); best != "" {
+	if best := suggest.NearFold(got, list); best != "" {
 		return fmt.Errorf("unknown %s %q: did you mean %s? (known: %s)", what, got, best,
 			strings.Join(list, ", "))
 	}

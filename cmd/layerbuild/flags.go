@@ -177,7 +177,7 @@ func unknownFlag(fs *pflag.FlagSet, e *pflag.NotExistError) error {
 			names = append(names, f.Name)
 		}
 	})
-	if near := suggest.Closest(name, names); near != "" {
+	if near := suggest.Near(name, names); near != "" {
 		return fmt.Errorf("unknown flag --%s: did you mean --%s?", name, near)
 	}
 	return fmt.Errorf("unknown flag --%s", name)

@@ -27,7 +27,7 @@ func parseFormat(s string, words ...string) (t *gotemplate.Template, table bool,
 		text, table = strings.CutPrefix(text, "table ")
 	}
 	if !strings.Contains(text, "{{") {
-		if near := suggest.Closest(s, words); near != "" {
+		if near := suggest.Near(s, words); near != "" {
 			return nil, false, badValue("format", s, fmt.Errorf("did you mean %s?", near))
 		}
 		return nil, false, badValue("format", s, fmt.Errorf(

@@ -70,7 +70,7 @@ var imageFilters = []string{"dangling", "label", "reference", "platform", "befor
 func parseImageFilter(s string) (imageFilter, error) {
 	kind, value, ok := strings.Cut(s, "=")
 	if !slices.Contains(imageFilters, kind) {
-		if near := suggest.Closest(kind, imageFilters); near != "" {
+		if near := suggest.Near(kind, imageFilters); near != "" {
 			return imageFilter{}, fmt.Errorf("unknown filter %q: did you mean %s?", kind, near)
 		}
 		return imageFilter{}, fmt.Errorf("unknown filter %q; %s is expected", kind,

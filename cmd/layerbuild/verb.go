@@ -18,12 +18,22 @@ var others = map[string]string{
 	"list":    "see 'layerbuild images'",
 	"system":  "see 'layerbuild du' and 'layerbuild prune'",
 	"builder": "see 'layerbuild prune'", "gc": "see 'layerbuild prune'",
-	"ps":   "'layerbuild run' removes its container when the command ends",
 	"exec": "see 'layerbuild run'", "start": "see 'layerbuild run'",
+	"create": "see 'layerbuild run'",
 	"export": "see 'layerbuild build -o DIR'",
-	"slim":   "see 'layerbuild prune-image'", "squash": "see 'layerbuild prune-image'",
-	"dive": "see 'layerbuild analyze'",
+	"cp": "see 'layerbuild copy' for an image, and 'layerbuild run -v ./:/out IMAGE cp FILE " +
+		"/out' for a file in one",
+	"commit":   "write a Dockerfile, and see 'layerbuild build'",
+	"import":   "see 'layerbuild load', or write FROM scratch and ADD in a Dockerfile",
+	"manifest": "see 'layerbuild index'", "imagetools": "see 'layerbuild index'",
+	"slim": "see 'layerbuild prune-image'", "squash": "see 'layerbuild prune-image'",
+	"dive": "see 'layerbuild analyze'", "scout": "see 'layerbuild sbom'",
+	"ps": noContainer, "attach": noContainer, "container": noContainer, "kill": noContainer,
+	"logs": noContainer, "stop": noContainer, "top": noContainer, "wait": noContainer,
 }
+
+// noContainer is the hint about verbs for containers.
+const noContainer = "'layerbuild run' removes its container when the command ends"
 
 // aliases are other names of verbs.
 var aliases = map[string]string{"bud": "build", "rmi": "rm", "untag": "rm"}
@@ -60,7 +70,7 @@ func imageVerb() verb {
 				if len(args) == 0 {
 					return nil, fmt.Errorf("a command is expected: %s", orList(words))
 				}
-				if near := suggest.Closest(args[0], words); near != "" {
+				if near := suggest.Near(args[0], words); near != "" {
 					return nil, fmt.Errorf("unknown command %q: did you mean %s?", args[0], near)
 				}
 				return nil, fmt.Errorf("unknown command %q; %s is expected", args[0],
@@ -167,7 +177,7 @@ func unknownVerb(all []verb, word string) error {
 	if hint := others[word]; hint != "" {
 		return fmt.Errorf("unknown verb %q; %s", word, hint)
 	}
-	if near := suggest.Closest(word, names); near != "" {
+	if near := suggest.Near(word, names); near != "" {
 		return fmt.Errorf("unknown verb %q: did you mean %s?", word, near)
 	}
 	slices.Sort(names)

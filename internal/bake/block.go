@@ -144,7 +144,7 @@ func unknownAttributes(b *hcl.Block, attrs hcl.Attributes) []string {
 		}
 		r := attrs[name].NameRange
 		w := fmt.Sprintf("%s:%d: a %s has no attribute %s", r.Filename, r.Start.Line, b.Type, name)
-		if near := suggest.Closest(name, known); near != "" {
+		if near := suggest.Near(name, known); near != "" {
 			w += fmt.Sprintf(": did you mean %s?", near)
 		}
 		warnings = append(warnings, w)

@@ -136,7 +136,7 @@ func checkBlocks(body hcl.Body, known []string) error {
 		if known == nil {
 			return errorf(b.DefRange(), "%s is not a block; write %s = { … }", b.Type, b.Type)
 		}
-		if near := suggest.Closest(b.Type, known); near != "" {
+		if near := suggest.Near(b.Type, known); near != "" {
 			return errorf(b.DefRange(), "unknown block %s: did you mean %s?", b.Type, near)
 		}
 		return errorf(b.DefRange(), "unknown block %s (known: %s)", b.Type,

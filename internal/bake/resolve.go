@@ -98,7 +98,7 @@ func (c *Config) unknown(what, name string, groups bool) error {
 	if groups {
 		names = c.names()
 	}
-	if near := suggest.Closest(name, names); near != "" {
+	if near := suggest.Near(name, names); near != "" {
 		return fmt.Errorf("there is no %s %s: did you mean %s?", what, name, near)
 	}
 	return fmt.Errorf("there is no %s %s (targets: %s)", what, name, describe(names))

@@ -250,7 +250,7 @@ func (d *Devices) missing(name, alias string) string {
 	if alias != "" {
 		text = "it is an alias of " + alias + ", and " + text
 	}
-	if near := suggest.Closest(cmp.Or(alias, name), d.names); near != "" {
+	if near := suggest.Near(cmp.Or(alias, name), d.names); near != "" {
 		text += " (did you mean " + near + "?)"
 	}
 	for i, fault := range d.faults {
