@@ -388,7 +388,8 @@ func tagVerb() verb {
 }
 
 // rmNotes is the end of the help of rm.
-const rmNotes = "The digest of an image stands for all its names. The blobs stay until " +
+const rmNotes = "The digest of an image stands for all its names. A line of the output has each " +
+	"name that was removed. The blob stay until " +
 	"'layerbuild prune' removes those that no image needs. 'layerbuild rmi' and " +
 	"'layerbuild image rm' are the same."
 
@@ -430,12 +431,11 @@ func (f *removeFlags) prepare(e *env, args []string) (runFunc, error) {
 			}
 			var errs []error
 			for _, name := range args {
-				err := im.remove(ctx, state, name)
-				switch {
-				case err == nil:
-					fmt.Fprintf(e.stdout, "Untagged: %s\n", name)
-				case f.force && errors.Is(err, store.ErrNotFound):
-				default:
+				removed, err := im.remove(ctx, state, name)
+				if err == nil {
+					err = printUntagged(e.stdout, removed)
+				}
+				if err != nil && !(f.force && errors.Is(err, store.ErrNotFound)) {
 					errs = append(errs, err)
 				}
 			}
@@ -451,41 +451,55 @@ func removeAll(ctx context.Context, e *env, state *state.State) error {
 		return err
 	}
 	for _, entry := range entries {
-		name := cmp.Or(entry.Name, entry.Descriptor.Digest.String())
 		// An image without a name may have gone with another entry of its digest.
-		err := state.Store.Untag(ctx, name)
+		removed, err := state.Store.Untag(ctx, cmp.Or(entry.Name, entry.Descriptor.Digest.String()))
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		if entry.Name != "" {
-			name = familiar(entry.Name)
-		}
-		if _, err := fmt.Fprintf(e.stdout, "Untagged: %s\n", name); err != nil {
+		if err := printUntagged(e.stdout, removed); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// remove removes a name, or all names of the image with a digest.
-func (im *images) remove(ctx context.Context, state *state.State, name string) error {
+// printUntagged prints the names that were removed, in docker's form, and the digests of images
+// without a name. It never prints docker's line about a deleted image: prune removes the blobs.
+func printUntagged(w io.Writer, removed []store.Entry) error {
+	for _, entry := range removed {
+		name := entry.Descriptor.Digest.String()
+		if entry.Name != "" {
+			name = familiar(entry.Name)
+		}
+		if _, err := fmt.Fprintf(w, "Untagged: %s\n", ui.Visible(name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove removes a name, or all names of the image with a digest, and returns what was removed.
+func (im *images) remove(ctx context.Context, state *state.State, name string) ([]store.Entry,
+	error) {
 	ref, d, err := im.resolver.Identify(ctx, name)
 	if err == nil && (ref != name || digest.Digest(name).Validate() == nil) {
 		name = d.Digest.String()
-		if err = state.Store.Untag(ctx, name); errors.Is(err, store.ErrNotFound) {
-			return fmt.Errorf("image %s: it is part of an image for several platforms, or the "+
+		removed, err := state.Store.Untag(ctx, name)
+		if errors.Is(err, store.ErrNotFound) {
+			err = fmt.Errorf("image %s: it is part of an image for several platforms, or the "+
 				"base of a build, and has no entry of its own", name)
 		}
-		return err
+		return removed, err
 	}
+	var removed []store.Entry
 	if err == nil {
-		err = state.Store.Untag(ctx, name)
+		removed, err = state.Store.Untag(ctx, name)
 	}
 	if errors.Is(err, store.ErrNotFound) {
-		return fmt.Errorf("image %s: %w; 'layerbuild images' lists the images there",
-			name, store.ErrNotFound)
+		err = fmt.Errorf("image %s: %w; 'layerbuild images' lists the images there", name,
+			store.ErrNotFound)
 	}
-	return err
+	return removed, err
 }
 
 // with opens the state and calls do. It calls do again after an error about a damaged blob: the

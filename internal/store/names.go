@@ -79,25 +79,28 @@ func (s *Store) Tag(ctx context.Context, name string, d ocispec.Descriptor) erro
 	})
 }
 
-// Untag removes a name, or all names of the image with that digest. The image's blobs are kept
-// until Collect finds that they are not needed. It returns ErrNotFound when there is no such name.
-func (s *Store) Untag(ctx context.Context, name string) error {
+// Untag removes a name, or all names of the image with that digest, and returns the entries that
+// were removed. The image's blobs are kept until Collect finds that they are not needed. It returns
+// ErrNotFound when there is no such name.
+func (s *Store) Untag(ctx context.Context, name string) ([]Entry, error) {
 	match, err := matcher(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	found := false
+	var removed []ocispec.Descriptor
 	err = s.update(ctx, func(list []ocispec.Descriptor) []ocispec.Descriptor {
 		return slices.DeleteFunc(list, func(e ocispec.Descriptor) bool {
 			hit := match(e)
-			found = found || hit
+			if hit {
+				removed = append(removed, e)
+			}
 			return hit
 		})
 	})
-	if err == nil && !found {
+	if err == nil && len(removed) == 0 {
 		err = fmt.Errorf("image %s: %w", name, ErrNotFound)
 	}
-	return err
+	return entries(removed), err
 }
 
 // matcher returns a function that reports whether an entry has the name or digest.
@@ -158,13 +161,18 @@ func (s *Store) Names(ctx context.Context) ([]Entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	return entries(list), nil
+}
+
+// entries returns the entries for descriptors of the index, in the order of their names.
+func entries(list []ocispec.Descriptor) []Entry {
 	out := make([]Entry, 0, len(list))
 	for _, e := range list {
 		t, _ := time.Parse(time.RFC3339Nano, e.Annotations[annotationTagged])
 		out = append(out, Entry{Name: entryName(e), Descriptor: plain(e), Tagged: t})
 	}
 	sorting.StableFunc(out, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
-	return out, nil
+	return out
 }
 
 // entryName returns the full name of an entry that any tool wrote; "" if it has no valid name.

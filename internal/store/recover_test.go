@@ -97,7 +97,7 @@ func TestIndexDamaged(t *testing.T) {
 				if err := s.Tag(t.Context(), "four", images["one"]); err != nil {
 					t.Error(err)
 				}
-				if err := s.Untag(t.Context(), "four"); err != nil {
+				if _, err := s.Untag(t.Context(), "four"); err != nil {
 					t.Error(err)
 				}
 				// the blobs to which no manifest refers

@@ -312,13 +312,13 @@ func TestTags(t *testing.T) {
 	if got, err := s.Resolve(ctx, m.Config.Digest.String()); err != nil || got.Digest != b.Digest {
 		t.Errorf("Resolve by configuration = %v, %v", got, err)
 	}
-	if err := s.Untag(ctx, "app"); err != nil {
+	if _, err := s.Untag(ctx, "app"); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Untag(ctx, "app"); !errors.Is(err, ErrNotFound) {
+	if _, err := s.Untag(ctx, "app"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("second Untag: %v", err)
 	}
-	if err := s.Untag(ctx, a.Digest.String()); err != nil {
+	if _, err := s.Untag(ctx, a.Digest.String()); err != nil {
 		t.Error(err)
 	}
 	if err := s.Tag(ctx, "x", ocispec.Descriptor{Digest: digest.FromString("gone"),
@@ -407,7 +407,7 @@ func TestCollect(t *testing.T) {
 		t.Error("the loose image is still there")
 	}
 	// A layer that two images share is removed with the last image.
-	if err := s.Untag(ctx, "x"); err != nil {
+	if _, err := s.Untag(ctx, "x"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Collect(ctx, CollectOptions{}); err != nil {
@@ -436,7 +436,8 @@ func TestCanceled(t *testing.T) {
 			return s.Tag(ctx, "two", image)
 		}, "one two"},
 		{"Untag", func(ctx context.Context, s *Store, _ ocispec.Descriptor) error {
-			return s.Untag(ctx, "one")
+			_, err := s.Untag(ctx, "one")
+			return err
 		}, ""},
 		{"Forget", func(ctx context.Context, s *Store, image ocispec.Descriptor) error {
 			return s.Forget(ctx, image.Digest)
