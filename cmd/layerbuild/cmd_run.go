@@ -26,17 +26,18 @@ import (
 
 // runFlags are the flags of the run verb.
 type runFlags struct {
-	state                                        stateFlags
-	registry                                     registryFlags
-	others                                       otherValues
-	env                                          []string
-	workdir, user, entrypoint, network, platform string
-	addHosts                                     []string
-	hosts                                        []executor.Host // parsed from addHosts
-	interactive, tty, quiet                      bool
-	pull                                         pullPolicy
-	envHost, unsetAll                            bool
-	unset                                        []string
+	state                            stateFlags
+	registry                         registryFlags
+	others                           otherValues
+	env                              []string
+	workdir, user, network, platform string
+	entrypoint                       entrypoint
+	addHosts                         []string
+	hosts                            []executor.Host // parsed from addHosts
+	interactive, tty, quiet          bool
+	pull                             pullPolicy
+	envHost, unsetAll                bool
+	unset                            []string
 
 	envFiles, volumes, mounts, tmpfs, publish []string
 	devices, groups, ulimits                  []string
@@ -117,7 +118,9 @@ func (f *runFlags) defineCommand(fs *pflag.FlagSet) {
 	fs.StringVarP(&f.user, "user", "u", "",
 		"`USER[:GROUP]` user and group, as names or numbers")
 	fs.Var((*givenList)(&f.groups), "group-add", "`GROUP` number of a further group of the user")
-	fs.StringVar(&f.entrypoint, "entrypoint", "", "`COMMAND` replace the image's entrypoint")
+	fs.Var(&f.entrypoint, "entrypoint", "`COMMAND` replace the image's entrypoint and command\n"+
+		"The empty value leaves both out. A JSON list has the command with arguments, as in "+
+		"podman.")
 	fs.BoolVarP(&f.interactive, "interactive", "i", false, "pass standard input to the command")
 	fs.BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
 }
@@ -334,8 +337,8 @@ func (e *env) exitOf(err, closing error) error {
 func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.Process, error) {
 	c := img.Config.Config
 	entrypoint, cmd := c.Entrypoint, c.Cmd
-	if f.entrypoint != "" {
-		entrypoint, cmd = []string{f.entrypoint}, nil
+	if f.entrypoint.given {
+		entrypoint, cmd = f.entrypoint.args, nil
 	}
 	if len(args) > 0 {
 		cmd = args

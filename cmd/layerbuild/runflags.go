@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -280,6 +281,26 @@ func checkPublish(value, network string) error {
 	}
 	return nil
 }
+
+// entrypoint is the value of --entrypoint: a command, a JSON list of one with its arguments, or "".
+type entrypoint struct {
+	args  []string
+	given bool
+}
+
+func (p *entrypoint) Set(s string) error {
+	p.args, p.given = nil, true
+	if strings.HasPrefix(s, "[") && json.Unmarshal([]byte(s), &p.args) == nil {
+		return nil
+	}
+	if p.args = nil; s != "" {
+		p.args = []string{s}
+	}
+	return nil
+}
+
+func (p *entrypoint) Type() string   { return "string" }
+func (p *entrypoint) String() string { return strings.Join(p.args, " ") }
 
 // capFlags are the values of --cap-add and --cap-drop.
 type capFlags struct{ add, drop []string }
