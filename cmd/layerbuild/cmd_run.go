@@ -44,6 +44,7 @@ type runFlags struct {
 	name, hostname, shmSize                   string
 	readOnly, privileged                      bool
 
+	dns      dnsFlags
 	capFlags capFlags
 	// parsed has what is parsed from capFlags, volumes, mounts, tmpfs, devices, groups, ulimits
 	// and shmSize.
@@ -128,6 +129,7 @@ func (f *runFlags) defineCommand(fs *pflag.FlagSet) {
 func (f *runFlags) defineContainer(fs *pflag.FlagSet) {
 	fs.Var(newNetwork(&f.network), "network", "network of the command\n"+networkUsage)
 	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
+	f.dns.define(fs)
 	fs.VarP((*givenList)(&f.volumes), "volume", "v", "`SOURCE:TARGET[:ro]` mount a path of "+
 		"this machine")
 	fs.Var((*givenList)(&f.mounts), "mount", "`SPEC` mount, as of docker run --mount\n"+
@@ -207,6 +209,10 @@ func (f *runFlags) prepareMounts() error {
 		if err := checkPublish(p, f.network); err != nil {
 			return badValue("publish", p, err)
 		}
+	}
+	var err error
+	if f.parsed.Mounts, err = f.dns.mounts(); err != nil {
+		return err
 	}
 	one := func(parse func(string) (executor.Mount, error)) func(string) ([]executor.Mount, error) {
 		return func(value string) ([]executor.Mount, error) {

@@ -17,8 +17,6 @@ const (
 	hostNetwork = "the command uses the network of this machine, with its addresses and names"
 	hostPorts   = "the command uses the network of this machine, where its ports keep their " +
 		"numbers"
-	hostResolver = "the command reads the /etc/resolv.conf of this machine; give --volume " +
-		"FILE:/etc/resolv.conf:ro for another one"
 	ownHosts    = "the command gets an /etc/hosts with the names of --add-host"
 	ownPasswd   = "the files /etc/passwd and /etc/group are those of the image"
 	onlyWindows = "it is an option for containers of Windows"
@@ -70,9 +68,6 @@ var runOthers = [...]otherFlag{
 	{name: "device-write-iops", value: "DEVICE:N", effect: noted, why: noLimits},
 	{name: "disable-content-trust", effect: refused, harmless: isTrue,
 		why: "layerbuild does not check signatures; name images by digest"},
-	{name: "dns", value: "ADDRESS", effect: refused, why: hostResolver},
-	{name: "dns-option", value: "OPTION", effect: refused, why: hostResolver},
-	{name: "dns-search", value: "DOMAIN", effect: refused, why: hostResolver},
 	{name: "domainname", value: "NAME", effect: refused,
 		why: "a container has no NIS domain; give --hostname NAME.DOMAIN for a whole name"},
 	{name: "env-merge", value: "NAME=VALUE", effect: refused,
