@@ -389,7 +389,7 @@ func tagVerb() verb {
 
 // rmNotes is the end of the help of rm.
 const rmNotes = "The digest of an image stands for all its names. A line of the output has each " +
-	"name that was removed. The blob stay until " +
+	"name that was removed. The blobs stay until " +
 	"'layerbuild prune' removes those that no image needs. 'layerbuild rmi' and " +
 	"'layerbuild image rm' are the same."
 
