@@ -337,6 +337,21 @@ func TestJavaBombs(t *testing.T) {
 	}
 }
 
+// TestShortened cuts long texts.
+func TestShortened(t *testing.T) {
+	long := strings.Repeat("a", maxString-1)
+	for _, tt := range []struct{ s, want string }{
+		{"", ""}, {long + "b", long + "b"}, {long + "bc", long + "b"},
+		{long + "ä", long}, {long[:maxString-3] + "€€", long[:maxString-3] + "€"},
+		{long + "\x8a\x8a", long[:maxString-2]}, // it may be a character of four bytes
+		{strings.Repeat("\x8a", maxString+1), strings.Repeat("\x8a", maxString-4)},
+	} {
+		if got := shortened(tt.s); got != tt.want {
+			t.Errorf("%d bytes become %d, want %d", len(tt.s), len(got), len(tt.want))
+		}
+	}
+}
+
 // FuzzTexts reads hostile descriptions. A package that is found has a name and, except from a
 // Java manifest, a version.
 func FuzzTexts(f *testing.F) {
@@ -346,6 +361,7 @@ func FuzzTexts(f *testing.F) {
 	f.Add(byte(1), []byte(`{"name": "a", "version": "1", "license": [{"type": "x"}]}`))
 	f.Add(byte(2), []byte("Name: a\nVersion: 1\nClassifier: License :: x\n"))
 	f.Add(byte(3), []byte("# stub: a 1\n s.licenses = ['x']\n"))
+	f.Add(byte(3), []byte("# stub: "+strings.Repeat("\x8a", maxString+1)+" \xff"))
 	f.Add(byte(5), []byte("License: a\n /usr/share/common-licenses/GPL-2."))
 	f.Fuzz(func(t *testing.T, n byte, data []byte) {
 		found, _ := read(t, paths[int(n)%len(paths)], data)

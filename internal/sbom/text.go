@@ -3,6 +3,7 @@ package sbom
 import (
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // oneLine joins the words of a text with single spaces.
@@ -15,12 +16,16 @@ const (
 )
 
 // shortened returns the beginning of a text that is too long, as a text of its own: a part of a
-// large one would keep it in memory.
+// large one would keep it in memory. It cuts no character.
 func shortened(s string) string {
 	if len(s) <= maxString {
 		return s
 	}
-	return strings.ToValidUTF8(strings.Clone(s[:maxString]), "")
+	end := maxString
+	for end > maxString-utf8.UTFMax && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return strings.Clone(s[:end])
 }
 
 // shortList shortens a list and its texts.
