@@ -168,11 +168,22 @@ func Lines(file string, start, end int) Location {
 	return Location{Physical: p}
 }
 
+// isScheme reports whether a text is the scheme of a URI (RFC 3986, section 3.1).
+func isScheme(s string) bool {
+	for i, c := range []byte(s) {
+		letter := c|0x20 >= 'a' && c|0x20 <= 'z'
+		if !letter && (i == 0 || (c < '0' || c > '9') && c != '+' && c != '-' && c != '.') {
+			return false
+		}
+	}
+	return s != ""
+}
+
 // artifact returns the location of a file: the URI of an absolute path or of a remote file, or a
 // relative reference (RFC 3986).
 func artifact(file string) ArtifactLocation {
 	scheme, _, ok := strings.Cut(file, "://")
-	if ok && scheme != "" && !strings.Contains(scheme, "/") {
+	if ok && isScheme(scheme) {
 		// url.Parse accepts hosts with several colons, which RFC 3986 does not allow.
 		if u, err := url.Parse(file); err == nil && (strings.Count(u.Host, ":") < 2 ||
 			strings.HasPrefix(u.Host, "[")) {

@@ -108,6 +108,8 @@ func FuzzLog(f *testing.F) {
 	f.Add("://%zz", "a/b", "}", 3, 1)
 	f.Add("1:// ", ":", "", 0, 0)
 	f.Add("A://::", "", "", 0, 0)
+	f.Add("A:\\://", "", "", 0, 0)
+	f.Add("git+ssh://h/r", "", "", 0, 0)
 	f.Add("https://[::1]:80/f", "", "", 0, 0)
 	f.Fuzz(func(t *testing.T, file, id, text string, start, end int) {
 		l := New(Driver{Name: "layerbuild", Version: "1", InformationURI: "https://example.com"})
