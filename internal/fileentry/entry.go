@@ -24,6 +24,10 @@ type Entry struct {
 	// Frozen, if not 0, is the name of a private copy, which was digested because the file itself
 	// changes. The private copy is copied instead of the file, with its mode, time and attributes.
 	Frozen uint32
+	// Sum is a checksum of all that the step's key has of the file: its path, mode, content and
+	// attributes. It tells which files differ between two keys, and nothing else depends on it. It
+	// is 0 for a file that was not digested.
+	Sum uint64
 }
 
 // FromStat returns an Entry with the values that a file has now. Path, Attrs and Frozen are not

@@ -208,16 +208,17 @@ func (w *walk) sub(fd int, name []byte, kept bool, own *inherited) error {
 	} else if x, err = m.directorySum(sub, w); err != nil {
 		return err
 	}
-	e := m.described(frozen, x.xattrs)
 	before := len(w.pending)
 	if kept {
 		w.emit()
-		w.item.Entries.add(w.rel(), e)
+		begin := len(m.rec)
 		m.rec = m.appendDirectory(m.rec, w.rel(), x)
+		w.item.Entries.add(w.rel(), m.described(frozen, x.xattrs, m.rec[begin:]))
 		m.flushFull()
 	} else {
-		w.pending = append(w.pending, pendingDir{bytes.Clone(w.rel()), e,
-			m.appendDirectory(nil, w.rel(), x)})
+		record := m.appendDirectory(nil, w.rel(), x)
+		w.pending = append(w.pending, pendingDir{bytes.Clone(w.rel()),
+			m.described(frozen, x.xattrs, record), record})
 	}
 	if err := w.directory(sub, own); err != nil {
 		return err

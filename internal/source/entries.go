@@ -23,7 +23,7 @@ type Entries struct {
 const (
 	firstChunk = 64 // an item that a wildcard matched is often a list of one entry
 	lastChunk  = 64 << 10
-	maxNumbers = 8 * binary.MaxVarintLen64 // of a record without its path
+	maxNumbers = 8*binary.MaxVarintLen64 + 8 // of a record without its path
 )
 
 // Len returns the number of entries.
@@ -59,6 +59,7 @@ func (l *Entries) add(path []byte, e fileentry.Entry) {
 	*b = binary.AppendVarint(*b, e.CtimeNs-e.MtimeNs)
 	*b = binary.AppendVarint(*b, int64(e.Ino-l.ino))
 	*b = binary.AppendUvarint(*b, uint64(e.Frozen))
+	*b = binary.LittleEndian.AppendUint64(*b, e.Sum)
 	l.n++
 	if e.Frozen != 0 {
 		l.frozen++
@@ -97,6 +98,7 @@ func (l *Entries) All() iter.Seq[fileentry.Entry] {
 				e.CtimeNs = e.MtimeNs + varint(&b)
 				e.Ino += uint64(varint(&b))
 				e.Frozen = uint32(uvarint(&b))
+				e.Sum = binary.LittleEndian.Uint64(cut(&b, 8))
 				if !yield(e) {
 					return
 				}

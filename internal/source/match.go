@@ -195,8 +195,9 @@ func (m *matching) directory(dir string, include *pattern.Matcher) (bool, error)
 		if err != nil {
 			return false, err
 		}
+		begin := len(m.rec)
 		m.rec = m.appendDirectory(m.rec, nil, x)
-		w.item.Entries.add([]byte("."), m.described(nil, x.xattrs))
+		w.item.Entries.add([]byte("."), m.described(nil, x.xattrs, m.rec[begin:]))
 	}
 	before := w.item.Entries.Len()
 	if err := w.directory(fd, &root); err != nil {

@@ -58,6 +58,9 @@ func NewTree(dir *os.File, o TreeOptions) (*Tree, error) {
 // Ignore returns the ignore patterns.
 func (t *Tree) Ignore() []string { return t.lines }
 
+// IgnoreName returns the name of the file of the ignore patterns.
+func (t *Tree) IgnoreName() string { return t.ignoreName }
+
 // Dir returns the directory to which the paths of Items are relative.
 func (t *Tree) Dir() *os.File { return t.dir }
 
