@@ -123,16 +123,16 @@ func (w *walker) runHistory(args []string) string {
 	var declared []string
 	index := map[string]int{}
 	for _, a := range w.state.args {
-		v, ok := w.state.env.Get(a.key)
+		v, ok := w.state.env.Get(a.Name)
 		if !ok {
-			v = a.value
+			v = a.Value
 		}
-		if i, ok := index[a.key]; ok {
-			declared[i] = a.key + "=" + v
+		if i, ok := index[a.Name]; ok {
+			declared[i] = a.Name + "=" + v
 			continue
 		}
-		index[a.key] = len(declared)
-		declared = append(declared, a.key+"="+v)
+		index[a.Name] = len(declared)
+		declared = append(declared, a.Name+"="+v)
 	}
 	if len(declared) > 0 {
 		declared = slices.Insert(declared, 0, "|"+strconv.Itoa(len(declared)))

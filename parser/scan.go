@@ -43,8 +43,8 @@ func (s *Stage) wantsScan(arg string) bool {
 	value, _ := s.plan.globals.Get(arg)
 	if final := s.final.Load(); final != nil {
 		for _, a := range final.args {
-			if a.key == arg && a.value != "" {
-				value = a.value
+			if a.Name == arg && a.Value != "" {
+				value = a.Value
 			}
 		}
 	}

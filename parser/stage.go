@@ -22,7 +22,7 @@ import (
 type state struct {
 	img  dockerspec.DockerOCIImage
 	env  env
-	args []argument
+	args []Argument
 	// dir is the working directory with slashes, always absolute.
 	dir string
 	// workdirSet is set after a WORKDIR in this stage or in a stage on which it is based.
@@ -31,11 +31,6 @@ type state struct {
 	cmd, entrypoint, healthcheck []bkparser.Range
 	sizes                        sizeRules
 	own                          parameters // of the stage's own instructions, for Outline
-}
-
-// argument is a declared ARG of a stage.
-type argument struct {
-	key, value string
 }
 
 // Start returns the stage's initial configuration: base, with the default PATH if it has none. For
@@ -83,6 +78,19 @@ func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 			s.expanded.Store(e)
 		}
 	}
+}
+
+// Texts returns the instructions of the stage, without those of its base, as Step.Text has them.
+func (s *Stage) Texts() []string {
+	var list []string
+	for _, n := range s.nodes {
+		if c, err := parseCommand(n); err == nil {
+			if t, ok := c.(fmt.Stringer); ok {
+				list = append(list, t.String())
+			}
+		}
+	}
+	return list
 }
 
 // expansion holds the expanded steps of a stage for one base.
@@ -282,7 +290,7 @@ func (w *walker) step(c instructions.Command, step *Step) error {
 	if step.OnBuild {
 		step.Name = "ONBUILD " + step.Name
 	}
-	step.Image = w.state.img
+	step.Image, step.Args = w.state.img, w.state.args
 	return nil
 }
 
@@ -313,7 +321,7 @@ func (w *walker) expand(c instructions.Command) error {
 
 func (w *walker) reportUnmatched(c instructions.Command, unmatched map[string]struct{}) {
 	for _, k := range sortedKeys(unmatched) {
-		declared := slices.ContainsFunc(w.state.args, func(a argument) bool { return a.key == k })
+		declared := slices.ContainsFunc(w.state.args, func(a Argument) bool { return a.Name == k })
 		if declared || isScannerArg(k) {
 			continue
 		}
@@ -382,9 +390,9 @@ func (w *walker) arg(c *instructions.ArgCommand, step *Step) error {
 			}
 			value = &v.Result
 		}
-		decl := argument{key: a.Key}
+		decl := Argument{Name: a.Key}
 		if value != nil {
-			decl.value = *value
+			decl.Value = *value
 			if !isScannerArg(a.Key) {
 				st.env = st.env.set(a.Key, *value)
 			}
@@ -398,7 +406,7 @@ func (w *walker) arg(c *instructions.ArgCommand, step *Step) error {
 			continue
 		}
 		st.own.args = append(st.own.args, Parameter{Name: a.Key, Description: a.DocComment,
-			Value: decl.value, Range: rangeOf(c.Location())})
+			Value: decl.Value, Range: rangeOf(c.Location())})
 	}
 	step.History = "ARG " + strings.Join(text, " ")
 	return nil

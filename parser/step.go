@@ -27,6 +27,9 @@ type Step struct {
 	Name string
 	// OnBuild reports whether the step is a trigger of the base.
 	OnBuild bool
+	// Args are the arguments that are declared before the instruction, with their values. An
+	// argument that is declared twice is in the list twice.
+	Args []Argument
 	// Action is the step's action on the file system; nil if it only changes the configuration.
 	Action Action
 	// Image is the configuration after the step. History and RootFS are the base's: the caller
@@ -36,6 +39,9 @@ type Step struct {
 	// an instruction without an entry. If Action is nil, the entry is for an empty layer.
 	History string
 }
+
+// Argument is a declared ARG of a stage. The value of an argument without one is "".
+type Argument struct{ Name, Value string }
 
 // Input is a source of files: one of StageInput, ImageInput, ContextInput or Scratch.
 type Input interface{ input() }
