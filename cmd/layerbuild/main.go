@@ -85,7 +85,7 @@ func verbs() []verb {
 		buildVerb(), bakeVerb(), executorVerb(),
 		runVerb(), imagesVerb(), imageVerb(), historyVerb(), inspectVerb(), tagVerb(),
 		removeVerb(), pullVerb(), pushVerb(), copyVerb(), saveVerb(), loadVerb(), loginVerb(),
-		logoutVerb(), indexVerb(), duVerb(), pruneVerb(), infoVerb(), analyzeVerb(),
+		logoutVerb(), indexVerb(), duVerb(), pruneVerb(), explainVerb(), infoVerb(), analyzeVerb(),
 		diffVerb(), pruneImageVerb(), sbomVerb(), helpVerb(), versionVerb(), docsVerb(),
 	}
 }

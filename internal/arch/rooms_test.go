@@ -58,6 +58,7 @@ var floors = []floor{
 		{"internal/filedata", "internal/dirfd"},
 		{"executor/copyfs", "internal/dirfd internal/filedata internal/fileentry internal/safepath"},
 		{"internal/atomicfile", "internal/dirfd internal/hostfile"},
+		{"internal/explain", "internal/atomicfile internal/smallfile internal/sorting"},
 		{"internal/layercheck", "internal/dirfd"},
 		{"internal/mount", "internal/dirfd internal/safepath"},
 		{"internal/ns", "internal/smallfile internal/sorting"},
@@ -130,14 +131,14 @@ var floors = []floor{
 	}},
 	{"conductor", []allowed{
 		{"internal/job", "executor executor/copyfs internal/cache internal/cachemount " +
-			"internal/cdi internal/inputs internal/mount internal/runmount internal/source internal/state parser " +
+			"internal/cdi internal/explain internal/inputs internal/mount internal/runmount internal/source internal/state parser " +
 			"snapshot"},
-		{"internal/build", "executor executor/copyfs internal/cache internal/event " +
+		{"internal/build", "executor executor/copyfs internal/cache internal/event internal/explain " +
 			"internal/image internal/inputs internal/job internal/layers internal/memo internal/outline " +
 			"internal/remotecache internal/runmount internal/source internal/state parser snapshot"},
 		{"internal/scanner", "internal/attest internal/build internal/event internal/inputs " +
 			"internal/platform parser"},
-		{"internal/imagebuild", "export internal/attest internal/build internal/cachemount " +
+		{"internal/imagebuild", "export internal/attest internal/build internal/cachemount internal/explain " +
 			"internal/event internal/image internal/imageanalysis internal/inputs internal/job " +
 			"internal/layers internal/memo internal/outputs internal/provenance internal/sbom " +
 			"internal/scanner snapshot " +
@@ -147,7 +148,7 @@ var floors = []floor{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +
 			"export internal/atomicfile internal/attest internal/bake internal/build internal/cdi " +
 			"internal/container internal/engine " +
-			"internal/event internal/github internal/giturl internal/gotemplate " +
+			"internal/event internal/explain internal/github internal/giturl internal/gotemplate " +
 			"internal/hostfile internal/image " +
 			"internal/imageanalysis internal/imagebuild internal/imageref internal/layers " +
 			"internal/markdown internal/memo internal/ns internal/ocidoc internal/ocijson " +
@@ -177,6 +178,7 @@ var floors = []floor{
 		{"test/lab", "internal/imagetest internal/registrytest"},
 		{"test/golden", "internal/imagetest test/lab"},
 		{"test/ci", "internal/schematest test/lab"},
+		{"test/explain", "internal/fstree test/lab"},
 		{"test/differential", "diff internal/layercheck internal/mount internal/mount/mounttest " +
 			"internal/rounds snapshot"},
 		{"test/dist", ""},

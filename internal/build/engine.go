@@ -185,6 +185,8 @@ type request struct {
 	// onOutline is set if the step may run on the outline of its parent, because no later step
 	// needs the files.
 	onOutline bool
+	// runs is called before the job of the step runs; nil: nothing is.
+	runs func(*job.Job)
 }
 
 // perform makes the result of a job that results.find did not find. If the content key of the job
@@ -206,7 +208,9 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, j *job.Job, l *line,
 	mine := false
 	run := string(j.Key) + " on " + string(cur.top)
 	res, err = e.shared.runs.Try(ctx, run, func() (stepResult, error) {
-		mine = true
+		if mine = true; req.runs != nil {
+			req.runs(j)
+		}
 		return e.make(ctx, cur, j, output{l}, req)
 	})
 	if err != nil {

@@ -38,6 +38,7 @@ type rootfs struct {
 	origins []Origin
 	// linked is the part that is the result of another solver; nil: there is none.
 	linked *LinkedBase
+	before stepBefore
 }
 
 // Origin is the instruction that made an entry of an image's history.
@@ -60,6 +61,8 @@ type SolverOptions struct {
 	Label string
 	// Prefetch lists images that are unpacked while the first steps run.
 	Prefetch []inputs.Use
+	// Account explains why steps run; nil: nothing does.
+	Account *Account
 	// Linked returns the solver whose result a named context is, and false for other contexts; nil:
 	// there are none.
 	Linked func(c parser.ContextInput) (*Solver, bool)
@@ -258,12 +261,17 @@ func (s *Solver) stageLabel(ctx context.Context, st *parser.Stage, n int) string
 	if name != "" {
 		name += " "
 	}
-	from := 1
+	number := stepNumber(st, n)
+	return fmt.Sprintf("[%s%s%d/%d]", s.o.Label, name, number, s.total(ctx, st)+number-n+1)
+}
+
+// stepNumber returns the number of a stage's step n as it is shown.
+func stepNumber(st *parser.Stage, n int) int {
 	switch st.Base.(type) {
 	case parser.Scratch, parser.StageInput:
-		from = 0
+		return n - 1
 	}
-	return fmt.Sprintf("[%s%s%d/%d]", s.o.Label, name, n-1+from, s.total(ctx, st)+from)
+	return n
 }
 
 // total returns the number of a stage's steps that have an action, including the triggers of its
@@ -301,6 +309,11 @@ func (s *Solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 	if err != nil {
 		return rootfs{}, err
 	}
+	if in, ok := st.Base.(parser.StageInput); ok {
+		cur.before.stage, cur.before.number = stageName(in.Stage), 0
+	} else {
+		cur.before = stepBefore{}
+	}
 	cur.config.History = slices.Clone(cur.config.History)
 	cur.layers = slices.Clone(cur.layers)
 	cur.origins = slices.Clone(cur.origins)
@@ -311,7 +324,7 @@ func (s *Solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
 	n int) (rootfs, error) {
 	next := rootfs{config: step.Image, key: cur.key, top: cur.top, layers: cur.layers,
-		origins: cur.origins, linked: cur.linked}
+		origins: cur.origins, linked: cur.linked, before: cur.before}
 	next.config.History, next.config.RootFS = cur.config.History, cur.config.RootFS
 	from := Origin{Stage: st, Text: step.Text, Lines: step.Range}
 	if step.Action == nil {
@@ -330,10 +343,13 @@ func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 		return rootfs{}, err
 	}
 	line := s.line(ctx, st, step, n)
-	res, err := s.action(ctx, st, cur, step, line, s.needed(ctx, st, n))
+	why := s.explain(st, &cur, &step, n, line)
+	res, err := s.action(ctx, st, cur, step, line, s.needed(ctx, st, n), why)
+	why.ended(res, err)
 	if err != nil {
 		return rootfs{}, err
 	}
+	next.before = stepBefore{number: stepNumber(st, n), ran: !res.cached}
 	l := &layers.Layer{Snapshot: res.snapshot, NoOp: res.unchanged,
 		Text: step.Text, Lines: step.Range}
 	if res.image != nil {
@@ -413,7 +429,7 @@ func (s *Solver) lineOf(ctx context.Context, in parser.Input) event.ID {
 
 // action finds or makes the result of a step.
 func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step parser.Step,
-	l *line, req request) (stepResult, error) {
+	l *line, req request, why *explained) (stepResult, error) {
 	l.start()
 	j, err := s.preparer.Job(ctx, st.Platform, cur.key, step.Action, s.nameOf)
 	if err != nil {
@@ -422,12 +438,14 @@ func (s *Solver) action(ctx context.Context, st *parser.Stage, cur rootfs, step 
 	defer j.Close() // ignore the error: its files are read-only or temporary
 	req.useCache = !s.o.NoCache.has(st)
 	req.withLayer = s.direct && slices.Contains(s.sealed, st)
+	req.runs = func(j *job.Job) { why.runs(ctx, j, req.useCache) }
 	if res, ok, err := s.results.find(ctx, cur, j, l, req.useCache); ok || err != nil {
 		return res, l.done(ok, err)
 	}
 	for attempts := 1; ; attempts++ {
 		res, cached, err := s.engine.perform(ctx, cur, j, l, req)
 		if !job.StartsAgain(err, attempts) {
+			res.cached = cached
 			return res, l.done(cached, err)
 		}
 		if err := j.Reset(); err != nil {

@@ -37,7 +37,7 @@ func (s *Solver) RunTool(ctx context.Context, t Tool) (snapshot.ID, error) {
 		if i == len(t.Actions)-1 {
 			l.sink = s.sink
 		}
-		res, err := s.action(ctx, st, cur, l.step, l, request{})
+		res, err := s.action(ctx, st, cur, l.step, l, request{}, nil)
 		if err != nil {
 			return "", err
 		}

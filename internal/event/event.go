@@ -40,6 +40,14 @@ type Done struct {
 	Time   time.Time
 }
 
+// Reason is sent before a step runs, if an earlier build had steps of the same Dockerfile.
+type Reason struct {
+	ID   ID
+	Text string // what differs, such as "src/app.ts changed (and 2 more files)"
+	New  bool   // the step was not in an earlier build
+	Time time.Time
+}
+
 // Log is a piece of the output of a step's command. A piece may end within a line or a character.
 // Data is valid until the Sink returns; a Sink that keeps it makes a copy.
 type Log struct {
@@ -90,6 +98,7 @@ type Result struct {
 
 func (Start) event()    {}
 func (Done) event()     {}
+func (Reason) event()   {}
 func (Log) event()      {}
 func (Progress) event() {}
 func (Warning) event()  {}

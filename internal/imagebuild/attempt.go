@@ -37,6 +37,7 @@ func (a *batch) repeat(ctx context.Context, lazy *layers.Lazy) error {
 	defer func() { // the layers of the last attempt
 		cancel()
 		a.wait()
+		a.saveAccounts()
 	}()
 	a.repairs.begin()
 	defer a.repairs.end()
@@ -183,6 +184,7 @@ func (b *builder) setSolvers() {
 			Snapshots: all.state.Snapshots, Lazy: a.layers.Lazy, Secrets: b.secrets,
 			Caches: b.cacheMounts, TempDir: all.tempdir.Make,
 		},
+		Account: b.account,
 		NoCache: build.NoCache{All: b.opts.Cache.No, Stages: b.opts.Cache.NoStages},
 		Wants: build.Wants{
 			Image: b.opts.WantsImage(), Tables: b.opts.Analyze,

@@ -3,6 +3,7 @@ package imagebuild
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/build"
 	"github.com/layerbuild/layerbuild/internal/image"
@@ -59,6 +60,7 @@ type batch struct {
 	ran      build.Ran
 	repairs  repairs
 	builders []*builder
+	began    time.Time
 }
 
 // newBatch removes the temporary directories of builds that were killed, and returns a batch. The
@@ -69,6 +71,7 @@ func newBatch(st *state.State, images *image.Resolver, list []Options,
 		return nil, err
 	}
 	a := &batch{state: st, images: images, parts: parts, tempdir: state.NewTempDir(st.Root),
+		began:  time.Now(),
 		blocks: layers.NewBlocks(st)}
 	for _, o := range list {
 		a.jobs = max(a.jobs, o.Jobs)

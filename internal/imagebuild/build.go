@@ -73,6 +73,7 @@ type builder struct {
 	cacheMounts *cachemount.Store
 
 	attester *attester
+	account  *build.Account
 
 	// The following are set in this order.
 	in      *inputs.Inputs
@@ -87,7 +88,7 @@ type builder struct {
 // newBuilder returns a builder. The caller closes it.
 func newBuilder(all *batch, o Options) (*builder, error) {
 	b := &builder{all: all, opts: o.withInlineCache()}
-	b.attester = newAttester(b)
+	b.attester, b.account = newAttester(b), b.newAccount()
 	if o.Sink == nil {
 		o.Sink = event.Discard
 	}

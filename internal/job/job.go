@@ -9,6 +9,7 @@ import (
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/cache"
+	"github.com/layerbuild/layerbuild/internal/explain"
 	"github.com/layerbuild/layerbuild/internal/inputs"
 	"github.com/layerbuild/layerbuild/internal/runmount"
 	"github.com/layerbuild/layerbuild/internal/source"
@@ -43,6 +44,8 @@ type action interface {
 	contentKey(ctx context.Context) (key cache.Key, inputs string, err error)
 	// run performs the action on a new snapshot.
 	run(ctx context.Context, active *snapshot.Active, out Output) error
+	// depends adds what the result depends on, after contentKey.
+	depends(s *explain.Step)
 	// close closes the inputs that contentKey has opened. Afterwards contentKey may be called
 	// again.
 	close() error

@@ -649,22 +649,23 @@ func once(list []cache.Entry) []cache.Entry {
 }
 
 // leftOver removes the files of killed processes, the tables of removed blobs, and old indexes of
-// contexts.
+// contexts and accounts of steps.
 func (c *collection) leftOver() error {
 	return errors.Join(c.s.Cache.DropTemporary(c.inUse.owners), RemoveTempDirs(c.s.Root),
-		c.s.dropKept(), c.s.dropIndexes())
+		c.s.dropKept(), c.s.dropOld(Indexes), c.s.dropOld(Explained))
 }
 
-// indexesFor is how long an index of a context is kept after it was last written. Without it a
-// build reads the files again.
-const indexesFor = 30 * 24 * time.Hour
+// keptFor is how long an index of a context and an account of steps are kept after they were last
+// written. Without the index a build reads the files again, and without the account it does not
+// explain why a step runs.
+const keptFor = 30 * 24 * time.Hour
 
-func (s *State) dropIndexes() error {
-	dir := s.cachePath(Indexes)
+func (s *State) dropOld(kind string) error {
+	dir := s.cachePath(kind)
 	for _, name := range names(dir) {
 		path := filepath.Join(dir, name)
 		fi, err := os.Lstat(path)
-		if err != nil || time.Since(fi.ModTime()) < indexesFor {
+		if err != nil || time.Since(fi.ModTime()) < keptFor {
 			continue
 		}
 		if err := os.RemoveAll(path); err != nil {

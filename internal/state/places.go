@@ -28,6 +28,7 @@ const (
 	pointsName = "mountpoints"
 	Mounts     = "mounts"  // the cache mounts
 	Indexes    = "context" // the indexes of build contexts
+	Explained  = "explain" // what steps were made from: package explain
 )
 
 // KeptKind is the kind of data about a blob: a directory in the cache directory, whose files are
@@ -50,7 +51,8 @@ var places = slices.Concat(
 	[]string{gateName, runningName + "/"},
 	namesIn(storeName, "", "blobs/", "blobs/sha256/", "tmp/", "lock"),
 	namesIn(cacheName, "", "tmp/", "lock", "syncs", "step/", "chain/", "sealed/", "remote/",
-		usageName, secretName, pointsName+"/", Mounts+"/", Indexes+"/"),
+		usageName, secretName, pointsName+"/", Mounts+"/", Indexes+"/",
+		Explained+"/"),
 	keptPlaces(),
 	namesIn(snapshotsName, "", "tmp/", "empty/", "lock", "probe",
 		"fuse/", "fuse/tmp/", "fuse/empty/", "fuse/lock",

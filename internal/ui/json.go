@@ -67,6 +67,7 @@ type jsonEvent struct {
 	Done    bool       `json:"done,omitempty"`
 	Rule    string     `json:"rule,omitempty"`
 	Message string     `json:"message,omitempty"`
+	New     bool       `json:"new,omitempty"`
 	URL     string     `json:"url,omitempty"`
 	Work    int        `json:"work,omitempty"`
 	Names   []string   `json:"names,omitempty"`
@@ -113,6 +114,9 @@ func encode(e event.Event) jsonEvent {
 			encoded.Error = strings.ToValidUTF8(e.Err.Error(), "\uFFFD")
 		}
 		return encoded
+	case event.Reason:
+		return jsonEvent{Type: "reason", Time: &e.Time, ID: string(e.ID), Message: e.Text,
+			New: e.New}
 	case event.Log:
 		return jsonEvent{Type: "log", Time: &e.Time, ID: string(e.ID),
 			Stream: e.Stream, Data: e.Data}

@@ -178,6 +178,10 @@ func (l *live) picture(now time.Time, width, height int, final bool) []frameLine
 	}
 	for _, b := range blocks {
 		lines = append(lines, p.step(b.w))
+		if b.w.reason != "" && b.parts > 0 {
+			lines = append(lines, p.reason(b.w))
+			b.parts--
+		}
 		for _, part := range pickParts(b.w, b.parts) {
 			lines = append(lines, p.part(part))
 		}
@@ -198,12 +202,20 @@ type block struct {
 func (l *live) all() []block {
 	blocks := make([]block, len(l.rec.order))
 	for i, w := range l.rec.order {
-		blocks[i] = block{w: w}
+		blocks[i] = block{w: w, parts: w.reasonLines()}
 		if w.state == failed {
 			blocks[i].logs = tailLines
 		}
 	}
 	return blocks
+}
+
+// reasonLines is the number of lines for the reason why w runs.
+func (w *work) reasonLines() int {
+	if w.reason == "" {
+		return 0
+	}
+	return 1
 }
 
 // maxParts is the largest number of parts of one piece of work in a frame.
@@ -228,7 +240,8 @@ func (l *live) choose(room int) []block {
 	wants := make(map[*work]*block, len(busy))
 	var want int
 	for _, w := range busy {
-		b := &block{w: w, parts: min(maxParts, len(w.parts)), logs: min(l.logs, w.lineCount())}
+		b := &block{w: w, parts: min(maxParts, len(w.parts)) + w.reasonLines(),
+			logs: min(l.logs, w.lineCount())}
 		wants[w] = b
 		want += b.parts + b.logs
 	}
@@ -372,6 +385,11 @@ func (p painter) log(w *work, line string) frameLine {
 		color = p.failed
 	}
 	return p.line(" => => # "+line, "", color)
+}
+
+// reason returns the line for the reason why w runs.
+func (p painter) reason(w *work) frameLine {
+	return p.line(" => => "+w.runsBecause(), "", "")
 }
 
 // barWidth is the width of a progress bar inside its brackets, in columns.

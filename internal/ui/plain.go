@@ -58,6 +58,8 @@ func (p *plain) handle(e event.Event, w *work) {
 		p.say(w, "")
 	case event.Done:
 		p.done(w)
+	case event.Reason:
+		p.say(w, w.runsBecause())
 	case event.Log:
 		p.w.throttle(func() int { return p.pending })
 		p.now, p.partial[w] = e.Time, e.Time

@@ -36,6 +36,8 @@ type work struct {
 	running    int // number of Starts without a Done: equal work has equal IDs
 	err        error
 	note       string
+	reason     string // why it runs: the text of a Reason; "" for none
+	isNew      bool   // see Reason.New
 	parts      []*part
 	streams    [2]*lines
 	tail       *tail
@@ -108,6 +110,21 @@ func (r *record) done(e event.Done) (w *work, last bool) {
 		w.state = succeeded
 	}
 	return w, true
+}
+
+// explained records why e's work runs.
+func (r *record) explained(e event.Reason) *work {
+	w := r.at(e.ID, e.Time)
+	w.reason, w.isNew = clean(e.Text), e.New
+	return w
+}
+
+// runsBecause returns the line for the reason why w runs.
+func (w *work) runsBecause() string {
+	if w.isNew {
+		return "runs: " + w.reason
+	}
+	return "runs again: " + w.reason
 }
 
 // forget drops data that only running or failed work needs.

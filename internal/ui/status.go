@@ -108,6 +108,10 @@ func (s *statuses) handle(e event.Event, w *work) {
 		s.vertex(&out, w)
 	case event.Done:
 		s.done(&out, e, w)
+	case event.Reason:
+		at := encodable(e.Time)
+		out.Statuses = []vertexStatus{{ID: w.runsBecause(), Vertex: s.digest(&out, w),
+			Timestamp: at, Started: &at, Completed: &at}}
 	case event.Log:
 		out.Logs = []vertexLog{{Vertex: s.digest(&out, w), Stream: e.Stream, Data: e.Data,
 			Timestamp: encodable(e.Time)}}

@@ -93,7 +93,10 @@ func (w *work) summary() (result, took string) {
 	case cached:
 		return "hit", took
 	case succeeded:
-		if w.line > 0 {
+		switch {
+		case w.reason != "":
+			return "miss: " + markdown.Escape(cut(w.reason, maxName)), took
+		case w.line > 0:
 			return "miss", took
 		}
 		return "", took

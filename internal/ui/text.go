@@ -56,6 +56,9 @@ func cut(s string, n int) string {
 	return s
 }
 
+// Clean makes s one line that is safe for a terminal, as the progress is.
+func Clean(s string) string { return clean(s) }
+
 // clean makes s one line that is safe for a terminal: control sequences are removed, tabs become
 // spaces.
 func clean(s string) string {

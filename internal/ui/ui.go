@@ -137,6 +137,9 @@ func (u *UI) handle(e event.Event) {
 			u.view.handle(e, w)
 			w.forget()
 		}
+	case event.Reason:
+		e.Time = orNow(e.Time, now)
+		u.view.handle(e, u.record.explained(e))
 	case event.Log:
 		e.Time = orNow(e.Time, now)
 		w := u.record.at(e.ID, e.Time)

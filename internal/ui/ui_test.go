@@ -50,7 +50,9 @@ func build(send event.Sink, at func(when string)) {
 	start("dir", "[build 2/4] WORKDIR /app")
 	done("dir", event.Done{Cached: true})
 	start("run", "[build 3/4] RUN make")
+	send(event.Reason{ID: "run", Text: "src/main.c changed", Time: time.Now()})
 	start("other", "[assets 2/2] RUN npm ci")
+	send(event.Reason{ID: "other", Text: "line 7 is new", New: true, Time: time.Now()})
 	send(event.Warning{ID: "run", Rule: "JSONArgsRecommended", Message: "use the JSON form",
 		File: "Dockerfile", Line: 7, Time: time.Now()})
 	for i := range 9 {
