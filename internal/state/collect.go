@@ -27,12 +27,12 @@ type unit struct {
 	used time.Time
 	keep bool // never removed: it is in use by a running build or by the one that collects
 
-	// The unit is a snapshot, which may be lazy, an image without a name, a cache mount, or only
-	// records.
+	// The unit is a snapshot, which may be lazy, an image, a cache mount, or only records. An image
+	// with a name is a unit only if PruneOptions.Images has it.
 	snapshot snapshot.ID
 	in       *snapshot.Store // the store that has it; nil if it is lazy
 	lazy     bool
-	image    digest.Digest
+	image    store.Entry
 	mount    string
 
 	size    int64           // of the snapshot or the mount
@@ -44,6 +44,8 @@ type unit struct {
 	lost     bool // lazy, and its parent can no longer be made
 	removed  bool
 }
+
+func (u *unit) isImage() bool { return u.image.Descriptor.Digest != "" }
 
 // collection selects units to remove, and removes them.
 type collection struct {
@@ -119,7 +121,7 @@ func (c *collection) use(u *unit, used time.Time) *unit {
 	}
 	u.keep = u.keep || !c.o.Since.IsZero() && !u.used.Before(c.o.Since) ||
 		u.snapshot != "" && c.inUse.has(leasedSnapshot, string(u.snapshot)) ||
-		u.image != "" && c.inUse.hasBlob(u.image) ||
+		u.isImage() && c.inUse.hasBlob(u.image.Descriptor.Digest) ||
 		u.mount != "" && c.inUse.has(leasedMount, filepath.Base(u.mount))
 	return u
 }
@@ -156,18 +158,34 @@ func (c *collection) loadImages(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if e.Name != "" {
+		var u *unit
+		if e.Name == "" || c.isChosen(e) {
+			u = c.add(&unit{used: e.Tagged, image: e, blobs: blobs})
+		}
+		if e.Name != "" && (u == nil || u.keep) {
 			for _, d := range blobs {
 				c.named[d] = true
 			}
 			continue
 		}
-		u := c.add(&unit{used: e.Tagged, image: e.Descriptor.Digest, blobs: blobs})
-		if unnamed++; !u.keep && (c.o.Since.IsZero() || unnamed > maxUnnamed) {
+		old := c.o.Since.IsZero()
+		if e.Name == "" {
+			unnamed++
+			old = old || unnamed > maxUnnamed
+		}
+		if !u.keep && old && (!c.o.OnlyImages || c.isChosen(e)) {
 			c.take(u)
 		}
 	}
 	return nil
+}
+
+// isChosen reports whether PruneOptions.Images has an entry. An entry whose name was given to
+// another image since is not the same.
+func (c *collection) isChosen(e store.Entry) bool {
+	return slices.ContainsFunc(c.o.Images, func(o store.Entry) bool {
+		return o.Name == e.Name && o.Descriptor.Digest == e.Descriptor.Digest
+	})
 }
 
 // leasedBlobs returns the blobs that processes have leased, and those that leased images refer to.
@@ -429,16 +447,10 @@ func mountUsed(dir string) time.Time {
 // options demand. It returns the size of the remaining cache.
 func (c *collection) choose() int64 {
 	order := c.byUse()
-	for _, u := range slices.Backward(order) { // parents come before their children
-		if (u.snapshot != "" || u.lazy) && !u.keep && held(u) && !reachable(u) {
-			c.unusable = append(c.unusable, u.records...)
-			u.records = nil
-		}
-	}
-	for _, u := range order { // children come before their parents
-		if u.snapshot != "" && !u.keep && !held(u) && u.children == 0 {
-			c.take(u)
-		}
+	if c.o.OnlyImages {
+		c.unusable = nil
+	} else {
+		c.dropUnreachable(order)
 	}
 	for _, u := range order {
 		if u.removed {
@@ -460,6 +472,22 @@ func (c *collection) choose() int64 {
 		}
 	}
 	return c.total
+}
+
+// dropUnreachable selects the snapshots that nothing refers to, and the records that no build can
+// use.
+func (c *collection) dropUnreachable(order []*unit) {
+	for _, u := range slices.Backward(order) { // parents come before their children
+		if (u.snapshot != "" || u.lazy) && !u.keep && held(u) && !reachable(u) {
+			c.unusable = append(c.unusable, u.records...)
+			u.records = nil
+		}
+	}
+	for _, u := range order { // children come before their parents
+		if u.snapshot != "" && !u.keep && !held(u) && u.children == 0 {
+			c.take(u)
+		}
+	}
 }
 
 // reachable reports whether a build can reach a snapshot that records name: from the empty file
@@ -538,7 +566,7 @@ func (c *collection) take(u *unit) {
 func (c *collection) remove(ctx context.Context, done *Pruned) error {
 	live := maps.Clone(c.named)
 	records := c.unusable
-	var images []digest.Digest
+	var images []store.Entry
 	snapshots := map[*snapshot.Store][]snapshot.ID{}
 	var mounts []string
 	for _, u := range c.units {
@@ -549,12 +577,13 @@ func (c *collection) remove(ctx context.Context, done *Pruned) error {
 			continue
 		}
 		records = append(records, u.records...)
+		c.report(u)
 		switch {
 		case u.snapshot != "" && !u.lazy:
 			done.SnapshotBytes += u.size
 			done.Snapshots++
 			snapshots[u.in] = append(snapshots[u.in], u.snapshot)
-		case u.image != "":
+		case u.isImage():
 			images = append(images, u.image)
 		case u.mount != "":
 			done.MountBytes += u.size
@@ -589,8 +618,30 @@ func (c *collection) remove(ctx context.Context, done *Pruned) error {
 	return c.leftOver()
 }
 
+// report calls PruneOptions.Removed for a removed unit.
+func (c *collection) report(u *unit) {
+	if c.o.Removed == nil {
+		return
+	}
+	p := Part{Size: u.size}
+	switch {
+	case u.snapshot != "" && !u.lazy:
+		p.Kind, p.ID = PartSnapshot, string(u.snapshot)
+	case u.isImage():
+		p.Kind, p.ID = PartImage, u.image.Descriptor.Digest.String()
+		if u.image.Name != "" {
+			p.Images = []string{u.image.Name}
+		}
+	case u.mount != "":
+		p.Kind, p.ID = PartMount, filepath.Base(u.mount)
+	default:
+		return
+	}
+	c.o.Removed(p)
+}
+
 // removeCache removes records, and the units that they referred to.
-func (c *collection) removeCache(ctx context.Context, records []cache.Entry, images []digest.Digest,
+func (c *collection) removeCache(ctx context.Context, records []cache.Entry, images []store.Entry,
 	snapshots map[*snapshot.Store][]snapshot.ID, mounts []string) error {
 	for _, e := range records {
 		if err := c.s.Cache.Drop(e); err != nil {

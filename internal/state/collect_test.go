@@ -523,3 +523,79 @@ func TestCollectRepairs(t *testing.T) {
 		t.Errorf("after the collection: %d repairs, error %v", repairs, err)
 	}
 }
+
+// TestPruneImages checks that a collection of images removes the chosen ones and the blobs that
+// nothing needs, and nothing of the cache. An image whose name was given to another one since, and
+// an image that another process uses, are kept.
+func TestPruneImages(t *testing.T) {
+	const cached = "again base l-lazy mount-new mount-old new old old2 on-superseded superseded"
+	for _, test := range []struct {
+		name   string
+		choose func(e store.Entry) bool
+		use    string // the image that another process uses
+		want   string // besides what is cached
+		images int
+	}{
+		{"none", func(store.Entry) bool { return false }, "", "l-named l-new l-unnamed", 0},
+		{"without a name", func(e store.Entry) bool { return e.Name == "" }, "", "l-named l-new", 1},
+		{"all", func(store.Entry) bool { return true }, "", "", 2},
+		{"all, one in use", func(store.Entry) bool { return true }, "named", "l-named l-new", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := newMaker(t)
+			defer m.Close()
+			m.fill()
+			entries, err := m.Store.Names(t.Context())
+			m.check(err)
+			m.forget()
+			if test.use != "" {
+				other := openTest(t, m.Root)
+				defer other.Close()
+				d, err := other.Store.Resolve(t.Context(), test.use)
+				m.check(err)
+				_, err = other.Store.Read(t.Context(), d)
+				m.check(err)
+			}
+			o := PruneOptions{OnlyImages: true}
+			for _, e := range entries {
+				if test.choose(e) {
+					o.Images = append(o.Images, e)
+				}
+			}
+			var removed []Part
+			o.Removed = func(p Part) { removed = append(removed, p) }
+			done, err := m.Prune(t.Context(), o)
+			m.check(err)
+			want := strings.Fields(cached + " " + test.want)
+			slices.Sort(want)
+			if got := m.left(); got != strings.Join(want, " ") {
+				t.Errorf("there is  %s\nand not   %s", got, strings.Join(want, " "))
+			}
+			if done.Images != test.images || len(removed) != test.images || done.Snapshots > 0 ||
+				done.Mounts > 0 || done.BlobBytes < size {
+				t.Errorf("removed %+v: %+v, want %d images", done, removed, test.images)
+			}
+			left, err := m.Store.Names(t.Context())
+			m.check(err)
+			if len(left) != len(entries)-test.images {
+				t.Errorf("the store has %d images, want %d", len(left), len(entries)-test.images)
+			}
+		})
+	}
+}
+
+// TestPruneMovedName checks that an image is kept whose name was chosen for another image.
+func TestPruneMovedName(t *testing.T) {
+	m := newMaker(t)
+	defer m.Close()
+	m.image("app", m.blob("l-old"))
+	entries, err := m.Store.Names(t.Context())
+	m.check(err)
+	m.image("app", m.blob("l-new"))
+	m.forget()
+	done, err := m.Prune(t.Context(), PruneOptions{OnlyImages: true, Images: entries})
+	m.check(err)
+	if got := m.left(); got != "l-new" || done.Images != 0 {
+		t.Errorf("there is %q, and %d images were removed; want l-new and none", got, done.Images)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/layerbuild/layerbuild/internal/store"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,8 +20,14 @@ type PruneOptions struct {
 	// Keep removes the least recently used until the rest of the build cache has at most this many
 	// bytes; 0: no limit. The cache is everything except the blobs of images with a name.
 	Keep int64
+	// OnlyImages removes only the entries of Images, except those that other processes use, and
+	// the blobs that no image and no record of the cache needs.
+	OnlyImages bool
+	Images     []store.Entry
 	// DryRun removes nothing.
 	DryRun bool
+	// Removed, if it is not nil, is called for each part that is removed, or would be.
+	Removed func(Part)
 
 	// Since is the time when the build began, if a build collects: everything used since then is
 	// kept, and so are the blobs of kept snapshots' layers. The prune command uses the zero value.
@@ -29,7 +36,7 @@ type PruneOptions struct {
 
 // Pruned describes the data that were removed, or would be.
 type Pruned struct {
-	Images        int   `json:"images"` // images without a name
+	Images        int   `json:"images"` // images without a name, or those of PruneOptions.Images
 	Blobs         int   `json:"blobs"`
 	BlobBytes     int64 `json:"blobBytes"`
 	Records       int   `json:"records"`

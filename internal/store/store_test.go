@@ -440,7 +440,7 @@ func TestCanceled(t *testing.T) {
 			return err
 		}, ""},
 		{"Forget", func(ctx context.Context, s *Store, image ocispec.Descriptor) error {
-			return s.Forget(ctx, image.Digest)
+			return s.Forget(ctx, Entry{Descriptor: image})
 		}, "one"},
 		{"Collect", func(ctx context.Context, s *Store, _ ocispec.Descriptor) error {
 			_, err := s.Collect(ctx, CollectOptions{})
