@@ -24,11 +24,11 @@ func helpVerb() verb {
 // prepareHelp checks the arguments of help.
 func prepareHelp(e *env, args []string) (runFunc, error) {
 	all := verbs()
-	switch len(args) {
-	case 0:
+	if len(args) == 0 {
 		return func(context.Context) error { return help(e.stdout, all) }, nil
-	case 1:
-		name, _ := unalias(args[0], nil)
+	}
+	name, rest := unalias(args[0], args[1:]) // of image prune, both words
+	if len(rest) == 0 {
 		for _, v := range all {
 			if v.name == name {
 				return func(context.Context) error { return longHelp(e.stdout, v) }, nil

@@ -165,6 +165,7 @@ type listed struct {
 	Layers    int       `json:"layers"` // number of the first platform's layers
 
 	labels    map[string]string // of the first platform
+	stored    time.Time         // when the image got its name
 	described ocispec.Descriptor
 }
 
@@ -183,10 +184,7 @@ func (f *stateFlags) listImages(ctx context.Context, keep []imageFilter) ([]list
 	list := make([]listed, 0, len(entries))
 	var errs []error
 	for _, entry := range entries {
-		named := func(e store.Entry) bool {
-			return e.Name != "" && e.Descriptor.Digest == entry.Descriptor.Digest
-		}
-		if entry.Name == "" && slices.ContainsFunc(entries, named) {
+		if entry.Name == "" && hasName(entries, entry) {
 			continue // a build without a name made the same image
 		}
 		l, err := images.listed(ctx, state, entry)
@@ -207,11 +205,18 @@ func (f *stateFlags) listImages(ctx context.Context, keep []imageFilter) ([]list
 	return list, errors.Join(errs...)
 }
 
+// hasName reports whether an image has a name in a list of entries.
+func hasName(entries []store.Entry, image store.Entry) bool {
+	return slices.ContainsFunc(entries, func(e store.Entry) bool {
+		return e.Name != "" && e.Descriptor.Digest == image.Descriptor.Digest
+	})
+}
+
 // listed returns the line of an entry of the store.
 func (im *images) listed(ctx context.Context, state *state.State, entry store.Entry) (listed,
 	error) {
 	l := listed{Name: entry.Name, Digest: entry.Descriptor.Digest.String(), Created: entry.Tagged,
-		described: entry.Descriptor}
+		stored: entry.Tagged, described: entry.Descriptor}
 	if use, err := state.Store.Usage(ctx, entry.Descriptor); err == nil {
 		l.Size = use.Size
 	}

@@ -80,10 +80,12 @@ func applyFilters(o *state.PruneOptions, filters []string) error {
 	return nil
 }
 
-func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, format string) error {
+// pruned opens the state and prunes it. It prints a note if it waits for another process.
+func (f *stateFlags) pruned(ctx context.Context, e *env,
+	o state.PruneOptions) (done state.Pruned, err error) {
 	state, _, err := f.open(ctx)
 	if err != nil {
-		return err
+		return done, err
 	}
 	defer state.Close()
 	// Other processes lock the state only briefly, unless they collect or their disk is full.
@@ -91,8 +93,13 @@ func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, fo
 		fmt.Fprintln(e.stderr,
 			"layerbuild: waiting for another process that has locked the state directory")
 	})
-	done, err := state.Prune(ctx, o)
+	done, err = state.Prune(ctx, o)
 	waiting.Stop()
+	return done, err
+}
+
+func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, format string) error {
+	done, err := f.pruned(ctx, e, o)
 	if err != nil {
 		return err
 	}

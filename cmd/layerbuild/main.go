@@ -83,9 +83,10 @@ type env struct {
 func verbs() []verb {
 	return []verb{
 		buildVerb(), bakeVerb(), executorVerb(),
-		runVerb(), imagesVerb(), imageVerb(), historyVerb(), inspectVerb(), tagVerb(),
-		removeVerb(), pullVerb(), pushVerb(), copyVerb(), saveVerb(), loadVerb(), loginVerb(),
-		logoutVerb(), indexVerb(), duVerb(), pruneVerb(), explainVerb(), infoVerb(), analyzeVerb(),
+		runVerb(), imagesVerb(), imageVerb(), imagePruneVerb(), historyVerb(), inspectVerb(),
+		tagVerb(), removeVerb(), pullVerb(), pushVerb(), copyVerb(), saveVerb(), loadVerb(),
+		loginVerb(), logoutVerb(), indexVerb(), duVerb(), pruneVerb(), explainVerb(), infoVerb(),
+		analyzeVerb(),
 		diffVerb(), pruneImageVerb(), sbomVerb(), helpVerb(), versionVerb(), docsVerb(),
 	}
 }

@@ -46,8 +46,8 @@ var buildxVerbs = map[string]string{"b": "build", "bake": "bake", "build": "buil
 // same.
 var imageVerbs = map[string]string{
 	"build": "build", "diff": "diff", "history": "history", "inspect": "inspect", "list": "images",
-	"load": "load", "ls": "images", "prune": "prune", "pull": "pull", "push": "push", "rm": "rm",
-	"remove": "rm", "save": "save", "tag": "tag", "untag": "rm",
+	"load": "load", "ls": "images", "prune": "image prune", "pull": "pull", "push": "push",
+	"rm": "rm", "remove": "rm", "save": "save", "tag": "tag", "untag": "rm",
 }
 
 // imageVerb is the verb for 'image' without one of its commands: findVerb finds the others.
@@ -57,13 +57,13 @@ func imageVerb() verb {
 		name: "image", args: "COMMAND [ARG…]", stateless: true, words: words,
 		summary: "work with images, with the commands of 'docker image'",
 		notes: "The commands are " + joinWords(words, "and") + ". 'image ls' and " +
-			"'image list' are the verb images, 'image remove' and 'image untag' are rm, and each " +
-			"of the others is the verb of its name, with the same flags: see " +
-			"'layerbuild help VERB'.",
+			"'image list' are the verb images, 'image remove' and 'image untag' are rm, 'image " +
+			"prune' is explained by 'layerbuild help image prune', and each of the others is the " +
+			"verb of its name, with the same flags: see 'layerbuild help VERB'.",
 		examples: []example{
 			{"layerbuild image ls -q", "print the IDs of the images"},
 			{"layerbuild image rm app:v1", "remove a name"},
-			{"layerbuild image prune", "remove unused data"},
+			{"layerbuild image prune", "remove the images without a name"},
 		},
 		flags: func(*pflag.FlagSet) prepareFunc {
 			return func(_ *env, args []string) (runFunc, error) {
