@@ -24,8 +24,9 @@ import (
 
 // unit is a part of the state that is kept or removed as a whole.
 type unit struct {
-	used time.Time
-	keep bool // never removed: it is in use by a running build or by the one that collects
+	used    time.Time
+	created time.Time // of a snapshot
+	keep    bool      // never removed: it is in use by a running build or by the one that collects
 
 	// The unit is a snapshot, which may be lazy, an image, a cache mount, or only records. An image
 	// with a name is a unit only if PruneOptions.Images has it.
@@ -72,6 +73,8 @@ type collection struct {
 
 	counted bool  // total is set
 	total   int64 // size of the cache without the removed units
+	limit   int64 // size to which the cache is reduced, if limited is set
+	limited bool
 }
 
 // collect selects units to remove, and removes them unless o.DryRun is set. It waits for the gate
@@ -105,7 +108,10 @@ func (c *collection) run(ctx context.Context, done *Pruned) error {
 			return err
 		}
 	}
-	c.usage.cache = c.choose()
+	var err error
+	if c.usage.cache, err = c.choose(); err != nil {
+		return err
+	}
 	return c.remove(ctx, done)
 }
 
@@ -173,7 +179,8 @@ func (c *collection) loadImages(ctx context.Context) error {
 			unnamed++
 			old = old || unnamed > maxUnnamed
 		}
-		if !u.keep && old && (!c.o.OnlyImages || c.isChosen(e)) {
+		u.keep = u.keep || c.o.KeepImages
+		if !u.keep && old && c.o.Only == nil && (!c.o.OnlyImages || c.isChosen(e)) {
 			c.take(u)
 		}
 	}
@@ -244,7 +251,8 @@ func (c *collection) loadSnapshots(context.Context) error {
 			if err != nil && info.ID == "" {
 				return err
 			}
-			u := c.add(&unit{snapshot: info.ID, in: in, size: c.usage.snapshot(in, info.ID)})
+			u := c.add(&unit{snapshot: info.ID, in: in, created: info.Created,
+				size: c.usage.snapshot(in, info.ID)})
 			parents[u] = info.Parent
 			c.snapshots[string(info.ID)] = append(c.snapshots[string(info.ID)], u)
 		}
@@ -445,11 +453,20 @@ func mountUsed(dir string) time.Time {
 
 // choose selects units that nothing refers to, and then the least recently used ones, as the
 // options demand. It returns the size of the remaining cache.
-func (c *collection) choose() int64 {
+func (c *collection) choose() (int64, error) {
 	order := c.byUse()
-	if c.o.OnlyImages {
+	_, free, err := c.s.freeSpace()
+	if err != nil && c.o.MinFree > 0 {
+		return 0, err
+	}
+	c.limit, c.limited = c.o.cacheLimit(c.before(), free)
+	switch {
+	case c.o.OnlyImages:
 		c.unusable = nil
-	} else {
+	case c.o.Only != nil:
+		c.unusable = slices.DeleteFunc(c.unusable,
+			func(e cache.Entry) bool { return !c.o.Only(recordPart(e)) })
+	default:
 		c.dropUnreachable(order)
 	}
 	for _, u := range order {
@@ -465,13 +482,78 @@ func (c *collection) choose() int64 {
 	}
 	c.counted = true
 	for _, u := range order {
-		old := c.o.Unused > 0 && time.Since(u.used) > c.o.Unused
-		full := c.o.Keep > 0 && c.total > c.o.Keep && c.frees(u)
-		if !u.removed && !u.keep && u.children == 0 && (c.o.All || old || full) {
+		if !u.removed && !u.keep && u.children == 0 && c.selects(u) {
 			c.take(u)
 		}
 	}
-	return c.total
+	return c.total, nil
+}
+
+// selects reports whether the options demand that a unit is removed.
+func (c *collection) selects(u *unit) bool {
+	if c.o.OnlyImages || c.limited && !(c.total > c.limit && c.frees(u)) {
+		return false
+	}
+	if c.o.Only != nil {
+		return c.o.Only(c.part(u))
+	}
+	old := c.o.Unused > 0 && time.Since(u.used) > c.o.Unused
+	return c.o.All || old || c.limited && c.o.Unused == 0
+}
+
+// before returns the size of the cache before the collection.
+func (c *collection) before() int64 {
+	var n int64
+	for d, size := range c.blobs {
+		if !c.named[d] {
+			n += size
+		}
+	}
+	for _, u := range c.units {
+		n += u.size
+	}
+	return n
+}
+
+// part describes a unit.
+func (c *collection) part(u *unit) Part {
+	p := Part{Size: u.size, Created: u.created, LastUsed: u.used}
+	if u.used.IsZero() { // no record names the snapshot
+		p.LastUsed = u.created
+	}
+	if u.parent != nil {
+		p.Parent = string(u.parent.snapshot)
+	}
+	switch {
+	case u.snapshot != "":
+		p.Kind, p.ID = PartSnapshot, string(u.snapshot)
+	case u.isImage():
+		p.Kind, p.ID, p.Created = PartImage, u.image.Descriptor.Digest.String(), u.image.Tagged
+		if u.image.Name != "" {
+			p.Images = []string{u.image.Name}
+		}
+	case u.mount != "":
+		p.Kind, p.ID = PartMount, filepath.Base(u.mount)
+	case len(u.blobs) > 0: // an image that a registry has
+		p.Kind, p.ID = PartBlob, u.blobs[0].String()
+	case len(u.records) > 0:
+		p.Kind, p.ID = PartRecords, u.records[0].Key
+	}
+	return p
+}
+
+// recordPart describes a record.
+func recordPart(e cache.Entry) Part {
+	return Part{Kind: PartRecords, ID: e.Key, Created: e.Created, LastUsed: e.Used}
+}
+
+// blobPart describes a blob that no image with a name has.
+func (c *collection) blobPart(d digest.Digest) Part {
+	p := Part{Kind: PartBlob, ID: d.String(), Size: c.blobs[d]}
+	if fi, err := os.Lstat(c.store.Path(d)); err == nil {
+		p.Created, p.LastUsed = fi.ModTime(), fi.ModTime()
+	}
+	return p
 }
 
 // dropUnreachable selects the snapshots that nothing refers to, and the records that no build can
@@ -555,7 +637,8 @@ func (c *collection) take(u *unit) {
 	}
 	if u.parent != nil {
 		if u.parent.children--; u.parent.children == 0 && u.parent.snapshot != "" &&
-			!u.parent.keep && !held(u.parent) {
+			!u.parent.keep && !held(u.parent) &&
+			(c.o.Only == nil || c.o.Only(c.part(u.parent))) {
 			c.take(u.parent)
 		}
 	}
@@ -569,6 +652,7 @@ func (c *collection) remove(ctx context.Context, done *Pruned) error {
 	var images []store.Entry
 	snapshots := map[*snapshot.Store][]snapshot.ID{}
 	var mounts []string
+	freed := map[digest.Digest]bool{} // blobs of removed units
 	for _, u := range c.units {
 		if !u.removed {
 			for _, d := range u.blobs {
@@ -577,7 +661,13 @@ func (c *collection) remove(ctx context.Context, done *Pruned) error {
 			continue
 		}
 		records = append(records, u.records...)
-		c.report(u)
+		there := u.snapshot != "" && !u.lazy || u.isImage() || u.mount != ""
+		if c.o.Removed != nil && there {
+			c.o.Removed(c.part(u))
+		}
+		for _, d := range u.blobs {
+			freed[d] = true
+		}
 		switch {
 		case u.snapshot != "" && !u.lazy:
 			done.SnapshotBytes += u.size
@@ -588,6 +678,11 @@ func (c *collection) remove(ctx context.Context, done *Pruned) error {
 		case u.mount != "":
 			done.MountBytes += u.size
 			mounts = append(mounts, u.mount)
+		}
+	}
+	if c.o.Only != nil {
+		for d := range c.blobs {
+			live[d] = live[d] || !freed[d] && !c.o.Only(c.blobPart(d))
 		}
 	}
 	for _, e := range c.seals {
@@ -609,35 +704,18 @@ func (c *collection) remove(ctx context.Context, done *Pruned) error {
 		}
 	}
 	got, trash, err := c.store.CollectLater(ctx,
-		store.CollectOptions{Live: live, Owners: c.inUse.owners, DryRun: c.o.DryRun})
+		store.CollectOptions{Live: live, Owners: c.inUse.owners, DryRun: c.o.DryRun,
+			Removed: func(d digest.Digest) {
+				if c.o.Removed != nil {
+					c.o.Removed(c.blobPart(d))
+				}
+			}})
 	c.later = append(c.later, trash.Remove)
 	done.Blobs, done.BlobBytes = got.Blobs, got.Bytes
 	if err != nil || c.o.DryRun {
 		return err
 	}
 	return c.leftOver()
-}
-
-// report calls PruneOptions.Removed for a removed unit.
-func (c *collection) report(u *unit) {
-	if c.o.Removed == nil {
-		return
-	}
-	p := Part{Size: u.size}
-	switch {
-	case u.snapshot != "" && !u.lazy:
-		p.Kind, p.ID = PartSnapshot, string(u.snapshot)
-	case u.isImage():
-		p.Kind, p.ID = PartImage, u.image.Descriptor.Digest.String()
-		if u.image.Name != "" {
-			p.Images = []string{u.image.Name}
-		}
-	case u.mount != "":
-		p.Kind, p.ID = PartMount, filepath.Base(u.mount)
-	default:
-		return
-	}
-	c.o.Removed(p)
 }
 
 // removeCache removes records, and the units that they referred to.

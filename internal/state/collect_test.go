@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -323,6 +324,40 @@ func TestPrune(t *testing.T) {
 		{"a size", PruneOptions{Keep: 7*size + size/2},
 			"again base l-lazy l-named l-new mount-new new"},
 		{"a smaller size", PruneOptions{Keep: 5*size + size/2}, "base l-named l-new mount-new new"},
+		{"all of a size", PruneOptions{All: true, Keep: 7*size + size/2},
+			"again base l-lazy l-named l-new mount-new new"},
+		{"the largest size", PruneOptions{MaxUsed: 7*size + size/2, Keep: size},
+			"again base l-lazy l-named l-new mount-new new"},
+		{"more than the largest size", PruneOptions{MaxUsed: 1, Keep: 7*size + size/2},
+			"again base l-lazy l-named l-new mount-new new"},
+		{"a full disk", PruneOptions{MinFree: 1 << 60}, "l-named l-new"},
+		{"a full disk, and a size", PruneOptions{MinFree: 1 << 60, Keep: 7*size + size/2},
+			"again base l-lazy l-named l-new mount-new new"},
+		{"a free disk", PruneOptions{MinFree: 1},
+			"again base l-lazy l-named l-new mount-new mount-old new old old2"},
+		{"old, of a size", PruneOptions{Unused: time.Hour, Keep: 7*size + size/2},
+			"again base l-lazy l-named l-new mount-new new"},
+		{"too new, of a size", PruneOptions{Unused: 30 * 24 * time.Hour, Keep: 1},
+			"again base l-lazy l-named l-new mount-new mount-old new old old2"},
+		{"only mounts", PruneOptions{Only: func(p Part) bool { return p.Kind == PartMount }},
+			"again base l-garbage l-lazy l-named l-new l-unnamed new old old2 on-superseded " +
+				"superseded"},
+		{"only images", PruneOptions{Only: func(p Part) bool { return p.Kind == PartImage }},
+			"again base l-garbage l-lazy l-named l-new mount-new mount-old new old old2 " +
+				"on-superseded superseded"},
+		{"only blobs", PruneOptions{Only: func(p Part) bool { return p.Kind == PartBlob }},
+			"again base l-lazy l-named l-new l-unnamed mount-new mount-old new old old2 " +
+				"on-superseded superseded"},
+		{"only old data", PruneOptions{Only: func(p Part) bool {
+			return time.Since(p.LastUsed) > 7*24*time.Hour
+		}}, "again base l-garbage l-lazy l-named l-new l-unnamed mount-new new on-superseded " +
+			"superseded"},
+		{"only one", PruneOptions{Only: func(p Part) bool { return p.ID == "old2" }},
+			"again base l-garbage l-lazy l-named l-new l-unnamed mount-new mount-old new old " +
+				"on-superseded superseded"},
+		{"no images", PruneOptions{KeepImages: true},
+			"again base l-lazy l-named l-new l-unnamed mount-new mount-old new old old2"},
+		{"all but images", PruneOptions{KeepImages: true, All: true}, "l-named l-new l-unnamed"},
 		// A build keeps its image without a name, and the data that it has used.
 		{"a build's", PruneOptions{Since: time.Now().Add(-5 * 24 * time.Hour), Keep: 1},
 			"again base l-lazy l-named l-new l-unnamed mount-new new"},
@@ -524,6 +559,37 @@ func TestCollectRepairs(t *testing.T) {
 	}
 }
 
+func TestCacheLimit(t *testing.T) {
+	const none = -1
+	for _, test := range []struct {
+		keep, maxUsed, minFree, before, free int64
+		want                                 int64
+	}{
+		{0, 0, 0, 100, 10, none},
+		{40, 0, 0, 100, 10, 40},
+		{0, 40, 0, 100, 10, 40},
+		{60, 40, 0, 100, 10, 60},
+		{20, 40, 0, 100, 10, 40},
+		{0, 0, 30, 100, 10, 80},
+		{90, 0, 30, 100, 10, 90},
+		{20, 0, 30, 100, 10, 80},
+		{0, 40, 30, 100, 10, 40},
+		{0, 90, 30, 100, 10, 80},
+		{0, 0, 300, 100, 10, 0},
+		{0, 40, 5, 100, 10, 40},
+		{20, 0, 5, 100, 10, math.MaxInt64},
+	} {
+		o := PruneOptions{Keep: test.keep, MaxUsed: test.maxUsed, MinFree: test.minFree}
+		got, limited := o.cacheLimit(test.before, test.free)
+		if !limited {
+			got = none
+		}
+		if got != test.want {
+			t.Errorf("%+v: %d, want %d", test, got, test.want)
+		}
+	}
+}
+
 // TestPruneImages checks that a collection of images removes the chosen ones and the blobs that
 // nothing needs, and nothing of the cache. An image whose name was given to another one since, and
 // an image that another process uses, are kept.
@@ -562,8 +628,8 @@ func TestPruneImages(t *testing.T) {
 					o.Images = append(o.Images, e)
 				}
 			}
-			var removed []Part
-			o.Removed = func(p Part) { removed = append(removed, p) }
+			removed := map[string]int{} // by kind
+			o.Removed = func(p Part) { removed[p.Kind]++ }
 			done, err := m.Prune(t.Context(), o)
 			m.check(err)
 			want := strings.Fields(cached + " " + test.want)
@@ -571,7 +637,8 @@ func TestPruneImages(t *testing.T) {
 			if got := m.left(); got != strings.Join(want, " ") {
 				t.Errorf("there is  %s\nand not   %s", got, strings.Join(want, " "))
 			}
-			if done.Images != test.images || len(removed) != test.images || done.Snapshots > 0 ||
+			if done.Images != test.images || removed[PartImage] != test.images ||
+				removed[PartBlob] != done.Blobs || done.Snapshots > 0 ||
 				done.Mounts > 0 || done.BlobBytes < size {
 				t.Errorf("removed %+v: %+v, want %d images", done, removed, test.images)
 			}

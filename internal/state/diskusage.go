@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/sorting"
 )
@@ -29,6 +30,11 @@ type Part struct {
 	Size int64  `json:"size"` // in bytes, on the disk
 	// Images are the names of the images that have the blob.
 	Images []string `json:"images,omitempty"`
+	// Parent is the snapshot below a snapshot.
+	Parent string `json:"parent,omitempty"`
+	// Created and LastUsed are zero if they are not known.
+	Created  time.Time `json:"created,omitzero"`
+	LastUsed time.Time `json:"lastUsed,omitzero"`
 }
 
 // DiskUsage returns the parts of the state, the largest first. Sizes that were measured before are

@@ -85,16 +85,28 @@ const almostNothing = 1 << 20
 // Filled is like Full, for the error of a command. The command has printed the reason itself. If
 // the file system of the state directory is full, that was probably the reason.
 func (s *State) Filled(err error) error {
-	var st unix.Statfs_t
-	if err == nil || noSpace(err) || unix.Statfs(s.Root, &st) != nil {
+	if err == nil || noSpace(err) {
 		return Full(s.Root, err)
 	}
-	free := st.Bavail
-	if s.NS.HostUID == 0 && !s.NS.Rootless {
-		free = st.Bfree // including blocks reserved for root
+	st, free, statErr := s.freeSpace()
+	if statErr != nil {
+		return Full(s.Root, err)
 	}
-	if free*uint64(st.Bsize) >= almostNothing && (st.Files == 0 || st.Ffree > 0) {
+	if free >= almostNothing && (st.Files == 0 || st.Ffree > 0) {
 		return err
 	}
 	return &fullError{err, s.Root}
+}
+
+// freeSpace returns the state of the file system of the state directory, and the number of bytes
+// that this process can still write to it.
+func (s *State) freeSpace() (st unix.Statfs_t, free int64, err error) {
+	if err := unix.Statfs(s.Root, &st); err != nil {
+		return st, 0, &os.PathError{Op: "statfs", Path: s.Root, Err: err}
+	}
+	free = int64(st.Bavail) * st.Bsize
+	if s.NS.HostUID == 0 && !s.NS.Rootless {
+		free = int64(st.Bfree) * st.Bsize // including blocks reserved for root
+	}
+	return st, free, nil
 }

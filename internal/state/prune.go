@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"time"
 
@@ -17,9 +18,18 @@ type PruneOptions struct {
 	All bool
 	// Unused removes data that were not used for this time; 0: no limit.
 	Unused time.Duration
-	// Keep removes the least recently used until the rest of the build cache has at most this many
-	// bytes; 0: no limit. The cache is everything except the blobs of images with a name.
-	Keep int64
+	// Only removes the parts of the build cache and the images without a name for which it returns
+	// true, and nothing else; nil: no limit.
+	Only func(Part) bool
+	// KeepImages keeps the images without a name.
+	KeepImages bool
+
+	// Keep, MaxUsed and MinFree are numbers of bytes; 0: none. With one of them, the least recently
+	// used of what All, Unused and Only select, or else of the whole build cache, is removed until
+	// the cache has at most MaxUsed bytes and the file system has MinFree free ones. Keep bytes of
+	// the cache are kept in any case; if it is given alone, the cache is reduced to it. The cache
+	// is everything except the blobs of images with a name.
+	Keep, MaxUsed, MinFree int64
 	// OnlyImages removes only the entries of Images, except those that other processes use, and
 	// the blobs that no image and no record of the cache needs.
 	OnlyImages bool
@@ -32,6 +42,22 @@ type PruneOptions struct {
 	// Since is the time when the build began, if a build collects: everything used since then is
 	// kept, and so are the blobs of kept snapshots' layers. The prune command uses the zero value.
 	Since time.Time
+}
+
+// cacheLimit returns the size to which a collection reduces the cache, and reports whether there is
+// one. before is the size of the cache and free that of the free space, before the collection.
+func (o PruneOptions) cacheLimit(before, free int64) (limit int64, limited bool) {
+	limit = math.MaxInt64
+	switch {
+	case o.MaxUsed > 0:
+		limit = o.MaxUsed
+	case o.MinFree == 0:
+		return o.Keep, o.Keep > 0
+	}
+	if missing := o.MinFree - free; missing > 0 {
+		limit = min(limit, before-missing)
+	}
+	return max(limit, o.Keep), true
 }
 
 // Pruned describes the data that were removed, or would be.

@@ -155,6 +155,8 @@ type CollectOptions struct {
 	Owners map[string]bool
 	// DryRun only counts.
 	DryRun bool
+	// Removed, if it is not nil, is called for each blob before it is removed, or would be.
+	Removed func(digest.Digest)
 }
 
 // Collected counts the blobs and files that Collect has removed, or would remove.
@@ -248,7 +250,13 @@ func (s *Store) CollectLater(ctx context.Context,
 	if err := remove(filepath.Join(s.dir, "blobs"), &c.Blobs, func(path, name string) bool {
 		d := digest.Digest(filepath.Base(filepath.Dir(path)) + ":" + name)
 		// the store does not remove files that are not blobs
-		return !live[d] && d.Validate() == nil
+		if live[d] || d.Validate() != nil {
+			return false
+		}
+		if o.Removed != nil {
+			o.Removed(d)
+		}
+		return true
 	}); err != nil {
 		return c, trash, fmt.Errorf("collect blobs: %w", err)
 	}
