@@ -85,12 +85,7 @@ func (s *State) collect(ctx context.Context, o PruneOptions,
 	if err != nil {
 		return done, nil, err
 	}
-	c := &collection{s: s, store: s.Store.WithoutRepair(), o: o, usage: s.readUsage(),
-		named: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{},
-		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{}, lazies: map[string]bool{},
-		onLazy: map[*unit]string{},
-		stores: s.snapshotStores(),
-		trash:  NewTempDir(s.Root)}
+	c := s.newCollection(o)
 	err = c.run(ctx, &done)
 	// Everything has been renamed: other processes need not wait until the files are removed.
 	err = errors.Join(err, release())
@@ -100,15 +95,32 @@ func (s *State) collect(ctx context.Context, o PruneOptions,
 	return done, c.usage, err
 }
 
-// run collects. The caller then calls the functions in later.
-func (c *collection) run(ctx context.Context, done *Pruned) error {
+func (s *State) newCollection(o PruneOptions) *collection {
+	return &collection{s: s, store: s.Store.WithoutRepair(), o: o, usage: s.readUsage(),
+		named: map[digest.Digest]bool{}, chains: map[digest.Digest]bool{},
+		holds: map[digest.Digest]int{}, snapshots: map[string][]*unit{}, lazies: map[string]bool{},
+		onLazy: map[*unit]string{},
+		stores: s.snapshotStores(),
+		trash:  NewTempDir(s.Root)}
+}
+
+// load reads what the state holds.
+func (c *collection) load(ctx context.Context) error {
 	for _, load := range []func(context.Context) error{c.loadLeases, c.loadBlobs, c.loadImages,
 		c.loadSnapshots, c.loadRecords, c.loadMounts} {
 		if err := errors.Join(load(ctx), context.Cause(ctx)); err != nil {
 			return err
 		}
 	}
-	var err error
+	return nil
+}
+
+// run collects. The caller then calls the functions in later.
+func (c *collection) run(ctx context.Context, done *Pruned) error {
+	err := c.load(ctx)
+	if err != nil {
+		return err
+	}
 	if c.usage.cache, err = c.choose(); err != nil {
 		return err
 	}
@@ -644,10 +656,24 @@ func (c *collection) take(u *unit) {
 	}
 }
 
+// live returns the blobs that images with a name and units that are kept refer to.
+func (c *collection) live() map[digest.Digest]bool {
+	live := maps.Clone(c.named)
+	for _, u := range c.units {
+		if u.removed {
+			continue
+		}
+		for _, d := range u.blobs {
+			live[d] = true
+		}
+	}
+	return live
+}
+
 // remove removes the selected units, or only counts them. It removes records first, so that no
 // record refers to a partly removed unit.
 func (c *collection) remove(ctx context.Context, done *Pruned) error {
-	live := maps.Clone(c.named)
+	live := c.live()
 	records := c.unusable
 	var images []store.Entry
 	snapshots := map[*snapshot.Store][]snapshot.ID{}
@@ -655,9 +681,6 @@ func (c *collection) remove(ctx context.Context, done *Pruned) error {
 	freed := map[digest.Digest]bool{} // blobs of removed units
 	for _, u := range c.units {
 		if !u.removed {
-			for _, d := range u.blobs {
-				live[d] = true
-			}
 			continue
 		}
 		records = append(records, u.records...)

@@ -2,11 +2,14 @@ package state
 
 import (
 	"context"
+	"errors"
+	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/sorting"
+	digest "github.com/opencontainers/go-digest"
 )
 
 // The kinds of parts of the state.
@@ -32,44 +35,58 @@ type Part struct {
 	Images []string `json:"images,omitempty"`
 	// Parent is the snapshot below a snapshot.
 	Parent string `json:"parent,omitempty"`
+	// Reclaimable is set if Prune with PruneOptions.All removes the part. DiskUsage sets it.
+	Reclaimable bool `json:"reclaimable,omitempty"`
 	// Created and LastUsed are zero if they are not known.
 	Created  time.Time `json:"created,omitzero"`
 	LastUsed time.Time `json:"lastUsed,omitzero"`
 }
 
 // DiskUsage returns the parts of the state, the largest first. Sizes that were measured before are
-// not measured again; those of cache mounts may be an hour old.
+// not measured again; those of cache mounts may be an hour old. It waits while another process
+// collects.
 func (s *State) DiskUsage(ctx context.Context) ([]Part, error) {
 	images, err := s.namedBlobs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	u := s.readUsage()
-	defer u.save()
+	c, err := s.survey(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var list []Part
-	blobs := s.blobsDir()
-	for _, name := range names(blobs) {
-		p := Part{Kind: PartBlob, ID: "sha256:" + name, Size: u.blob(blobs, name)}
+	used := map[digest.Digest]time.Time{}
+	for _, u := range c.units {
+		for _, d := range u.blobs {
+			if u.used.After(used[d]) {
+				used[d] = u.used
+			}
+		}
+		if u.snapshot != "" && !u.lazy || u.mount != "" {
+			p := c.part(u)
+			p.Reclaimable = u.removed
+			list = append(list, p)
+		}
+	}
+	live := c.live()
+	for d := range c.blobs {
+		p := c.blobPart(d)
+		if used[d].After(p.LastUsed) {
+			p.LastUsed = used[d]
+		}
+		p.Reclaimable = !live[d]
 		if p.Images = images[p.ID]; len(p.Images) > 0 {
 			p.Kind = PartImage
 		}
 		list = append(list, p)
 	}
-	for _, in := range s.snapshotStores() {
-		for _, id := range in.IDs() {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			list = append(list, Part{Kind: PartSnapshot, ID: string(id), Size: u.snapshot(in, id)})
-		}
-	}
-	for _, name := range names(s.cachePath(Mounts)) {
-		list = append(list, Part{Kind: PartMount, ID: name, Size: u.mount(name)})
-	}
 	for _, name := range names(s.cachePath()) {
 		if name != Mounts {
-			list = append(list, Part{Kind: PartRecords, ID: name,
-				Size: treeSize(s.cachePath(name))})
+			p := Part{Kind: PartRecords, ID: name, Size: treeSize(s.cachePath(name))}
+			if fi, err := os.Lstat(s.cachePath(name)); err == nil {
+				p.LastUsed = fi.ModTime()
+			}
+			list = append(list, p)
 		}
 	}
 	sorting.StableFunc(list, func(a, b Part) int {
@@ -79,6 +96,21 @@ func (s *State) DiskUsage(ctx context.Context) ([]Part, error) {
 		return strings.Compare(a.Kind+a.ID, b.Kind+b.ID)
 	})
 	return list, nil
+}
+
+// survey returns a collection that has selected what 'prune --all' removes.
+func (s *State) survey(ctx context.Context) (*collection, error) {
+	release, err := s.leases.collecting(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	c := s.newCollection(PruneOptions{All: true, DryRun: true})
+	err = c.load(ctx)
+	if err == nil {
+		_, err = c.choose()
+	}
+	c.usage.save()
+	return c, errors.Join(err, release())
 }
 
 // namedBlobs returns the names of the images that have each blob.
