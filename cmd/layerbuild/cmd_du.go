@@ -148,30 +148,38 @@ func (f *duFlags) run(ctx context.Context, e *env) error {
 
 // printUsage prints the kinds, after the parts if the report has them.
 func printUsage(w io.Writer, r duReport) error {
-	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	if r.Parts != nil {
-		fmt.Fprintln(tw, "KIND\tID\tSIZE\tIMAGES")
-		for _, p := range r.Parts {
-			var names []string
-			for _, name := range p.Images {
-				names = append(names, familiar(name))
-			}
-			fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", p.Kind, ui.Visible(p.ID), sizeText(p.Size),
-				cmp.Or(ui.Visible(strings.Join(names, ",")), "-"))
-		}
-		if err := tw.Flush(); err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintln(w); err != nil {
-			return err
-		}
+	if err := printParts(w, r.Parts); err != nil {
+		return err
 	}
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(tw, "KIND\tCOUNT\tSIZE")
 	for _, k := range r.Kinds {
 		fmt.Fprintf(tw, "%s\t%d\t%s\n", k.Kind, k.Count, sizeText(k.Size))
 	}
 	fmt.Fprintf(tw, "total\t\t%s\n", sizeText(r.Total))
 	return tw.Flush()
+}
+
+// printParts prints a table of parts, if there are any, and an empty line.
+func printParts(w io.Writer, parts []state.Part) error {
+	if len(parts) == 0 {
+		return nil
+	}
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(tw, "KIND\tID\tSIZE\tLAST USED\tIMAGES")
+	for _, p := range parts {
+		var names []string
+		for _, name := range p.Images {
+			names = append(names, familiar(name))
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", p.Kind, ui.Visible(p.ID), sizeText(p.Size),
+			age(p.LastUsed), cmp.Or(ui.Visible(strings.Join(names, ",")), "-"))
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(w)
+	return err
 }
 
 // printReclaimable prints what prune would remove.

@@ -27,7 +27,7 @@ func prepareHelp(e *env, args []string) (runFunc, error) {
 	if len(args) == 0 {
 		return func(context.Context) error { return help(e.stdout, all) }, nil
 	}
-	name, rest := unalias(args[0], args[1:]) // of image prune, both words
+	name, _, rest := unalias(args[0], args[1:]) // of image prune, both words
 	if len(rest) == 0 {
 		for _, v := range all {
 			if v.name == name {

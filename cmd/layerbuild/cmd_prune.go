@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/state"
@@ -12,70 +11,145 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// pruneFlags are the flags of the prune verb.
+type pruneFlags struct {
+	state      stateFlags
+	all        bool
+	unused     time.Duration
+	filters    []string
+	keepImages bool
+	dry        bool
+	verbose    bool
+	format     string
+	others     otherValues
+
+	keep, reserved, maxUsed, minFree string // sizes
+	options                          state.PruneOptions
+}
+
 func pruneVerb() verb {
 	return verb{
 		name: "prune", summary: "remove unused data: images without a name, blobs, snapshots",
+		notes: `Without flags, prune removes what no build can use any more: images without a name, blobs, snapshots, and results of
+steps whose base is gone. Images with a name are never removed ('layerbuild image prune' does), and data in use by another process are not.
+
+With filters, exactly the parts of the cache are removed that match. The filters are until=TIME (or unused-for=TIME), kind=KIND, type=TYPE,
+id=PREFIX, and mutable=true|false, which is true for cache mounts. The kinds are those of 'layerbuild du', where image is an image without
+a name. The types are those of BuildKit: regular (snapshots, blobs and records) and exec.cachemount. Filters of one key are alternatives;
+kind!=KIND and the like exclude parts. Filters of different keys must all match.
+
+With a size, the least recently used part of the cache is removed until the size is reached: the rest has at most --max-used-space, and the
+disk has --min-free-space. --reserved-space of the cache are kept in any case; if it is the only size, the cache is reduced to it. With
+--all, --unused or a filter, the sizes limit what these remove. SIZE is in powers of 1024, as in docker: 10g is 10 GiB.
+
+'layerbuild buildx prune' and 'layerbuild builder prune' are 'layerbuild prune --keep-images', as docker's commands concern only the cache.`,
 		examples: []example{
 			{"layerbuild prune --dry-run", "print what would be removed"},
 			{"layerbuild prune --unused 72h",
 				"also remove cache that was unused for three days"},
-			{"layerbuild prune --keep-storage 10g", "limit the build cache to 10 GiB"},
+			{"layerbuild prune --max-used-space 10g", "limit the build cache to 10 GiB"},
+			{"layerbuild prune --filter type=exec.cachemount", "remove the cache mounts"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
-			var f stateFlags
+			var f pruneFlags
 			f.define(fs)
-			all := fs.BoolP("all", "a", false, "also remove the whole build cache\n"+
-				"Later builds run every step again, and begin with empty cache mounts.")
-			unused := fs.Duration("unused", 0,
-				"`TIME` also remove cache that was unused for TIME\n"+
-					"TIME is a number with a unit, such as 90m or 72h.")
-			var filters []string
-			fs.Var((*list)(&filters), "filter", "`until=TIME` the same as --unused TIME\n"+
-				"With --all, only cache that was unused for TIME is removed.")
-			keep := fs.String("keep-storage", "",
-				"`SIZE` limit of the build cache, such as 10g (GiB)\n"+
-					"prune removes the least recently used part of the build cache until the rest "+
-					"fits SIZE.")
-			dry := fs.BoolP("dry-run", "n", false, "remove nothing; print what would be removed")
-			var format string
-			defineFormat(fs, &format)
-			fs.BoolP("force", "f", false, "no effect: prune does not ask for confirmation")
-			return func(e *env, args []string) (runFunc, error) {
-				if *unused < 0 {
-					return nil, badValue("unused", unused.String(),
-						errors.New("a time such as 90m or 72h is expected"))
-				}
-				o := state.PruneOptions{All: *all, Unused: *unused, DryRun: *dry}
-				if err := applyFilters(&o, filters); err != nil {
-					return nil, err
-				}
-				if *keep != "" {
-					n, err := units.ParseDocker(*keep)
-					if err != nil {
-						return nil, badValue("keep-storage", *keep, err)
-					}
-					o.Keep = max(n, 1)
-				}
-				if err := errors.Join(noArgs(args), f.resolve(e)); err != nil {
-					return nil, err
-				}
-				return func(ctx context.Context) error { return f.prune(ctx, e, o, format) }, nil
-			}
+			return f.prepare
+		},
+		withOthers: func(fs *pflag.FlagSet) prepareFunc {
+			var f pruneFlags
+			f.define(fs)
+			f.others.define(fs, cacheOthers[:])
+			return f.prepare
 		},
 	}
 }
 
-// applyFilters applies the values of --filter. docker image prune and docker buildx prune have
-// until, too.
-func applyFilters(o *state.PruneOptions, filters []string) error {
-	for _, filter := range filters {
-		value, ok := strings.CutPrefix(filter, "until=")
-		unused, err := time.ParseDuration(value)
-		if !ok || err != nil || unused <= 0 {
-			return badValue("filter", filter, errors.New("until=TIME is expected, with a time "+
-				"such as 90m or 72h"))
+// cacheOthers are flags of docker buildx du and prune that have no effect.
+var cacheOthers = [...]otherFlag{
+	{name: "builder", value: "NAME", why: "there are no builders: the cache is in the state " +
+		"directory (--root)"},
+	{name: "debug", short: "D", why: "there is no log for debugging"},
+	{name: "timeout", value: "TIME", why: "no builder is contacted"},
+}
+
+func (f *pruneFlags) define(fs *pflag.FlagSet) {
+	f.state.define(fs)
+	group(fs, "Selection", func(fs *pflag.FlagSet) {
+		fs.BoolVarP(&f.all, "all", "a", false, "also remove the whole build cache\n"+
+			"Later builds run every step again, and begin with empty cache mounts.")
+		fs.DurationVar(&f.unused, "unused", 0, "`TIME` also remove cache unused for TIME\n"+
+			"TIME is a number with a unit, such as 90m or 72h.")
+		fs.Var((*givenList)(&f.filters), "filter", "`KEY=VALUE` remove only parts that match")
+		fs.BoolVar(&f.keepImages, "keep-images", false, "keep the images without a name")
+	})
+	group(fs, "Sizes", func(fs *pflag.FlagSet) {
+		fs.StringVar(&f.maxUsed, "max-used-space", "", "`SIZE` largest size of the build cache")
+		fs.StringVar(&f.minFree, "min-free-space", "",
+			"`SIZE` free space on the disk to reach")
+		fs.StringVar(&f.reserved, "reserved-space", "",
+			"`SIZE` size of the build cache that is kept")
+		fs.StringVar(&f.keep, "keep-storage", "", "`SIZE` the same as --reserved-space")
+	})
+	group(fs, "Mode and output", func(fs *pflag.FlagSet) {
+		fs.BoolVarP(&f.dry, "dry-run", "n", false,
+			"remove nothing; print what would be removed")
+		fs.BoolVar(&f.verbose, "verbose", false, "list each part that is removed")
+		defineFormat(fs, &f.format)
+		fs.BoolP("force", "f", false, "no effect: prune does not ask for confirmation")
+	})
+}
+
+func (f *pruneFlags) prepare(e *env, args []string) (runFunc, error) {
+	if f.unused < 0 {
+		return nil, badValue("unused", f.unused.String(),
+			errors.New("a time such as 90m or 72h is expected"))
+	}
+	f.options = state.PruneOptions{All: f.all, Unused: f.unused, DryRun: f.dry,
+		KeepImages: f.keepImages}
+	var filters []partFilter
+	for _, filter := range f.filters {
+		k, err := parsePartFilter(filter, time.Now())
+		if err == nil && k.key == "image" {
+			err = errors.New("prune never removes images with a name; 'layerbuild rm' removes " +
+				"the name")
 		}
-		o.All, o.Unused = false, max(o.Unused, unused)
+		if err != nil {
+			return nil, badValue("filter", filter, err)
+		}
+		filters = append(filters, k)
+	}
+	if f.options.Only = matchesParts(filters); f.options.Only != nil && f.unused > 0 {
+		return nil, errors.New("--unused and --filter: give one of them; --filter until=TIME is " +
+			"the same as --unused TIME, of the parts that match")
+	}
+	err := errors.Join(f.parseSizes(), noArgs(args), f.state.resolve(e))
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) error { return f.run(ctx, e) }, nil
+}
+
+// parseSizes parses the flags with sizes. A size of 0 keeps nothing.
+func (f *pruneFlags) parseSizes() error {
+	if f.keep != "" && f.reserved != "" && f.keep != f.reserved {
+		return errors.New("--keep-storage and --reserved-space are the same: give one of them")
+	}
+	for _, size := range []struct {
+		flag, value string
+		to          *int64
+	}{
+		{"keep-storage", f.keep, &f.options.Keep}, {"reserved-space", f.reserved, &f.options.Keep},
+		{"max-used-space", f.maxUsed, &f.options.MaxUsed},
+		{"min-free-space", f.minFree, &f.options.MinFree},
+	} {
+		if size.value == "" {
+			continue
+		}
+		n, err := units.ParseDocker(size.value)
+		if err != nil {
+			return badValue(size.flag, size.value, err)
+		}
+		*size.to = max(n, 1)
 	}
 	return nil
 }
@@ -98,26 +172,43 @@ func (f *stateFlags) pruned(ctx context.Context, e *env,
 	return done, err
 }
 
-func (f *stateFlags) prune(ctx context.Context, e *env, o state.PruneOptions, format string) error {
-	done, err := f.pruned(ctx, e, o)
-	if err != nil {
+// pruneReport is the output of `layerbuild prune --format json`.
+type pruneReport struct {
+	state.Pruned
+	Total int64        `json:"total"`           // the bytes of blobs, snapshots and mounts
+	Parts []state.Part `json:"parts,omitempty"` // with --verbose
+}
+
+func (f *pruneFlags) run(ctx context.Context, e *env) error {
+	var report pruneReport
+	if f.verbose {
+		f.options.Removed = func(p state.Part) { report.Parts = append(report.Parts, p) }
+	}
+	var err error
+	if report.Pruned, err = f.state.pruned(ctx, e, f.options); err != nil {
 		return err
 	}
+	done := report.Pruned
+	report.Total = done.BlobBytes + done.SnapshotBytes + done.MountBytes
 	if done.Others > 0 {
 		fmt.Fprintf(e.stderr, "layerbuild: data in use by %d running processes is kept\n",
 			done.Others)
 	}
-	if format == "json" {
-		return printJSON(e.stdout, done)
+	if f.format == "json" {
+		return printJSON(e.stdout, report)
 	}
-	verb := "removed"
-	if o.DryRun {
-		verb = "would remove"
+	if err := printParts(e.stdout, report.Parts); err != nil {
+		return err
+	}
+	verb, total := "removed", "Total reclaimed space: "
+	if f.dry {
+		verb, total = "would remove", "Total space that would be reclaimed: "
 	}
 	_, err = fmt.Fprintf(e.stdout,
 		"%s %d images without a name, %d blobs (%s), %d snapshots (%s), %d records, %d cache "+
-			"mounts (%s)\n",
+			"mounts (%s)\n%s%s\n",
 		verb, done.Images, done.Blobs, units.Size(done.BlobBytes), done.Snapshots,
-		units.Size(done.SnapshotBytes), done.Records, done.Mounts, units.Size(done.MountBytes))
+		units.Size(done.SnapshotBytes), done.Records, done.Mounts, units.Size(done.MountBytes),
+		total, units.Size(report.Total))
 	return err
 }

@@ -17,7 +17,8 @@ var others = map[string]string{
 	"ls":      "see 'layerbuild images'",
 	"list":    "see 'layerbuild images'",
 	"system":  "see 'layerbuild du' and 'layerbuild prune'",
-	"builder": "see 'layerbuild prune'", "gc": "see 'layerbuild prune'",
+	"builder": "see 'layerbuild build' and 'layerbuild prune'", "gc": "see 'layerbuild prune'",
+	"ps":   "'layerbuild run' removes its container when the command ends",
 	"exec": "see 'layerbuild run'", "start": "see 'layerbuild run'",
 	"create": "see 'layerbuild run'",
 	"export": "see 'layerbuild build -o DIR'",
@@ -38,7 +39,8 @@ const noContainer = "'layerbuild run' removes its container when the command end
 // aliases are other names of verbs.
 var aliases = map[string]string{"bud": "build", "rmi": "rm", "untag": "rm"}
 
-// buildxVerbs are the commands of 'docker buildx' with a verb that does the same.
+// buildxVerbs are the commands of 'docker buildx' and 'docker builder' with a verb that does the
+// same.
 var buildxVerbs = map[string]string{"b": "build", "bake": "bake", "build": "build", "du": "du",
 	"f": "bake", "prune": "prune"}
 
@@ -81,29 +83,37 @@ func imageVerb() verb {
 }
 
 // unalias returns the name of the verb, and the words after it, for a word that may be an alias.
-func unalias(word string, rest []string) (string, []string) {
+// given are arguments of the verb for which the alias stands.
+func unalias(word string, words []string) (name string, given, rest []string) {
 	if name, ok := aliases[word]; ok {
-		return name, rest
+		return name, nil, words
 	}
-	if word == "executor" && len(rest) > 0 {
-		switch rest[0] {
+	if len(words) == 0 {
+		return word, nil, nil
+	}
+	command, rest := words[0], words[1:]
+	switch word {
+	case "executor":
+		switch command {
 		case "version", "login":
-			return rest[0], rest[1:]
+			return command, nil, rest
 		case "help": // kaniko's commands are flags and those two
-			return "help", []string{"executor"}
+			return "help", []string{"executor"}, nil
+		}
+	case "buildx", "builder":
+		name, ok := buildxVerbs[command]
+		if ok && name == "prune" { // docker's command concerns no images
+			given = []string{"--keep-images"}
+		}
+		if ok {
+			return name, given, rest
+		}
+	case "image":
+		if name, ok := imageVerbs[command]; ok {
+			return name, nil, rest
 		}
 	}
-	if word == "buildx" && len(rest) > 0 {
-		if name, ok := buildxVerbs[rest[0]]; ok {
-			return name, rest[1:]
-		}
-	}
-	if word == "image" && len(rest) > 0 {
-		if name, ok := imageVerbs[rest[0]]; ok {
-			return name, rest[1:]
-		}
-	}
-	return word, rest
+	return word, nil, words
 }
 
 // findVerb returns the verb of a command line, and the other words. --root and --driver may come
@@ -123,7 +133,8 @@ func findVerb(all []verb, args []string) (verb, []string, error) {
 	case "--version":
 		word = "version"
 	}
-	word, rest = unalias(word, rest)
+	word, given, rest := unalias(word, rest)
+	rest = slices.Concat(given, rest)
 	for _, v := range all {
 		switch {
 		case v.name == word && v.stateless:
