@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
+	"github.com/layerbuild/layerbuild/internal/gotemplate"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/ui"
 	"github.com/spf13/pflag"
@@ -21,7 +23,11 @@ type duFlags struct {
 	verbose bool
 	filters []string
 	format  string
-	keep    map[string][]string // the values of the filters, by key
+	others  otherValues
+
+	template *gotemplate.Template  // of format, if it is one
+	table    bool                  // the template is that of a table
+	keep     func(state.Part) bool // of filters; nil for none
 }
 
 func duVerb() verb {
@@ -32,67 +38,62 @@ cache), snapshot (unpacked layers and results of steps), mount (the directories 
 and answers of registries). Sizes are those on the disk; layers that several images share count once. The last lines are
 what 'layerbuild prune' would remove.
 
-The filters are kind=KIND (or type=KIND), id=PREFIX and image=NAME. Filters of one key are alternatives; filters of different keys must
-all match.`,
+The filters are kind=KIND, type=TYPE, id=PREFIX, image=NAME, until=TIME (parts that were unused for TIME, such as 72h), and
+mutable=true|false, which is true for cache mounts. The types are those of BuildKit, regular (snapshots, other blobs and records) and
+exec.cachemount. Filters of one key are alternatives; kind!=KIND and the like exclude parts. Filters of different keys must all match.
+
+A template of --format is executed for each part, and has the fields of docker: .ID .Parents .CreatedAt .Mutable .Reclaimable .Shared .Size
+.Description .UsageCount .LastUsedAt .Type; and .Kind .Images. .Reclaimable is what 'layerbuild prune --all' removes. After "table " it makes
+a table with headings. --format json is one JSON document with layerbuild's fields; '{{json .}}' makes a line with docker's fields for each
+part.`,
 		examples: []example{
 			{"layerbuild du", "show the sizes by kind"},
 			{"layerbuild du --verbose --filter kind=snapshot",
 				"list the snapshots, the largest first"},
-			{"layerbuild du --format json", "list everything as JSON"},
+			{"layerbuild du --filter until=72h", "show what was unused for three days"},
+			{"layerbuild du --verbose --format json", "list everything as JSON"},
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f duFlags
-			f.state.define(fs)
-			fs.BoolVarP(&f.verbose, "verbose", "v", false, "list each part, the largest first")
-			fs.VarP((*givenList)(&f.filters), "filter", "f",
-				"`KEY=VALUE` count only parts that match")
-			defineFormat(fs, &f.format)
+			f.define(fs)
+			return f.prepare
+		},
+		withOthers: func(fs *pflag.FlagSet) prepareFunc {
+			var f duFlags
+			f.define(fs)
+			f.others.define(fs, cacheOthers[:])
 			return f.prepare
 		},
 	}
 }
 
+func (f *duFlags) define(fs *pflag.FlagSet) {
+	f.state.define(fs)
+	fs.BoolVarP(&f.verbose, "verbose", "v", false, "list each part, the largest first")
+	fs.VarP((*givenList)(&f.filters), "filter", "f",
+		"`KEY=VALUE` count only parts that match")
+	f.format = "text"
+	fs.Var((*given)(&f.format), "format", "`text|json|TEMPLATE` output format")
+}
+
 func (f *duFlags) prepare(e *env, args []string) (runFunc, error) {
-	f.keep = map[string][]string{}
+	var filters []partFilter
 	for _, filter := range f.filters {
-		key, value, ok := strings.Cut(filter, "=")
-		if key == "type" {
-			key = "kind"
+		k, err := parsePartFilter(filter, time.Now())
+		if err != nil {
+			return nil, badValue("filter", filter, err)
 		}
-		switch {
-		case !ok || value == "" || key != "kind" && key != "id" && key != "image":
-			return nil, badValue("filter", filter, errors.New(
-				"kind=KIND, id=PREFIX or image=NAME is expected"))
-		case key == "kind" && !slices.Contains(state.Parts(), value):
-			return nil, badValue("filter", filter, fmt.Errorf("%s is expected",
-				orList(state.Parts())))
-		}
-		f.keep[key] = append(f.keep[key], value)
+		filters = append(filters, k)
+	}
+	f.keep = matchesParts(filters)
+	var err error
+	if f.template, f.table, err = parseFormat(f.format, "text", "table", "json"); err != nil {
+		return nil, err
 	}
 	if err := errors.Join(noArgs(args), f.state.resolve(e)); err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) error { return f.run(ctx, e) }, nil
-}
-
-// matches reports whether a part matches the filters.
-func (f *duFlags) matches(p state.Part) bool {
-	for key, values := range f.keep {
-		if !slices.ContainsFunc(values, func(value string) bool {
-			switch key {
-			case "kind":
-				return p.Kind == value
-			case "id":
-				return strings.HasPrefix(p.ID, value) || strings.HasPrefix(p.ID, "sha256:"+value)
-			}
-			return slices.ContainsFunc(p.Images, func(name string) bool {
-				return listed{Name: name}.is(value)
-			})
-		}) {
-			return false
-		}
-	}
-	return true
 }
 
 // duReport is the output of `layerbuild du --format json`.
@@ -119,7 +120,15 @@ func (f *duFlags) run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	parts = slices.DeleteFunc(parts, func(p state.Part) bool { return !f.matches(p) })
+	parts = slices.DeleteFunc(parts,
+		func(p state.Part) bool { return f.keep != nil && !f.keep(p) })
+	if f.template != nil {
+		lines := make([]partLine, len(parts))
+		for i, p := range parts {
+			lines[i] = lineOf(p)
+		}
+		return printTemplate(e.stdout, f.template, f.table, lines, partHeadings())
+	}
 	report := duReport{}
 	for _, kind := range state.Parts() {
 		k := duKind{Kind: kind}
@@ -129,7 +138,7 @@ func (f *duFlags) run(ctx context.Context, e *env) error {
 				k.Size += p.Size
 			}
 		}
-		if k.Count > 0 || len(f.keep) == 0 {
+		if k.Count > 0 || f.keep == nil {
 			report.Kinds = append(report.Kinds, k)
 		}
 		report.Total += k.Size
@@ -140,10 +149,56 @@ func (f *duFlags) run(ctx context.Context, e *env) error {
 	if f.format == "json" {
 		return printJSON(e.stdout, report)
 	}
-	if err := printUsage(e.stdout, report); err != nil || len(f.keep) > 0 {
+	if err := printUsage(e.stdout, report); err != nil || f.keep != nil {
 		return err
 	}
 	return printReclaimable(ctx, e.stdout, s)
+}
+
+// partLine has the fields of docker buildx du for a template.
+type partLine struct {
+	ID, CreatedAt, Size, Description, UsageCount, LastUsedAt, Type string
+	Parents                                                        []string
+	Mutable, Reclaimable, Shared                                   bool
+	Kind                                                           string
+	Images                                                         []string
+}
+
+// partHeadings returns the headings of a table, by field.
+func partHeadings() map[string]string {
+	return map[string]string{"ID": "ID", "CreatedAt": "CREATED AT", "Size": "SIZE",
+		"Description": "DESCRIPTION", "UsageCount": "USAGE COUNT", "LastUsedAt": "LAST USED AT",
+		"Type": "TYPE", "Parents": "PARENTS", "Mutable": "MUTABLE", "Reclaimable": "RECLAIMABLE",
+		"Shared": "SHARED", "Kind": "KIND", "Images": "IMAGES"}
+}
+
+// lineOf returns the fields of a part for a template. The number of uses is not recorded.
+func lineOf(p state.Part) partLine {
+	l := partLine{ID: p.ID, Size: sizeText(p.Size), UsageCount: "N/A", LastUsedAt: age(p.LastUsed),
+		Type: typeOf(p), Parents: []string{}, Mutable: isMutable(p), Reclaimable: p.Reclaimable,
+		Kind: p.Kind, Images: []string{}}
+	if !p.Created.IsZero() {
+		l.CreatedAt = p.Created.Local().Format(time.RFC3339)
+	}
+	if p.Parent != "" {
+		l.Parents = []string{p.Parent}
+	}
+	for _, name := range p.Images {
+		l.Images = append(l.Images, familiar(name))
+	}
+	l.Shared = p.Kind == state.PartImage
+	return l
+}
+
+// typeOf returns BuildKit's type of a part, and image for the blobs of images with a name: BuildKit
+// has no type for them.
+func typeOf(p state.Part) string {
+	for name, kinds := range partTypes {
+		if slices.Contains(kinds, p.Kind) {
+			return name
+		}
+	}
+	return p.Kind
 }
 
 // printUsage prints the kinds, after the parts if the report has them.
