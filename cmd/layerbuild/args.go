@@ -83,6 +83,9 @@ func checkNewName(name string) error {
 	if name == "" {
 		return errors.New(example)
 	}
+	if err := notPlace(name); err != nil {
+		return err
+	}
 	n, err := reference.Parse(name)
 	if err != nil {
 		return fmt.Errorf("%w; %s", err, example)
@@ -96,6 +99,48 @@ func checkNewName(name string) error {
 		return errors.New("a name that is given to an image has no digest")
 	}
 	return nil
+}
+
+// notPlace returns an error for the place of an image, where a name is expected.
+func notPlace(word string) error {
+	r, err := imageref.Parse(word, imageref.Options{Exists: image.Exists})
+	switch {
+	case err != nil:
+		return err
+	case r.Scheme.IsPath() || r.Scheme == imageref.Daemon:
+		return fmt.Errorf("it is a place and not a name; 'layerbuild copy IMAGE %s' writes an "+
+			"image there", word)
+	case r.Scheme == imageref.Docker:
+		return fmt.Errorf("a name has no docker://; 'layerbuild push IMAGE %s' sends an image to "+
+			"the registry", r.Name)
+	}
+	return nil
+}
+
+// explicitly returns a word with ./ before its path if it begins with the scheme of a path that
+// exists, or if always is set. Without it, words such as oci:v1 are names.
+func explicitly(word string, always bool) string {
+	r, err := imageref.Parse(word, imageref.Options{Exists: image.Exists, Explicit: true})
+	if err == nil && r.Scheme.IsPath() && !strings.ContainsAny(r.Path, "/:") &&
+		(always || image.Exists(r.Path)) {
+		r.Path = "./" + r.Path
+		return r.String()
+	}
+	return word
+}
+
+// checkStored returns an error for an argument that cannot name an image of the store. command is
+// the command line that does the same for an image in another place.
+func checkStored(name, command string) error {
+	word := explicitly(name, false)
+	if err := checkImage(word); err != nil {
+		return err
+	}
+	if !image.HasPlace(word) {
+		return nil
+	}
+	return fmt.Errorf("image %s: the name of an image in the store is expected; %s", name,
+		fmt.Sprintf(command, word))
 }
 
 // checkNewNames is like checkNewName for the values of a flag.

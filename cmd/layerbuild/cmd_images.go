@@ -345,13 +345,13 @@ func age(t time.Time) string {
 	return t.UTC().Format(time.DateOnly)
 }
 
-// checkImageAndNames returns an error for the first invalid image or new name.
-func checkImageAndNames(image string, names []string) error {
-	if err := checkImage(image); err != nil {
+// checkTagged returns an error for the first invalid image or new name.
+func checkTagged(image string, names []string) error {
+	if err := checkStored(image, "'layerbuild copy %s NAME' copies it to the store"); err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := checkNewName(name); err != nil {
+		if err := checkNewName(explicitly(name, false)); err != nil {
 			return fmt.Errorf("name %q: %w", name, err)
 		}
 	}
@@ -370,7 +370,7 @@ func tagVerb() verb {
 				if len(args) < 2 {
 					return nil, errors.New("an image and at least one name for it are expected")
 				}
-				err := checkImageAndNames(args[0], args[1:])
+				err := checkTagged(args[0], args[1:])
 				if err := errors.Join(err, f.resolve(e)); err != nil {
 					return nil, err
 				}
@@ -426,7 +426,12 @@ func (f *removeFlags) prepare(e *env, args []string) (runFunc, error) {
 	case len(args) > 0 && f.all:
 		return nil, errors.New("--all: no image is expected")
 	}
-	if err := errors.Join(checkImages(args), f.state.resolve(e)); err != nil {
+	for _, name := range args {
+		if err := checkStored(name, "rm does not remove %s"); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.state.resolve(e); err != nil {
 		return nil, err
 	}
 	return func(ctx context.Context) error {

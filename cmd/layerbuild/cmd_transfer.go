@@ -116,10 +116,7 @@ func pushVerb() verb {
 				if len(args) == 0 {
 					return nil, errors.New("an image is expected")
 				}
-				for i, name := range args[1:] {
-					args[1+i] = strings.TrimPrefix(name, string(imageref.Docker)) // podman's form
-				}
-				err := checkImageAndNames(args[0], args[1:])
+				err := checkPushed(args[0], args[1:])
 				err = errors.Join(err, f.resolve(e), progress.resolve(e), f.access(&access))
 				if err != nil {
 					return nil, err
@@ -133,6 +130,22 @@ func pushVerb() verb {
 			}
 		},
 	}
+}
+
+// checkPushed returns an error for the first invalid image or name. It removes the scheme of names
+// in podman's form, docker://NAME.
+func checkPushed(image string, names []string) error {
+	err := checkStored(image, "'layerbuild copy %s docker://NAME' sends it to a registry")
+	if err != nil {
+		return err
+	}
+	for i, name := range names {
+		names[i] = strings.TrimPrefix(name, string(imageref.Docker))
+		if err := checkNewName(explicitly(names[i], names[i] == name)); err != nil {
+			return fmt.Errorf("name %q: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // pushAll pushes an image under all given names, or under its own name if none is given.
