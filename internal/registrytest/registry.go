@@ -21,6 +21,8 @@ type Registry struct {
 
 	mu        sync.Mutex
 	blobs     map[digest.Digest][]byte
+	separate  bool
+	holds     map[string]bool     // by repository + "@" + digest of a blob
 	manifests map[string]manifest // by repository + ":" + tag or "@" + digest
 	log       []string
 	user      string
@@ -39,7 +41,7 @@ type manifest struct {
 func Start() (*Registry, func()) {
 	r := &Registry{
 		blobs: map[digest.Digest][]byte{}, manifests: map[string]manifest{},
-		faults: map[string]int{}, uploads: map[string][]byte{},
+		holds: map[string]bool{}, faults: map[string]int{}, uploads: map[string][]byte{},
 	}
 	srv := httptest.NewServer(r)
 	r.Host = strings.TrimPrefix(srv.URL, "http://")
@@ -59,6 +61,7 @@ func (r *Registry) Add(repo, tag string, made *imagetest.Made) {
 	defer r.mu.Unlock()
 	for d, raw := range made.Blobs {
 		r.blobs[d] = raw
+		r.holds[repo+"@"+d.String()] = true
 	}
 	d := made.Descriptor
 	r.put(repo, tag, manifest{d.MediaType, made.Blobs[d.Digest]})
@@ -85,6 +88,20 @@ func (r *Registry) Auth(user, password string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.user, r.password = user, password
+}
+
+// Separate makes a blob unknown in repositories to which it was neither pushed nor mounted, as in
+// other registries. Otherwise all repositories have all blobs.
+func (r *Registry) Separate() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.separate = true
+}
+
+// has reports whether a repository has a blob.
+func (r *Registry) has(repo string, d digest.Digest) bool {
+	_, ok := r.blobs[d]
+	return ok && (!r.separate || r.holds[repo+"@"+d.String()])
 }
 
 // Fail answers the next n requests whose "METHOD path" contains part with 503.
@@ -147,7 +164,7 @@ func (r *Registry) answer(req *http.Request, body []byte) (int, headers, []byte)
 	case strings.HasPrefix(m[3], "uploads/"):
 		return r.upload(req, m[1], strings.TrimPrefix(m[3], "uploads/"), body)
 	}
-	return r.blob(m[3])
+	return r.blob(m[1], m[3])
 }
 
 func (r *Registry) manifest(req *http.Request, repo, ref string,
@@ -159,7 +176,7 @@ func (r *Registry) manifest(req *http.Request, repo, ref string,
 	if req.Method == http.MethodPut {
 		m := manifest{req.Header.Get("Content-Type"), body}
 		for _, d := range refs(body) {
-			if _, ok := r.blobs[d]; !ok {
+			if !r.has(repo, d) {
 				if _, ok := r.manifests[repo+"@"+d.String()]; !ok {
 					return failure(http.StatusNotFound, "MANIFEST_BLOB_UNKNOWN", nil)
 				}
@@ -216,11 +233,11 @@ func (r *Registry) tags(repo string) (int, headers, []byte) {
 	return http.StatusOK, headers{"Content-Type": "application/json"}, raw
 }
 
-func (r *Registry) blob(ref string) (int, headers, []byte) {
-	raw, ok := r.blobs[digest.Digest(ref)]
-	if !ok {
+func (r *Registry) blob(repo, ref string) (int, headers, []byte) {
+	if !r.has(repo, digest.Digest(ref)) {
 		return failure(http.StatusNotFound, "BLOB_UNKNOWN", nil)
 	}
+	raw := r.blobs[digest.Digest(ref)]
 	return http.StatusOK, headers{"Content-Type": "application/octet-stream",
 		"Docker-Content-Digest": ref}, raw
 }
@@ -233,7 +250,8 @@ func (r *Registry) upload(req *http.Request, repo, id string, body []byte) (int,
 	switch req.Method {
 	case http.MethodPost:
 		if d := digest.Digest(q.Get("mount")); d != "" {
-			if _, ok := r.blobs[d]; ok {
+			if r.has(q.Get("from"), d) {
+				r.holds[repo+"@"+d.String()] = true
 				return http.StatusCreated, headers{"Location": "/v2/" + repo +
 					"/blobs/" + d.String()}, nil
 			}
@@ -257,6 +275,7 @@ func (r *Registry) upload(req *http.Request, repo, id string, body []byte) (int,
 		return failure(http.StatusBadRequest, "DIGEST_INVALID", nil)
 	}
 	r.blobs[want] = all
+	r.holds[repo+"@"+want.String()] = true
 	return http.StatusCreated, headers{"Location": "/v2/" + repo + "/blobs/" + want.String(),
 		"Docker-Content-Digest": want.String()}, nil
 }

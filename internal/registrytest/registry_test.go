@@ -95,3 +95,34 @@ func TestAuthAndFaults(t *testing.T) {
 		t.Errorf("with credentials: %s", res.Status)
 	}
 }
+
+// TestSeparate checks that a blob is only in the repositories to which it was pushed or mounted.
+func TestSeparate(t *testing.T) {
+	r := New(t)
+	r.Separate()
+	base := "http://" + r.Host + "/v2/"
+	blob := []byte("a blob")
+	d := digest.FromBytes(blob).String()
+	status := func(method, path string, body []byte) int {
+		t.Helper()
+		res, _ := do(t, method, base+path, body, nil)
+		return res.StatusCode
+	}
+	mount := "blobs/uploads/?mount=" + d + "&from="
+	for _, step := range []struct {
+		method, path string
+		want         int
+	}{
+		{"POST", "a/blobs/uploads/?digest=" + d, 201},
+		{"GET", "a/blobs/" + d, 200},
+		{"GET", "b/blobs/" + d, 404},
+		{"POST", "c/" + mount + "b", 202},
+		{"POST", "b/" + mount + "a", 201},
+		{"GET", "b/blobs/" + d, 200},
+		{"GET", "c/blobs/" + d, 404},
+	} {
+		if got := status(step.method, step.path, blob); got != step.want {
+			t.Errorf("%s %s: %d, want %d", step.method, step.path, got, step.want)
+		}
+	}
+}
