@@ -17,6 +17,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/state"
+	"github.com/layerbuild/layerbuild/internal/ui"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/spf13/pflag"
 )
@@ -81,7 +82,7 @@ func copyVerb() verb {
 	return verb{
 		name: "copy", args: "SRC DST", takesPaths: true,
 		summary: "copy an image between registries, layouts, archives and engines",
-		notes: `SRC and DST are each one of: NAME (an image of the store), docker://NAME (a registry), oci:DIR[:TAG] (an OCI image
+		notes: `SRC and DST are each one of: NAME (an image of the store, also if NAME has the host of a registry), docker://NAME (a registry), oci:DIR[:TAG] (an OCI image
 layout), oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] and docker-daemon:NAME (a docker daemon, at $DOCKER_HOST). SRC may also be
 an image ID.
 
@@ -147,12 +148,27 @@ func (f *copyFlags) prepare(e *env, args []string) (runFunc, error) {
 		return nil, err
 	}
 	return func(ctx context.Context) error {
+		if src.Scheme != imageref.Docker || src.Name != dst.Name { // else it is pulled
+			noteStoreOnly(e, dst, args[1])
+		}
 		return f.state.withProgress(ctx, e, f.progress.mode,
 			func(state *state.State, im *images, sink event.Sink) error {
 				c := &copier{e: e, f: f, state: state, im: im, sink: sink}
 				return c.copy(ctx, src, dst, args[0], want)
 			})
 	}, nil
+}
+
+// noteStoreOnly prints a note if a destination in the store has the name of a registry: who means
+// the registry would not notice that nothing is sent there.
+func noteStoreOnly(e *env, dst imageref.Ref, word string) {
+	n, err := reference.Full(dst.Name)
+	if err != nil || dst.Scheme != imageref.Plain || !reference.HasRegistry(dst.Name) ||
+		n.Domain == "localhost" {
+		return
+	}
+	fmt.Fprintf(e.stderr, "layerbuild: note: %s is written to the store only; docker://%[1]s "+
+		"writes to the registry\n", ui.Visible(word))
 }
 
 // checkCopyDest returns an error for a destination that cannot be written.
@@ -205,6 +221,8 @@ type copier struct {
 	state *state.State
 	im    *images
 	sink  event.Sink
+	// origin returns the repository of a registry that has a blob, or ""; nil: that of the image.
+	origin func(digest.Digest) string
 }
 
 func (c *copier) copy(ctx context.Context, src, dst imageref.Ref, word string,
@@ -264,10 +282,14 @@ func (c *copier) push(ctx context.Context, found *image.Found, name string) erro
 	id := event.ID("push " + name)
 	p, err := c.im.client.Pusher(name, registry.PushOptions{
 		From: func(d digest.Digest) []string {
-			if found.Repository == "" {
+			from := found.Repository
+			if c.origin != nil {
+				from = c.origin(d)
+			}
+			if from == "" {
 				return origins(d)
 			}
-			return append([]string{found.Repository}, origins(d)...)
+			return append([]string{from}, origins(d)...)
 		},
 		Progress: func(at registry.PushProgress) { c.sink(progressOf(id, at)) },
 	})

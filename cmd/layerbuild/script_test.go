@@ -93,6 +93,7 @@ var busybox = sync.OnceValues(imagetest.Busybox)
 //	keep NAME                sets the variable NAME to what the last command printed
 //	registry log             prints the requests that the registry answered since the last time
 //	registry auth USER PASS  makes the registry ask for credentials
+//	registry separate        a repository has only the blobs that were pushed to it or mounted
 //	registry fail PART N     makes the next N requests with PART in "METHOD path" fail with 503
 //	registry tls [client]    serves the registry by TLS, too, as example.com through a proxy, with
 //	                         a certificate of the authority ca.pem; client refuses clients without
@@ -384,6 +385,8 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, all []string) {
 	switch {
 	case all[0] == "log" && len(all) == 1:
 		fmt.Fprintln(ts.Stdout(), strings.Join(r.Log(), "\n"))
+	case all[0] == "separate" && len(all) == 1:
+		r.Separate()
 	case all[0] == "auth" && len(all) == 3:
 		r.Auth(all[1], all[2])
 	case all[0] == "fail" && len(all) == 3:
@@ -393,7 +396,7 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, all []string) {
 	case all[0] == "tls" && len(all) <= 2:
 		serveTLS(ts, r, len(all) == 2 && all[1] == "client")
 	default:
-		ts.Fatalf("usage: registry log | auth USER PASS | fail PART N | tls [client]")
+		ts.Fatalf("usage: registry log | separate | auth USER PASS | fail PART N")
 	}
 }
 

@@ -101,6 +101,12 @@ func unalias(word string, words []string) (name string, given, rest []string) {
 			return "help", []string{"executor"}, nil
 		}
 	case "buildx", "builder":
+		if command == "imagetools" {
+			if len(rest) == 0 {
+				return "index", nil, nil
+			}
+			return "index", []string{rest[0], "--registry"}, rest[1:]
+		}
 		name, ok := buildxVerbs[command]
 		if ok && name == "prune" { // docker's command concerns no images
 			given = []string{"--keep-images"}
