@@ -396,7 +396,7 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, all []string) {
 	case all[0] == "tls" && len(all) <= 2:
 		serveTLS(ts, r, len(all) == 2 && all[1] == "client")
 	default:
-		ts.Fatalf("usage: registry log | separate | auth USER PASS | fail PART N")
+		ts.Fatalf("usage: registry log | separate | auth USER PASS | fail PART N | tls [client]")
 	}
 }
 

@@ -192,11 +192,11 @@ var badValues = []struct {
 	{"prune", "max-used-space", []string{"x", "-1", "10q", "m"}},
 	{"prune", "min-free-space", []string{"x", "-1", "10q", "m"}},
 	{"prune", "reserved-space", []string{"x", "-1", "10q", "m"}},
-	{"run", "hostname", []string{""}},
+	{"run", "hostname", []string{"", "a b", hex64 + "0"}},
 	{"run", "workdir", []string{"relative", "./x"}},
 	{"run", "tty", []string{"true", "maybe"}}, // the tests have no terminal
-	{"run", "user", nil},                      // the valid values depend on the image
-	{"run", "entrypoint", nil},                // the same
+	{"run", "user", nil},       // the valid values depend on the image
+	{"run", "entrypoint", nil}, // the same
 	{"prune", "unused", []string{"", "x", "3", "-1h", "72 h", "1y"}},
 	{"", "keep-storage", []string{"x", "-1", "10q", "m"}},
 }

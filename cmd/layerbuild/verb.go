@@ -18,7 +18,6 @@ var others = map[string]string{
 	"list":    "see 'layerbuild images'",
 	"system":  "see 'layerbuild du' and 'layerbuild prune'",
 	"builder": "see 'layerbuild build' and 'layerbuild prune'", "gc": "see 'layerbuild prune'",
-	"ps":   "'layerbuild run' removes its container when the command ends",
 	"exec": "see 'layerbuild run'", "start": "see 'layerbuild run'",
 	"create": "see 'layerbuild run'",
 	"export": "see 'layerbuild build -o DIR'",
