@@ -73,7 +73,7 @@ func (f *stateFlags) diff(ctx context.Context, e *env, args []string, want wante
 		}
 		c := analyze.Compare(reports[0], reports[1])
 		if format == "json" {
-			return c.WriteJSON(e.stdout)
+			return c.WriteJSON(e.json(e.stdout))
 		}
 		o := analyze.TextOptions{Top: top}
 		if term.IsTerminal(int(e.stdout.Fd())) {
@@ -81,9 +81,9 @@ func (f *stateFlags) diff(ctx context.Context, e *env, args []string, want wante
 		}
 		head := fmt.Sprintf("A %s  %s\nB %s  %s\n\n", analyze.Printable(args[0]), reports[0].Digest,
 			analyze.Printable(args[1]), reports[1].Digest)
-		if _, err := io.WriteString(e.stdout, head); err != nil {
+		if _, err := io.WriteString(e.text(e.stdout), head); err != nil {
 			return err
 		}
-		return c.WriteText(e.stdout, o)
+		return c.WriteText(e.text(e.stdout), o)
 	})
 }

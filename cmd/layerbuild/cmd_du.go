@@ -127,7 +127,7 @@ func (f *duFlags) run(ctx context.Context, e *env) error {
 		for i, p := range parts {
 			lines[i] = lineOf(p)
 		}
-		return printTemplate(e.stdout, f.template, f.table, lines, partHeadings())
+		return printTemplate(e.text(e.stdout), f.template, f.table, lines, partHeadings())
 	}
 	report := duReport{}
 	for _, kind := range state.Parts() {
@@ -147,12 +147,12 @@ func (f *duFlags) run(ctx context.Context, e *env) error {
 		report.Parts = parts
 	}
 	if f.format == "json" {
-		return printJSON(e.stdout, report)
+		return printJSON(e.json(e.stdout), report)
 	}
-	if err := printUsage(e.stdout, report); err != nil || f.keep != nil {
+	if err := printUsage(e.text(e.stdout), report); err != nil || f.keep != nil {
 		return err
 	}
-	return printReclaimable(ctx, e.stdout, s)
+	return printReclaimable(ctx, e.text(e.stdout), s)
 }
 
 // partLine has the fields of docker buildx du for a template.

@@ -86,7 +86,11 @@ func (f *historyFlags) prepare(e *env, args []string) (runFunc, error) {
 			if err != nil {
 				return err
 			}
-			return f.print(e.stdout, historyOf(img), img.Manifest.Config.Digest.String())
+			out := e.text(e.stdout)
+			if f.template == nil {
+				out = e.json(e.stdout)
+			}
+			return f.print(out, historyOf(img), img.Manifest.Config.Digest.String())
 		})
 	}, nil
 }

@@ -158,7 +158,7 @@ func (f *imagePruneFlags) run(ctx context.Context, e *env) error {
 		}
 		return !is
 	})
-	return errors.Join(f.print(e.stdout, gone, done), chooseErr)
+	return errors.Join(f.print(e.text(e.stdout), gone, done), chooseErr)
 }
 
 // choose returns the images to remove, and errors with the names of those that cannot be read. The

@@ -119,17 +119,17 @@ func (f *imagesFlags) run(ctx context.Context, e *env) error {
 	var err error
 	switch {
 	case f.quiet:
-		err = printIDs(e.stdout, list, f.whole || f.digests)
+		err = printIDs(e.text(e.stdout), list, f.whole || f.digests)
 	case f.format == "json":
-		err = printJSON(e.stdout, list)
+		err = printJSON(e.json(e.stdout), list)
 	case f.template != nil:
 		lines := make([]imageLine, len(list))
 		for i, l := range list {
 			lines[i] = l.line(f.whole)
 		}
-		err = printTemplate(e.stdout, f.template, f.table, lines, imageHeadings())
+		err = printTemplate(e.text(e.stdout), f.template, f.table, lines, imageHeadings())
 	default:
-		err = printImages(e.stdout, list, f.digests, f.whole)
+		err = printImages(e.text(e.stdout), list, f.digests, f.whole)
 	}
 	return errors.Join(err, listErr)
 }
@@ -443,7 +443,7 @@ func (f *removeFlags) prepare(e *env, args []string) (runFunc, error) {
 			for _, name := range args {
 				removed, err := im.remove(ctx, state, name)
 				if err == nil {
-					err = printUntagged(e.stdout, removed)
+					err = printUntagged(e.text(e.stdout), removed)
 				}
 				if err != nil && !(f.force && errors.Is(err, store.ErrNotFound)) {
 					errs = append(errs, err)
@@ -466,7 +466,7 @@ func removeAll(ctx context.Context, e *env, state *state.State) error {
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
-		if err := printUntagged(e.stdout, removed); err != nil {
+		if err := printUntagged(e.text(e.stdout), removed); err != nil {
 			return err
 		}
 	}

@@ -223,11 +223,11 @@ func (f *indexFlags) inspect(ctx context.Context, e *env, ref imageref.Ref, word
 		}
 		switch {
 		case f.template != nil:
-			return printTemplate(e.stdout, f.template, false, []indexReport{r}, nil)
+			return printTemplate(e.text(e.stdout), f.template, false, []indexReport{r}, nil)
 		case f.format == "json":
-			return printJSON(e.stdout, r)
+			return printJSON(e.json(e.stdout), r)
 		}
-		return r.print(e.stdout)
+		return r.print(e.text(e.stdout))
 	})
 }
 

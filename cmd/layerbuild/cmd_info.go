@@ -39,9 +39,9 @@ func infoVerb() verb {
 						return err
 					}
 					if format == "json" {
-						return printJSON(e.stdout, i)
+						return printJSON(e.json(e.stdout), i)
 					}
-					return i.print(e.stdout)
+					return i.print(e.text(e.stdout))
 				}, nil
 			}
 		},

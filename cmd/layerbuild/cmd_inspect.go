@@ -81,9 +81,9 @@ func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want w
 		}
 		switch {
 		case template != nil:
-			errs = append(errs, printTemplate(e.stdout, template, false, list, nil))
+			errs = append(errs, printTemplate(e.text(e.stdout), template, false, list, nil))
 		case len(list) > 0:
-			errs = append(errs, printJSON(e.stdout, list))
+			errs = append(errs, printJSON(e.json(e.stdout), list))
 		}
 		return errors.Join(errs...)
 	})

@@ -195,9 +195,9 @@ func (f *pruneFlags) run(ctx context.Context, e *env) error {
 			done.Others)
 	}
 	if f.format == "json" {
-		return printJSON(e.stdout, report)
+		return printJSON(e.json(e.stdout), report)
 	}
-	if err := printParts(e.stdout, report.Parts); err != nil {
+	if err := printParts(e.text(e.stdout), report.Parts); err != nil {
 		return err
 	}
 	verb, total := "removed", "Total reclaimed space: "

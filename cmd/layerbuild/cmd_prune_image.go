@@ -117,7 +117,7 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 			return ocispec.Descriptor{}, err
 		}
 		res.Manifest.Platform = &img.Platform
-		return res.Manifest, printPruned(e.stdout, res)
+		return res.Manifest, printPruned(e.text(e.stdout), res)
 	}
 	res, err := imageanalysis.PruneIndex(ctx, state, im.resolver, img, o)
 	if err != nil {
@@ -127,7 +127,7 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 		if _, err := fmt.Fprintf(e.stdout, "%s:\n", parser.FormatPlatform(p.Platform)); err != nil {
 			return ocispec.Descriptor{}, err
 		}
-		if err := printPruned(e.stdout, p.Pruned); err != nil {
+		if err := printPruned(e.text(e.stdout), p.Pruned); err != nil {
 			return ocispec.Descriptor{}, err
 		}
 	}

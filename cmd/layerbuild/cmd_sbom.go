@@ -99,17 +99,18 @@ func documentName(img *image.Image, word string) string {
 
 func (f *sbomFlags) write(e *env, d *sbom.Document) error {
 	for _, w := range d.Warnings {
-		fmt.Fprintf(e.stderr, "layerbuild: warning: %s\n", ui.Visible(w))
+		fmt.Fprintf(e.text(e.stderr), "layerbuild: warning: %s\n", ui.Visible(w))
 	}
 	write := func(w io.Writer) error { return printPackages(w, d) }
+	out := e.text
 	switch f.format {
 	case "spdx":
-		write = d.SPDX
+		write, out = d.SPDX, e.json
 	case "cyclonedx":
-		write = d.CycloneDX
+		write, out = d.CycloneDX, e.json
 	}
 	if f.out == "" || f.out == "-" {
-		return write(e.stdout)
+		return write(out(e.stdout))
 	}
 	return atomicfile.Write(f.out, 0o644, write)
 }

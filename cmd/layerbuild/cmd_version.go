@@ -40,9 +40,9 @@ func versionVerb() verb {
 				return func(context.Context) error {
 					r := thisRelease()
 					if format == "json" {
-						return printJSON(e.stdout, r)
+						return printJSON(e.json(e.stdout), r)
 					}
-					return r.print(e.stdout)
+					return r.print(e.text(e.stdout))
 				}, noArgs(args)
 			}
 		},

@@ -81,7 +81,7 @@ var variables = [...]variable{
 		"object with the name and the digest of each destination."},
 	{"GITHUB_ACTIONS", "If it is true, a runner of GitHub Actions reads the output: findings and " +
 		"errors become annotations, blocks of the log become groups, and no other line becomes " +
-		"a command."},
+		"a command, except in the output of the command of run."},
 	{githubVariable, "What a build does on a runner of GitHub Actions, if there is no --github: " +
 		"off, all, or some of annotations, groups, summary and waste. analyze writes " +
 		"annotations about its gate unless it is off."},

@@ -67,7 +67,7 @@ func (f *stateFlags) define(fs *pflag.FlagSet) {
 // resolve sets the state directory if no flag names it. It checks that no file has its name, and
 // that the driver can work in it.
 func (f *stateFlags) resolve(e *env) error {
-	f.stderr = e.stderr
+	f.stderr = e.text(e.stderr)
 	if err := f.resolveRoot(e); err != nil {
 		return err
 	}
