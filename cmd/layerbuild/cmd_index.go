@@ -66,6 +66,8 @@ inspect shows the entries of an index, or a single manifest. A template of --for
 				"give an image of a registry another name"},
 			{"layerbuild index inspect docker://debian:12", "show the platforms of an image"},
 		},
+		common: []string{"tag", "push", "append", "platform", "annotation", "dry-run", "format",
+			"registry"},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f indexFlags
 			f.define(fs)

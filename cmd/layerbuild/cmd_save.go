@@ -277,7 +277,8 @@ func (im *images) load(ctx context.Context, e *env, state *state.State, f *image
 		return fmt.Errorf("image %s: %w", name, err)
 	}
 	for _, name := range f.Names {
-		if _, err := fmt.Fprintf(e.text(e.stdout), "Loaded image: %s\n", familiar(name)); err != nil {
+		if _, err := fmt.Fprintf(e.text(e.stdout), "Loaded image: %s\n",
+			familiar(name)); err != nil {
 			return err
 		}
 	}
