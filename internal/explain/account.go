@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/smallfile"
@@ -74,7 +76,7 @@ func Write(temp atomicfile.Own, file string, ran []Step, b *Build) error {
 		}
 	}
 	b.Version = version
-	data, err := json.Marshal(b)
+	data, err := b.encode()
 	if err == nil {
 		err = temp.ReplaceFile(lastFile(file, b.Target), data)
 	}
@@ -165,6 +167,51 @@ type Outcome struct {
 	Key string `json:"key,omitempty"`
 	// Reason is nil if the result was in the cache.
 	Reason *Reason `json:"reason,omitempty"`
+}
+
+// encode returns the build as JSON. The build in which all is in the cache needs no encoder of
+// package json: to make one for these types takes 0.24 ms, 4 % of a build of ten steps without
+// changes (BenchmarkEncode).
+func (b *Build) encode() ([]byte, error) {
+	for _, step := range b.Steps {
+		if step.Reason != nil {
+			return json.Marshal(b)
+		}
+	}
+	d := strconv.AppendInt([]byte(`{"version":`), int64(b.Version), 10)
+	d = append(d, `,"time":"`...)
+	d = append(b.Time.AppendFormat(d, time.RFC3339Nano), '"')
+	for _, field := range [...][2]string{{"command", b.Command}, {"target", b.Target},
+		{"name", b.Name}, {"file", b.File}, {"context", b.Context}} {
+		d = appendField(append(d, ','), field[0], field[1])
+	}
+	d = append(d, `,"steps":[`...)
+	for i, step := range b.Steps {
+		if i > 0 {
+			d = append(d, ',')
+		}
+		d = append(appendField(append(d, '{'), "step", step.Step), `,"line":`...)
+		d = strconv.AppendInt(d, int64(step.Line), 10)
+		d = appendField(append(d, ','), "state", string(step.State))
+		d = append(appendField(append(d, ','), "key", step.Key), '}')
+	}
+	return append(d, "]}"...), nil
+}
+
+// appendField appends a field of a JSON object. name has letters only.
+func appendField(d []byte, name, value string) []byte {
+	d = append(append(append(d, '"'), name...), `":"`...)
+	for _, c := range value { // a byte that is not UTF-8 is U+FFFD
+		switch {
+		case c == '"' || c == '\\':
+			d = append(d, '\\', byte(c))
+		case c < ' ':
+			d = fmt.Appendf(d, `\u%04x`, c)
+		default:
+			d = utf8.AppendRune(d, c)
+		}
+	}
+	return append(d, '"')
 }
 
 func readBuild(file string) *Build {

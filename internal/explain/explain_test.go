@@ -221,6 +221,50 @@ func TestWrite(t *testing.T) {
 	}
 }
 
+// TestEncode compares the own encoder with package json.
+func TestEncode(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	hostile := "a\"b\\c\x00\n\u2028\xff<&>ä\U0001F600"
+	for _, b := range []*Build{
+		{Time: at},
+		{Version: 1, Time: at, Command: "1 2", Target: hostile, Name: hostile, File: hostile,
+			Context: hostile, Steps: []Outcome{{Step: hostile, Line: 3, State: Cached, Key: "k"},
+				{State: Failed}}},
+		{Time: at, Steps: []Outcome{{State: Ran, Reason: &Reason{Code: New, Text: hostile}}}},
+	} {
+		data, err := b.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, want := new(Build), new(Build)
+		if err := json.Unmarshal(data, got); err != nil {
+			t.Fatalf("%v in %s", err, data)
+		}
+		plain, _ := json.Marshal(b)
+		if err := json.Unmarshal(plain, want); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(want, got, cmpopts.EquateEmpty()); d != "" {
+			t.Error(d)
+		}
+	}
+}
+
+// BenchmarkEncode encodes a build once, as a program does: of more rounds only the first has the
+// time in which package json would make its encoders.
+func BenchmarkEncode(b *testing.B) {
+	build := &Build{Time: time.Now(), File: "Dockerfile", Context: "/dir"}
+	for i := range 10 {
+		build.Steps = append(build.Steps, Outcome{Step: fmt.Sprint("[1/2] RUN echo ", i), Line: i,
+			State: Cached, Key: strings.Repeat("0", 64)})
+	}
+	for b.Loop() {
+		if _, err := build.encode(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // TestSizes checks that a large account loses its earliest steps.
 func TestSizes(t *testing.T) {
 	dir := t.TempDir()

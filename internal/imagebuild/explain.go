@@ -17,7 +17,7 @@ import (
 // newAccount returns the account of the build's steps.
 func (b *builder) newAccount() *build.Account {
 	return &build.Account{Earlier: func() explain.History {
-		file, err := b.accountFile()
+		file, _, err := b.accountFile()
 		if err != nil {
 			return explain.History{}
 		}
@@ -25,24 +25,29 @@ func (b *builder) newAccount() *build.Account {
 	}}
 }
 
-// accountFile returns the file of the account of the Dockerfile. Builds of one Dockerfile and one
-// context have one account, whatever they are named and whatever their arguments are.
-func (b *builder) accountFile() (string, error) {
+// accountFile returns the file of the account of the Dockerfile, and the context as it is shown.
+// Builds of one Dockerfile and one context have one account, whatever they are named and whatever
+// their arguments are.
+func (b *builder) accountFile() (path, context string, err error) {
 	dir, err := b.all.state.Path(state.Explained)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	src := &b.opts.Source
-	context := absolute(cmp.Or(src.Context, "."))
+	context = cmp.Or(src.Context, ".")
+	identity, shown := context, b.file.context.Name
+	if abs := absolute(context); abs != context {
+		identity, shown = abs, abs
+	}
 	file := src.Dockerfile
 	if src.Inline != "" {
 		file = "inline of " + b.opts.Name
 	}
 	h := sha256.New()
-	for _, s := range []string{context, file} {
+	for _, s := range []string{identity, file} {
 		h.Write([]byte(s + "\x00"))
 	}
-	return filepath.Join(dir, hex.EncodeToString(h.Sum(nil)[:16])), nil
+	return filepath.Join(dir, hex.EncodeToString(h.Sum(nil)[:16])), shown, nil
 }
 
 // absolute returns the absolute path of a context on this machine, and other contexts as they are.
@@ -63,7 +68,7 @@ func absolute(context string) string {
 func (a *batch) saveAccounts() {
 	command := fmt.Sprint(os.Getpid(), " ", a.began.UnixNano())
 	for _, b := range a.running() {
-		file, err := b.accountFile()
+		file, context, err := b.accountFile()
 		if err != nil {
 			return
 		}
@@ -73,7 +78,7 @@ func (a *batch) saveAccounts() {
 		}
 		_ = explain.Write(a.state.Cache.Temp(), file, b.account.Ran(), &explain.Build{
 			Time: time.Now().UTC(), Command: command, Target: b.opts.Name, Name: name,
-			File: b.file.name, Context: absolute(b.file.context.Name), Steps: b.account.Outcomes()})
+			File: b.file.name, Context: context, Steps: b.account.Outcomes()})
 	}
 }
 
