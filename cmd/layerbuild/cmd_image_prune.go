@@ -92,7 +92,7 @@ func parsePruneFilter(s string) (f pruneFilter, all bool, err error) {
 	kind, value, ok := strings.Cut(s, "=")
 	switch {
 	case !slices.Contains(pruneFilters, kind):
-		if near := suggest.Closest(kind, pruneFilters); near != "" {
+		if near := suggest.Near(kind, pruneFilters); near != "" {
 			return f, false, fmt.Errorf("unknown filter %q: did you mean %s?", kind, near)
 		}
 		return f, false, fmt.Errorf("unknown filter %q; %s is expected", kind,
@@ -132,7 +132,7 @@ func (f *imagePruneFlags) run(ctx context.Context, e *env) error {
 		return chooseErr
 	}
 	if f.all && !f.force && !f.dry && len(chosen) > 0 {
-		if err := confirm(e, chosen); err != nil {
+		if err := confirm(ctx, e, chosen); err != nil {
 			return errors.Join(err, chooseErr)
 		}
 	}
@@ -207,11 +207,17 @@ func (l listed) word() string {
 }
 
 // confirm asks whether images are removed, as docker does.
-func confirm(e *env, chosen []listed) error {
+func confirm(ctx context.Context, e *env, chosen []listed) error {
 	fmt.Fprintf(e.stderr, "This removes all images that are not in use, %d names in all. "+
 		"Continue? [y/N] ", len(chosen))
-	line, err := bufio.NewReader(e.stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
+	line, err := whileWaiting(ctx, func() (string, error) {
+		line, err := bufio.NewReader(e.stdin).ReadString('\n')
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return line, err
+	})
+	if err != nil {
 		return err
 	}
 	switch strings.ToLower(strings.TrimSpace(line)) {

@@ -57,7 +57,7 @@ func parsePartFilter(s string, now time.Time) (partFilter, error) {
 	case isRefused:
 		return f, errors.New(why)
 	case !slices.Contains(partFilterKeys, key):
-		if near := suggest.Closest(key, partFilterKeys); near != "" {
+		if near := suggest.Near(key, partFilterKeys); near != "" {
 			return f, fmt.Errorf("unknown filter %q: did you mean %s?", key, near)
 		}
 		return f, fmt.Errorf("unknown filter %q; %s is expected", key, orList(partFilterKeys))
