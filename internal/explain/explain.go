@@ -69,16 +69,16 @@ type Code string
 
 // The codes of reasons.
 const (
-	First   Code = "no-earlier-build" // of the Dockerfile
-	New     Code = "new"              // the instruction was not in the earlier build
-	Edited  Code = "edited"           // the instruction
-	Moved   Code = "moved"            // the instruction was at another place
-	Changed Code = "changed"          // see Reason.Changes
-	Before  Code = "step-before"      // the step before it has another result
-	Removed Code = "removed"          // an instruction before it
-	Lost    Code = "no-result"        // an equal step has run, and its result is gone
-	NoCache Code = "no-cache"         // the user does not want earlier results
-	Expired Code = "expired"          // the earlier result is too old
+	First   Code = "no-earlier-run" // of the Dockerfile
+	New     Code = "new"            // the instruction was not in the earlier build
+	Edited  Code = "edited"         // the instruction
+	Moved   Code = "moved"          // the instruction was at another place
+	Changed Code = "changed"        // see Reason.Changes
+	Before  Code = "step-before"    // the step before it has another result
+	Removed Code = "removed"        // an instruction before it
+	Lost    Code = "no-result"      // an equal step has run, and its result is gone
+	NoCache Code = "no-cache"       // the user does not want earlier results
+	Expired Code = "expired"        // the earlier result is too old
 )
 
 // Reason tells why a step runs.
@@ -126,7 +126,7 @@ type Place struct {
 // Explain returns why a step runs, by comparing it with the earlier steps.
 func (h *History) Explain(s *Step, at Place) Reason {
 	if len(h.Steps) == 0 {
-		return Reason{Code: First, Text: "no earlier build"}
+		return Reason{Code: First, Text: "no earlier run is recorded"}
 	}
 	old, same := h.nearest(s)
 	switch {
