@@ -56,14 +56,18 @@ func Read(file, target string) (h History) {
 			h.Last = append(h.Last, step.Key)
 		}
 	}
-	var doc accountFile
-	data, err := smallfile.Read(file)
-	if err != nil || len(data) > maxAccount || json.Unmarshal(data, &doc) != nil ||
-		doc.Version != version {
-		return h
+	if data, err := smallfile.Read(file); err == nil {
+		h.Steps = decodeSteps(data)
 	}
-	h.Steps = doc.Steps
 	return h
+}
+
+func decodeSteps(data []byte) []Step {
+	var doc accountFile
+	if len(data) > maxAccount || json.Unmarshal(data, &doc) != nil || doc.Version != version {
+		return nil
+	}
+	return doc.Steps
 }
 
 // Write adds a build, and the steps of it that have run, to an account. The account keeps the

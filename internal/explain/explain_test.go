@@ -290,11 +290,7 @@ func FuzzHistory(f *testing.F) {
 		`"Parent":"k","Parts":[{"kind":"arg","name":"A","value":"1"}],`+
 		`"Files":[{"from":"stage x","list":"1 a\u0000"}]}]}`), "RUN x", "RUN y")
 	f.Fuzz(func(t *testing.T, data []byte, text, other string) {
-		file := filepath.Join(t.TempDir(), "a")
-		if err := os.WriteFile(file, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		h := Read(file, "")
+		h := History{Steps: decodeSteps(data), Last: []string{"k"}}
 		s := &Step{Stage: "s", Number: 1, Text: text, Key: "new", Parent: "p", Line: 3,
 			Parts: []Part{{Arg, "A", "2"}}, Files: []Files{list("a", "b")}}
 		r := h.Explain(s, Place{Texts: []string{other, text}, Above: 1})
