@@ -93,6 +93,16 @@ func (f *bakeFlags) checkAccess(e *env, list []*bakeTarget) error {
 		strings.Join(flags, " "))
 }
 
+// noVariables is the variable with which the variables of HCL files do not take their values from
+// the environment, if it is true.
+const noVariables = "BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP"
+
+// isTrueVariable reports whether a variable of the environment is true.
+func isTrueVariable(e *env, name string) bool {
+	on, err := strconv.ParseBool(e.getenv(name))
+	return err == nil && on
+}
+
 // checksFiles reports whether files need permissions.
 func checksFiles(e *env) bool {
 	on, err := strconv.ParseBool(e.getenv(noFileChecks))

@@ -62,6 +62,8 @@ var variables = [...]variable{
 	{sourcePolicyVariable, "A file with a policy for the sources of a build. If it is set, a " +
 		"build is refused unless --policy disabled=true is given, since layerbuild evaluates no " +
 		"policies."},
+	{noVariables, "If it is true, variables of the HCL files of bake do not take their values " +
+		"from the environment."},
 	{noFileChecks, "If it is false, bake reads and writes files outside the working directory " +
 		"without --allow."},
 	{metadataWarnings,

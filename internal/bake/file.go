@@ -43,6 +43,9 @@ var DefaultFiles = [...]string{
 type Options struct {
 	// LookupEnv returns a variable of the environment; nil: there are none.
 	LookupEnv func(name string) (string, bool)
+	// NoEnv is set if variables of HCL files do not take their values from LookupEnv. Compose files
+	// do.
+	NoEnv bool
 	// Vars are the variables of --var.
 	Vars map[string]string
 	// Builtins are variables that the files cannot change.
@@ -67,6 +70,15 @@ func (o *Options) lookup(name string) (string, bool) {
 		return "", false
 	}
 	return o.LookupEnv(name)
+}
+
+// lookupVariable is lookup for a variable of an HCL file.
+func (o *Options) lookupVariable(name string) (string, bool) {
+	if o.NoEnv {
+		v, ok := o.Vars[name]
+		return v, ok
+	}
+	return o.lookup(name)
 }
 
 func (o *Options) now() time.Time {

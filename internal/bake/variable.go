@@ -142,7 +142,7 @@ const jsonSuffix = "_JSON"
 // in buildx, the variable NAME_JSON is JSON for the variable NAME, unless the files declare one of
 // that name.
 func (e *evaluator) user(v *variable) (value string, isJSON, ok bool) {
-	value, ok = e.o.lookup(v.name)
+	value, ok = e.o.lookupVariable(v.name)
 	if ok && !v.typed {
 		return value, false, true
 	}
@@ -151,7 +151,7 @@ func (e *evaluator) user(v *variable) (value string, isJSON, ok bool) {
 	if _, declared := e.variables[name]; declared || builtin {
 		return value, false, ok
 	}
-	if text, set := e.o.lookup(name); set {
+	if text, set := e.o.lookupVariable(name); set {
 		return text, true, true
 	}
 	return value, false, ok
