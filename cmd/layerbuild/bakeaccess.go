@@ -97,9 +97,9 @@ func (f *bakeFlags) checkAccess(e *env, list []*bakeTarget) error {
 // the environment, if it is true.
 const noVariables = "BUILDX_BAKE_DISABLE_VARS_ENV_LOOKUP"
 
-// isTrueVariable reports whether a variable of the environment is true.
-func isTrueVariable(e *env, name string) bool {
-	on, err := strconv.ParseBool(e.getenv(name))
+// boolOf reports whether the value of a variable of the environment is true.
+func boolOf(value string) bool {
+	on, err := strconv.ParseBool(value)
 	return err == nil && on
 }
 

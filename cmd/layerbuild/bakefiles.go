@@ -101,7 +101,7 @@ func (f *bakeFlags) config(ctx context.Context, e *env) (*bake.Config, error) {
 		return nil, usageError{err}
 	}
 	o := bake.Options{
-		NoEnv:     isTrueVariable(e, noVariables),
+		NoEnv:     boolOf(e.getenv(noVariables)),
 		LookupEnv: os.LookupEnv, Vars: map[string]string{}, Home: e.getenv("HOME"),
 		Builtins: map[string]string{
 			"BAKE_CMD_CONTEXT":    f.remote.directory,

@@ -528,7 +528,7 @@ func newBuildRef() string { return "layerbuild/layerbuild/" + strings.ToLower(ra
 // warningsForMetadata returns the warnings of a build for the file of --metadata-file, or nil if
 // there are none or the variable does not request them.
 func warningsForMetadata(e *env, display *ui.UI) (json.RawMessage, error) {
-	if !isTrueVariable(e, metadataWarnings) {
+	if !boolOf(e.getenv(metadataWarnings)) {
 		return nil, nil
 	}
 	return display.JSONWarnings()
