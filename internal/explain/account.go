@@ -173,9 +173,9 @@ type Outcome struct {
 	Reason *Reason `json:"reason,omitempty"`
 }
 
-// encode returns the build as JSON. The build in which all is in the cache needs no encoder of
-// package json: to make one for these types takes 0.24 ms, 4 % of a build of ten steps without
-// changes (BenchmarkEncode).
+// encode returns the build as JSON. For a build in which all is in the cache it does not use
+// package json, whose first call for these types makes their encoders: 0.24 ms for one json.Marshal
+// in a new process, 4 % of the CPU time of a build of ten steps without changes.
 func (b *Build) encode() ([]byte, error) {
 	for _, step := range b.Steps {
 		if step.Reason != nil {
