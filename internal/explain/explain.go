@@ -319,8 +319,23 @@ func (s *Step) runs() bool { return strings.HasPrefix(strings.ToUpper(s.Text), "
 // uses reports whether the instruction has a reference to a variable. Text lacks heredocs, which
 // may have one.
 func (s *Step) uses(name string) bool {
-	return strings.Contains(s.Text, "$"+name) || strings.Contains(s.Text, "${"+name) ||
-		strings.Contains(s.Text, "<<")
+	for _, before := range []string{"$", "${"} {
+		for rest := s.Text; ; {
+			_, after, ok := strings.Cut(rest, before+name)
+			if !ok {
+				break
+			}
+			if after == "" || !isNameByte(after[0]) { // not the beginning of another name
+				return true
+			}
+			rest = after
+		}
+	}
+	return strings.Contains(s.Text, "<<")
+}
+
+func isNameByte(c byte) bool {
+	return c == '_' || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z'
 }
 
 func value(s *Step, kind Kind, name string) string {

@@ -53,6 +53,12 @@ func TestDescribe(t *testing.T) {
 			Step{Text: "COPY ${A} /",
 				Parts: []Part{part(Arg, "A", "2"), part(Instruction, "", "2")}},
 			"ARG A changed"},
+		{"a variable whose name begins another one",
+			Step{Text: "COPY $AB /", Parts: []Part{part(Arg, "A", "1"), part(Arg, "AB", "1"),
+				part(Instruction, "", "1")}},
+			Step{Text: "COPY $AB /", Parts: []Part{part(Arg, "A", "2"), part(Arg, "AB", "2"),
+				part(Instruction, "", "2")}},
+			"ARG AB changed"},
 		{"platform", Step{Platform: "linux/amd64"}, Step{Platform: "linux/arm64"},
 			"--platform changed: linux/amd64 → linux/arm64"},
 		{"long value", Step{Parts: []Part{part(Option, "--x", strings.Repeat("a", 100))}},
@@ -250,8 +256,7 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// BenchmarkEncode encodes a build once, as a program does: of more rounds only the first has the
-// time in which package json would make its encoders.
+// BenchmarkEncode encodes a build in which all is in the cache.
 func BenchmarkEncode(b *testing.B) {
 	build := &Build{Time: time.Now(), File: "Dockerfile", Context: "/dir"}
 	for i := range 10 {
