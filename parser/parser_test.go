@@ -750,3 +750,16 @@ func TestParseEpoch(t *testing.T) {
 		}
 	}
 }
+
+// TestTextsOnce checks that the texts of the instructions are made once for each stage, since each
+// step of a build may ask for those of its stage.
+func TestTextsOnce(t *testing.T) {
+	p := mustPlan(t, "FROM scratch\nCOPY a b\nRUN  x &&\\\n y\n", PlanOptions{})
+	first, second := p.Stages[0].Texts(), p.Stages[0].Texts()
+	if want := []string{"COPY a b", "RUN  x && y"}; !slices.Equal(first, want) {
+		t.Errorf("%q, want %q", first, want)
+	}
+	if &first[0] != &second[0] {
+		t.Error("the texts were made again")
+	}
+}

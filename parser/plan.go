@@ -111,6 +111,7 @@ type Stage struct {
 	triggers []string // ONBUILD expressions of this stage, for stages based on it
 	final    atomic.Pointer[state]
 	expanded atomic.Pointer[expansion] // the last expansion that was completed
+	texts    atomic.Pointer[[]string]  // the result of Texts, once it was called
 }
 
 // Plan chooses the stages that the target needs. The error is an *Error. If there is an error,

@@ -81,7 +81,11 @@ func (s *Stage) Steps(base dockerspec.DockerOCIImage) iter.Seq2[Step, error] {
 }
 
 // Texts returns the instructions of the stage, without those of its base, as Step.Text has them.
+// The first call parses the instructions once more, and the result is kept.
 func (s *Stage) Texts() []string {
+	if list := s.texts.Load(); list != nil {
+		return *list
+	}
 	var list []string
 	for _, n := range s.nodes {
 		if c, err := parseCommand(n); err == nil {
@@ -90,6 +94,7 @@ func (s *Stage) Texts() []string {
 			}
 		}
 	}
+	s.texts.Store(&list)
 	return list
 }
 

@@ -98,7 +98,7 @@ func (x *explained) runs(ctx context.Context, j *job.Job, useCache bool) {
 			Text: "its earlier result is older than --cache-ttl"}
 	default:
 		before := x.cur.before
-		x.reason = s.o.Account.history().Explain(r, explain.Place{Texts: x.st.Texts(),
+		x.reason = s.o.Account.history().Explain(r, explain.Place{Texts: x.st.Texts,
 			Above: before.number, AboveRan: before.ran, OnStage: before.stage})
 	}
 	if x.reason.Code == explain.First || again {

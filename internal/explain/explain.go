@@ -113,8 +113,9 @@ type Change struct {
 
 // Place describes where a step is in its build.
 type Place struct {
-	// Texts are the instructions of the stage, as written, in their order.
-	Texts []string
+	// Texts returns the instructions of the stage, as written, in their order. Only a step that
+	// has an earlier run needs them.
+	Texts func() []string
 	// Above is the number of the step below which this one runs; 0: it runs on the base.
 	Above int
 	// AboveRan is set if that step has run in this build.
@@ -134,7 +135,7 @@ func (h *History) Explain(s *Step, at Place) Reason {
 		return Reason{Code: New, Text: fmt.Sprintf("line %d is new", s.Line)}
 	case old.Key == s.Key:
 		return Reason{Code: Lost, Text: "its earlier result is no longer there"}
-	case !same && slices.Contains(at.Texts, old.Text):
+	case !same && slices.Contains(at.Texts(), old.Text):
 		return Reason{Code: New, Text: fmt.Sprintf("line %d is new", s.Line)}
 	case !same:
 		return Reason{Code: Edited, Text: fmt.Sprintf("line %d was edited", s.Line)}
@@ -161,8 +162,12 @@ const maxText = 60
 // rearranged reports whether the instructions before s are other ones, or in another order, than
 // before old. It returns false if the step above has run: that has a reason of its own.
 func (h *History) rearranged(old, s *Step, at Place) (Reason, bool) {
-	own := slices.Index(at.Texts, s.Text)
-	if at.AboveRan || own < 0 {
+	if at.AboveRan {
+		return Reason{}, false
+	}
+	texts := at.Texts()
+	own := slices.Index(texts, s.Text)
+	if own < 0 {
 		return Reason{}, false
 	}
 	byKey := map[string]*Step{}
@@ -171,7 +176,7 @@ func (h *History) rearranged(old, s *Step, at Place) (Reason, bool) {
 	}
 	next := own
 	for e := byKey[old.Parent]; e != nil && e.Stage == s.Stage; e = byKey[e.Parent] {
-		i := slices.Index(at.Texts, e.Text)
+		i := slices.Index(texts, e.Text)
 		switch {
 		case i < 0:
 			return Reason{Code: Removed, Text: "removed before it: " + firstLine(e.Text)}, true

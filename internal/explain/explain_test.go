@@ -298,7 +298,8 @@ func FuzzHistory(f *testing.F) {
 		h := History{Steps: decodeSteps(data), Last: []string{"k"}}
 		s := &Step{Stage: "s", Number: 1, Text: text, Key: "new", Parent: "p", Line: 3,
 			Parts: []Part{{Arg, "A", "2"}}, Files: []Files{list("a", "b")}}
-		r := h.Explain(s, Place{Texts: []string{other, text}, Above: 1})
+		r := h.Explain(s, Place{Texts: func() []string { return []string{other, text} },
+			Above: 1})
 		if r.Text == "" || r.Code == "" {
 			t.Errorf("no reason: %+v", r)
 		}
