@@ -14,7 +14,7 @@ import (
 func TestAttested(t *testing.T) {
 	lab.Need(t, "skopeo", "docker-registry", "podman")
 	lab.Root(t)
-	host := registry(t)
+	host := lab.DockerRegistry(t)
 	for _, form := range []string{"false", "true"} {
 		t.Run("oci-artifact="+form, func(t *testing.T) {
 			l := lab.New(t)

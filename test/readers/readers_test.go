@@ -3,9 +3,6 @@ package readers
 import (
 	"bytes"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,7 +86,7 @@ func skopeo(t *testing.T, args ...string) string {
 func TestSkopeo(t *testing.T) {
 	lab.Need(t, "skopeo", "docker-registry")
 	l := build(t)
-	host := registry(t)
+	host := lab.DockerRegistry(t)
 	want, err := imagetest.Open(filepath.Join(l.Dir, "layout"), "")
 	if err != nil {
 		t.Fatal(err)
@@ -172,7 +169,7 @@ func TestZstd(t *testing.T) {
 func TestRegistry(t *testing.T) {
 	lab.Need(t, "docker-registry")
 	lab.Root(t)
-	host := registry(t)
+	host := lab.DockerRegistry(t)
 	l := lab.New(t)
 	l.Busybox()
 	l.Write("Dockerfile", "FROM busybox\nRUN echo pushed > /f\n")
@@ -374,42 +371,6 @@ func startDocker(t *testing.T, dir string) func(args ...string) (string, error) 
 		}
 		if time.Now().After(end) {
 			t.Skip("dockerd does not answer within 30 s")
-		}
-	}
-}
-
-// registry starts Debian's docker-registry on a free port.
-func registry(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := ln.Addr().String()
-	ln.Close()
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage:\n  filesystem: {rootdirectory: %s}\nhttp: {addr: %q}\n", dir, host)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("docker-registry", "serve", config)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		res, err := http.Get("http://" + host + "/v2/")
-		if err == nil {
-			io.Copy(io.Discard, res.Body)
-			res.Body.Close()
-			return host
-		}
-		if time.Now().After(end) {
-			t.Fatalf("docker-registry does not answer: %v", err)
 		}
 	}
 }
