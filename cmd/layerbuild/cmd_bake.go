@@ -299,6 +299,7 @@ func (f *bakeFlags) run(ctx context.Context, e *env, args []string) error {
 		t.options.Sink = t.warnings.keep(display.Sink())
 		t.options.Export = f.state.exportEnv(e, state, images)
 		t.options.Upload = uploader{images, state.Store}
+		images.openCaches(&t.options, state)
 		for _, message := range t.flags.withoutEffect(&t.options) {
 			t.options.Sink(event.Warning{Message: "target " + t.Name + ": " + message,
 				Time: time.Now()})

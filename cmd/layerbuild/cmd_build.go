@@ -44,6 +44,7 @@ type buildFlags struct {
 	tags, buildArgs, labels, annotations, contexts      []string
 	outputs, platforms, secrets, ssh, addHosts, ulimits []string
 	allow, noCacheFilter, cacheFrom, cacheTo, specDirs  []string
+	caches                                              []string
 	volumes                                             []string
 	caps                                                capFlags
 	noCache, sync, push, load, quiet, check, layers     bool
@@ -91,7 +92,7 @@ input.`,
 			{"layerbuild build --check .", "check the Dockerfile and build nothing"},
 		},
 		common: []string{"file", "target", "build-arg", "platform", "secret", "tag", "output",
-			"push", "load", "no-cache", "cache-from", "cache-to", "check", "analyze", "progress"},
+			"push", "load", "no-cache", "cache", "cache-from", "cache-to", "check", "analyze", "progress"},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f buildFlags
 			f.define(fs)
@@ -178,6 +179,12 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 		"`STAGE` run the steps of these stages again")
 	fs.Var(&f.cacheTTL, "cache-ttl", "`TIME` do not use results older than TIME (72h)\n"+
 		"The age is that of the run of the step. 0 is the same as --no-cache.")
+	fs.Var((*list)(&f.caches), "cache", "`REPOSITORY` share results of steps with other machines\n"+
+		"REPOSITORY is one of a registry, such as registry.example.com/team/cache. Each step is "+
+		"written to it as soon as it is done, also in a build that fails later, and any number "+
+		"of builds may use it at the same time. With REPOSITORY,ro nothing is written. Without "+
+		"the flag the caches are those of $LAYERBUILD_CACHE, or of a line cache = REPOSITORY in "+
+		"the configuration file.")
 	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` read results of steps from PLACE\n"+
 		"PLACE is an image name, type=registry,ref=NAME or type=local,src=DIR.")
 	fs.Var((*list)(&f.cacheTo), "cache-to", "`PLACE` write results of steps to PLACE\n"+
@@ -356,6 +363,7 @@ func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options,
 		o.Sink(event.Warning{Message: message, Time: time.Now()})
 	}
 	o.Upload = uploader{images, state.Store}
+	images.openCaches(&o, state)
 	var res *imagebuild.Result
 	images.warnings.sendTo(o.Sink, func() {
 		res, err = imagebuild.Build(ctx, state, images.resolver, o)

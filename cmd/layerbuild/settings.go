@@ -15,6 +15,7 @@ var variables = [...]variable{
 	{rootVariable, "The state directory, if there is no --root."},
 	{keepStorage, "The limit of the build cache, if there is no --keep-storage: a size such as " +
 		"10g (10 GiB), or off."},
+	{sharedCache, "The caches of --cache, if there is no --cache, separated by spaces."},
 	{checkLayers, "If it is 1, a build compares each layer that it makes with the files that the " +
 		"step left. A difference ends the build. The comparison makes builds slower."},
 	{defaultPlatform, "The platform, if there is no --platform; for build, several separated by " +
@@ -120,6 +121,8 @@ var settingsFiles = [...]configFile{
 		[]configKey{
 			{"keep-storage", "10g", "The limit of the build cache, if there is neither " +
 				"--keep-storage nor $" + keepStorage + ": a size in powers of 1024, or off."},
+			{"cache", "registry.example.com/team/cache,ro", "The caches of --cache, separated by " +
+				"spaces, if there is neither --cache nor $" + sharedCache + "."},
 		}},
 	{analyze.ConfigFile, "The rules of the gate of analyze and of build --analyze, in YAML. It " +
 		"is read from the current directory, unless --config names another file. Flags have " +

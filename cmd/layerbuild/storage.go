@@ -33,7 +33,7 @@ func storagePolicy(e *env, flag string) (state.Policy, error) {
 		return p, nil
 	}
 	for _, file := range configFiles(e) {
-		value, at, err := configured(file)
+		value, at, err := configured(file, "keep-storage")
 		if err != nil {
 			return state.Policy{}, err
 		}
@@ -73,9 +73,9 @@ func configFiles(e *env) []string {
 	return append(files, "/etc/layerbuild/config")
 }
 
-// configured reads keep-storage from a configuration file, which has lines "key = value" and
-// comments that begin with "#". It returns the value, "" if there is none, with its place.
-func configured(file string) (value, at string, err error) {
+// configured reads a key from a configuration file, which has lines "key = value" and comments that
+// begin with "#". It returns the value, "" if there is none, with its place.
+func configured(file, wanted string) (value, at string, err error) {
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 		return "", "", nil
@@ -91,10 +91,14 @@ func configured(file string) (value, at string, err error) {
 			continue
 		}
 		key, v, ok := strings.Cut(line, "=")
-		if !ok || strings.TrimSpace(key) != "keep-storage" {
-			return "", "", fmt.Errorf("%s:%d: %q: keep-storage = SIZE is expected", file, n, line)
+		key = strings.TrimSpace(key)
+		if !ok || key != "keep-storage" && key != "cache" {
+			return "", "", fmt.Errorf("%s:%d: %q: keep-storage = SIZE or cache = REPOSITORY is "+
+				"expected", file, n, line)
 		}
-		value, at = strings.TrimSpace(v), fmt.Sprintf("%s:%d", file, n)
+		if key == wanted {
+			value, at = strings.TrimSpace(v), fmt.Sprintf("%s:%d", file, n)
+		}
 	}
 	return value, at, nil
 }

@@ -112,6 +112,8 @@ var badValues = []struct {
 		"id=x,src=WORK/dir", "id=x,src=WORK/big", "id=x,src"}},
 	{"build", "ssh", []string{"", "=WORK/socket", "default", "x=WORK/nosuch", "x=WORK/file",
 		"x=WORK/dir", "x=WORK/socket,WORK/file"}},
+	{"build", "cache", []string{"", "team/cache", "localhost/UPPER", "localhost/c:tag", "localhost/c,rw",
+		"type=registry,ref=localhost/c"}},
 	{"build", "cache-from", []string{"", "type=nonsense", "type=registry", "type=local",
 		"type=local,src=x,nonsense=1", "UPPER", "type=registry,ref=a b",
 		"type=local,src=x,digest=nonsense"}},

@@ -122,7 +122,7 @@ var floors = []floor{
 		{"internal/provenance", "internal/attest internal/image internal/inputs " +
 			"internal/platform internal/reference internal/source parser"},
 		{"internal/remotecache", "export internal/cache internal/event internal/image " +
-			"internal/layers internal/ocidoc internal/ocijson internal/sorting internal/store"},
+			"internal/layers internal/memo internal/ocidoc internal/ocijson internal/sorting internal/store"},
 		{"internal/runmount", "executor internal/cachemount internal/layers internal/mount " +
 			"internal/secret parser snapshot"},
 		{"internal/outputs", "diff export internal/attest internal/event internal/image " +
@@ -141,7 +141,7 @@ var floors = []floor{
 		{"internal/imagebuild", "export internal/attest internal/build internal/cachemount internal/explain " +
 			"internal/event internal/image internal/imageanalysis internal/inputs internal/job " +
 			"internal/layers internal/memo internal/outputs internal/provenance internal/sbom " +
-			"internal/scanner snapshot " +
+			"internal/reference internal/scanner snapshot " +
 			"internal/remotecache internal/runmount internal/secret internal/source internal/state internal/store parser"},
 	}},
 	{"program", []allowed{

@@ -3,13 +3,16 @@ package build_test
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	digest "github.com/opencontainers/go-digest"
@@ -88,25 +91,63 @@ func TestImportThatLies(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o.Cache = imagebuild.CacheOptions{From: []remotecache.Place{from}}
-			second := newBench(t, "copy")
-			second.real()
-			res, ran := second.must(dockerfile, o)
-			second.want("the other machine", ran, tt.ran...)
-			if res.Root.Digest != made.Root.Digest {
-				t.Errorf("the other machine makes %s, the first %s",
-					res.Root.Digest, made.Root.Digest)
+			for _, shared := range []bool{false, true} {
+				second := newBench(t, "copy")
+				second.real()
+				o.Cache = importing(second, from, shared)
+				res, ran := second.must(dockerfile, o)
+				second.want("the other machine", ran, tt.ran...)
+				if res.Root.Digest != made.Root.Digest {
+					t.Errorf("the other machine makes %s, the first %s",
+						res.Root.Digest, made.Root.Digest)
+				}
+				w := strings.Join(second.warnings(), "\n")
+				if (tt.warns == "") != (w == "") || !strings.Contains(w, tt.warns) {
+					t.Errorf("warnings %q, want %q", w, tt.warns)
+				}
+				third := newBench(t, "copy")
+				third.real()
+				o.Cache = importing(third, from, shared)
+				_, ran = third.must(more, o)
+				third.want("a step on it", ran, append(slices.Clone(tt.ran), "write c 3")...)
 			}
-			w := strings.Join(second.warnings(), "\n")
-			if (tt.warns == "") != (w == "") || !strings.Contains(w, tt.warns) {
-				t.Errorf("warnings %q, want %q", w, tt.warns)
-			}
-			third := newBench(t, "copy")
-			third.real()
-			_, ran = third.must(more, o)
-			third.want("a step on it", ran, append(tt.ran, "write c 3")...)
 		})
 	}
+}
+
+// importing returns the options of a build that imports the cache in a layout: by --cache-from, or
+// as a shared cache, whose layers are fetched later.
+func importing(b *bench, from remotecache.Place, shared bool) imagebuild.CacheOptions {
+	if !shared {
+		return imagebuild.CacheOptions{From: []remotecache.Place{from}}
+	}
+	return imagebuild.CacheOptions{Shared: []imagebuild.SharedCache{{
+		Place: remotecache.SharedPlace{Ref: from.Dir, ReadOnly: true}, Store: hintOf{b, from.Dir}}}}
+}
+
+// hintOf is a remotecache.Store that has only a hint, with the records of a cache in a layout.
+type hintOf struct {
+	b   *bench
+	dir string
+}
+
+func (h hintOf) Get(ctx context.Context, name string) ([]byte, *image.Artifact, error) {
+	if !strings.Contains(name, "hint") {
+		return nil, nil, remotecache.ErrNoDocument
+	}
+	a, err := h.b.resolver.Artifact(ctx, image.SchemeLayout+h.dir+":latest", image.ResolveOptions{})
+	if err != nil {
+		return nil, nil, err
+	}
+	return a.Config, a, nil
+}
+
+func (h hintOf) Put(context.Context, string, []byte, []ocispec.Descriptor) error {
+	return errors.New("it is read-only")
+}
+
+func (h hintOf) Send(context.Context, ocispec.Descriptor) error {
+	return errors.New("it is read-only")
 }
 
 // TestImportThatCannotBeUnpacked imports a layer that is a valid tar, but has a hard link to a file
@@ -139,11 +180,11 @@ func TestImportThatCannotBeUnpacked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	more := dockerfile + "RUN write c 3\n"
 	second := newBench(t, "copy")
 	second.real()
-	more := dockerfile + "RUN write c 3\n"
 	_, ran, err := second.build(t.Context(), more, imagebuild.Options{
-		Cache: imagebuild.CacheOptions{From: []remotecache.Place{from}}})
+		Cache: importing(second, from, false)})
 	if err == nil {
 		t.Fatalf("the build succeeded, and ran %q", ran)
 	}
@@ -152,6 +193,12 @@ func TestImportThatCannotBeUnpacked(t *testing.T) {
 			t.Errorf("error %q does not contain %q", err, want)
 		}
 	}
+	// A build with a shared cache starts again without the layer.
+	second = newBench(t, "copy")
+	second.real()
+	_, ran = second.must(more, imagebuild.Options{Cache: importing(second, from, true)})
+	second.want("with a shared cache", ran, "write b 2", "write c 3")
+
 	third := newBench(t, "copy")
 	third.real()
 	_, ran = third.must(more, imagebuild.Options{})

@@ -32,6 +32,8 @@ type stepResult struct {
 	defKey cache.Key
 	// image holds the layer of an imported result; nil for other results.
 	image *image.Image
+	// unchecked is set if the layer of image was not fetched yet.
+	unchecked bool
 	// record is the record that local has found; nil for other results.
 	record *cache.Record
 }
@@ -121,7 +123,7 @@ func (r *results) predict(ctx context.Context, cur rootfs,
 	if f, ok := r.recorded(ctx, j); ok && (cur.top == "" || cur.top == job.ResultOf(f.on)) {
 		return f.contentKey(), job.ResultOf(f.id), true
 	}
-	for _, found := range r.importable(j) {
+	for _, found := range r.importable(ctx, j) {
 		return found.ContentKey(), "", true
 	}
 	return "", "", false
@@ -173,7 +175,8 @@ func (r *results) local(ctx context.Context, cur rootfs, j *job.Job) (stepResult
 		return stepResult{}, false
 	}
 	if f.layer != nil {
-		r.addLazy(f.id, f.on, image.Stored(f.layer.Descriptor, f.layer.DiffID), "", nil)
+		r.addLazy(f.id, f.on, image.Stored(f.layer.Descriptor, f.layer.DiffID), false,
+			"", nil)
 	}
 	r.records.Touch(f.key)
 	return stepResult{snapshot: f.id, key: f.contentKey(), unchanged: f.rec.NoOp,
@@ -195,7 +198,7 @@ func (r *results) addLayer(ctx context.Context, j *job.Job, id, on snapshot.ID,
 	if err := r.records.PutSealed(ctx, string(id), format, l); err != nil {
 		return stepResult{}, err
 	}
-	r.addLazy(id, on, image.Stored(l.Descriptor, l.DiffID), "", nil)
+	r.addLazy(id, on, image.Stored(l.Descriptor, l.DiffID), false, "", nil)
 	return r.add(ctx, j, cache.Record{Snapshot: string(id),
 		Lazy: &cache.Lazy{Parent: string(on), Sealed: format}})
 }
@@ -228,8 +231,8 @@ func (r *results) renew(ctx context.Context, j *job.Job, res stepResult) error {
 
 // addLazy adds a lazy snapshot, which is made from the layer of img when it is first needed. record
 // is called then, or with the place of the layer when an outline is made; it is nil unless img is
-// imported. id is the line in the progress; "" is none.
-func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
+// imported. unchecked is set if img was not read yet. id is the line in the progress; "" is none.
+func (r *results) addLazy(name, on snapshot.ID, img *image.Image, unchecked bool, id event.ID,
 	record func(context.Context, *cache.Lazy) error) {
 	r.lazy.Add(name, func(ctx context.Context) error {
 		if err := r.lazy.Materialize(ctx, on); err != nil {
@@ -239,6 +242,9 @@ func (r *results) addLazy(name, on snapshot.ID, img *image.Image, id event.ID,
 		err := r.images.UnpackOn(ctx, img, on, name, image.UnpackOptions{ID: id, Sink: r.sink})
 		if record == nil {
 			return err
+		}
+		if err != nil && unchecked && ctx.Err() == nil && !state.IsFull(err) {
+			return &layers.ImportError{Layer: img.Manifest.Layers[0].Digest, Err: err}
 		}
 		if err != nil {
 			// The layer was checked as far as is possible without its parent. It is too late to
@@ -275,7 +281,7 @@ func outlineOf(id snapshot.ID) snapshot.ID { return id + ".outline" + outline.Ve
 func (r *results) hasImports() bool { return !r.imports.Empty() }
 
 // importable returns the imported records whose layers can be the result of a job.
-func (r *results) importable(j *job.Job) []remotecache.Found {
+func (r *results) importable(ctx context.Context, j *job.Job) []remotecache.Found {
 	key := cmp.Or(j.Key, j.DefKey)
 	if key == "" || j.Key == "" && j.Inputs != "" {
 		// The stages from which the job takes files were built on this machine. Their results on
@@ -283,7 +289,7 @@ func (r *results) importable(j *job.Job) []remotecache.Found {
 		return nil
 	}
 	var list []remotecache.Found
-	for _, f := range r.imports.Find(key) {
+	for _, f := range r.imports.Find(ctx, key) {
 		if r.keepsEpoch(f.Layer.Epoch()) && !f.Created.Before(r.notBefore) {
 			list = append(list, f)
 		}
@@ -299,12 +305,11 @@ func (r *results) keepsEpoch(clamped *int64) bool {
 	return clamped == nil || r.epoch != nil && *r.epoch <= *clamped
 }
 
-// imported looks for the result of a job among the imported records. It fetches and checks the blob
-// at once, so that the step can run if the blob is missing or the record is wrong. The blob is
-// unpacked when a step runs on the result or reads from it.
+// imported looks for the result of a job among the imported records. The layer is unpacked when a
+// step runs on the result or reads from it.
 func (r *results) imported(ctx context.Context, cur rootfs, j *job.Job,
 	l *line) (stepResult, bool, error) {
-	list := r.importable(j)
+	list := r.importable(ctx, j)
 	if len(list) == 0 {
 		return stepResult{}, false, nil
 	}
@@ -330,16 +335,20 @@ func (r *results) imported(ctx context.Context, cur rootfs, j *job.Job,
 	return stepResult{}, false, nil
 }
 
-// fetch downloads the layer of an imported record and adds its lazy snapshot.
+// fetch adds the lazy snapshot of an imported record. Unless the record is lazy, it fetches and
+// checks the layer at once, so that the step can run if the layer is missing or the record is
+// wrong.
 func (r *results) fetch(ctx context.Context, cur rootfs, j *job.Job, f remotecache.Found,
 	l *line) (stepResult, error) {
 	img, err := f.From.Layer(f.Layer.Descriptor, f.Layer.DiffID)
 	if err != nil {
 		return stepResult{}, err
 	}
-	if err := r.images.EnsureLayer(ctx, img,
-		image.UnpackOptions{ID: l.id, Sink: r.sink}); err != nil {
-		return stepResult{}, err
+	if !f.Lazy {
+		err := r.images.EnsureLayer(ctx, img, image.UnpackOptions{ID: l.id, Sink: r.sink})
+		if err != nil {
+			return stepResult{}, err
+		}
 	}
 	id := snapshot.NewID()
 	rec := cache.Record{
@@ -347,7 +356,7 @@ func (r *results) fetch(ctx context.Context, cur rootfs, j *job.Job, f remotecac
 		ClampedTo: f.Layer.Epoch(),
 	}
 	keys := []cache.Key{f.Key, f.ContentKey(), j.DefKey}
-	r.addLazy(id, cur.top, img, l.id, func(ctx context.Context, lazy *cache.Lazy) error {
+	r.addLazy(id, cur.top, img, f.Lazy, l.id, func(ctx context.Context, lazy *cache.Lazy) error {
 		rec := rec
 		if rec.Lazy = lazy; lazy != nil {
 			lazy.Sealed = f.Layer.Sealed
@@ -365,7 +374,7 @@ func (r *results) fetch(ctx context.Context, cur rootfs, j *job.Job, f remotecac
 	})
 	res := stepResult{snapshot: id, key: f.ContentKey(), created: f.Created.UTC(), cached: true}
 	if f.Layer.Sealed == r.sealer.Format() {
-		res.image = img
+		res.image, res.unchecked = img, f.Lazy
 	}
 	return res, nil
 }

@@ -63,6 +63,9 @@ type SolverOptions struct {
 	Prefetch []inputs.Use
 	// Account explains why steps run; nil: nothing does.
 	Account *Account
+	// Publish is called with the result of each step under each of its keys, as soon as the result
+	// is known. record waits for the layer. nil: nothing is called.
+	Publish func(record func(ctx context.Context) (remotecache.Record, error))
 	// Linked returns the solver whose result a named context is, and false for other contexts; nil:
 	// there are none.
 	Linked func(c parser.ContextInput) (*Solver, bool)
@@ -90,6 +93,8 @@ type Wants struct {
 	// Export is set if results are collected for Records, ExportAll if results of all stages are
 	// collected.
 	Export, ExportAll bool
+	// SealAll is set if the layers of all stages are sealed.
+	SealAll bool
 }
 
 // Solver builds a plan for one platform.
@@ -117,6 +122,14 @@ func (e *Engine) Solver(plan *parser.Plan, o SolverOptions) *Solver {
 		plan: plan, o: o, engine: e, results: e.results, sealer: e.layers.Sealer, epoch: e.epoch,
 		sink: e.sink, sealed: sealedStages(plan, o.Wants),
 		direct: e.snapshots.Layered() && !o.Wants.Tables,
+	}
+	if o.Publish != nil {
+		s.collector.Added = func(record func(context.Context,
+			remotecache.Sealer) (remotecache.Record, error)) {
+			o.Publish(func(ctx context.Context) (remotecache.Record, error) {
+				return record(ctx, s.sealer)
+			})
+		}
 	}
 	s.preparer = &job.Preparer{Worker: e.worker, Inputs: o.Inputs, Opener: opener{s},
 		Mounter: o.Mounter, Options: o.Run}
@@ -210,7 +223,7 @@ func (s *Solver) result(ctx context.Context) (rootfs, error) {
 // of other stages are not sealed.
 func sealedStages(plan *parser.Plan, w Wants) []*parser.Stage {
 	switch {
-	case w.ExportAll:
+	case w.ExportAll, w.SealAll:
 		return plan.Stages
 	case w.Image || w.Export:
 		return plan.Target.Lineage()
@@ -355,6 +368,7 @@ func (s *Solver) step(ctx context.Context, st *parser.Stage, cur rootfs, step pa
 	if res.image != nil {
 		l.Base, l.Descriptor, l.DiffID = res.image, res.image.Manifest.Layers[0],
 			res.image.Config.RootFS.DiffIDs[0]
+		l.Unchecked = res.unchecked
 	}
 	s.seal(st, l)
 	next.key, next.top = res.key, res.snapshot

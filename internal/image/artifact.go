@@ -111,6 +111,10 @@ func (r *Resolver) parseArtifact(ctx context.Context, name string, d ocispec.Des
 	if c.Size < 0 || c.Size > ocidoc.MaxConfig {
 		return nil, fmt.Errorf("manifest %s: a configuration of %d bytes", d.Digest, c.Size)
 	}
+	if c.Digest == ocispec.DescriptorEmptyJSON.Digest {
+		a.Config = ocispec.DescriptorEmptyJSON.Data
+		return a, nil
+	}
 	var err error
 	if a.Config, err = r.document(ctx, src, c); err != nil {
 		return nil, fmt.Errorf("%s: configuration: %w", name, err)

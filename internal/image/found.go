@@ -394,7 +394,7 @@ func (c *copying) document(ctx context.Context, d ocispec.Descriptor, depth int)
 		return fmt.Errorf("manifest %s: %w", d.Digest, err)
 	}
 	for _, m := range doc.Manifests {
-		if err := c.document(ctx, m, depth+1); err != nil && !missing(err) {
+		if err := c.document(ctx, m, depth+1); err != nil && !IsMissing(err) {
 			return err
 		}
 	}
@@ -419,8 +419,9 @@ func (c *copying) document(ctx context.Context, d ocispec.Descriptor, depth int)
 	})
 }
 
-// missing reports whether an error is about a document or a blob that its place does not have.
-func missing(err error) bool {
+// IsMissing reports whether an error is about an image, a document or a blob that its place does
+// not have.
+func IsMissing(err error) bool {
 	return errors.Is(err, os.ErrNotExist) || errors.Is(err, registry.ErrNotFound)
 }
 

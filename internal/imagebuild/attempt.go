@@ -31,6 +31,7 @@ func (a *batch) repeat(ctx context.Context, lazy *layers.Lazy) error {
 	ctx, cancel := context.WithCancel(ctx)
 	shared := &layers.Sealings{}
 	for _, b := range a.running() {
+		b.shared = newShared(&b.opts, b.file.name)
 		b.uploads = outputs.NewUploads(b.opts.Upload, &b.writer.Options, b.writer.Recipe)
 		b.seal(ctx, lazy, shared)
 	}
@@ -44,14 +45,31 @@ func (a *batch) repeat(ctx context.Context, lazy *layers.Lazy) error {
 	for {
 		err := a.run(ctx)
 		if ctx.Err() != nil || !a.repairs.again(err, a.running()[0].opts.Sink) {
+			if err != nil {
+				a.finishShared(ctx) // the steps before the one that failed
+			}
 			return err
 		}
 		a.wait()
+		a.reject(err)
 		a.ran.Restarted()
 		lazy, shared = &layers.Lazy{}, &layers.Sealings{}
 		for _, b := range a.running() {
 			b.in = b.in.Again(lazy)
 			b.seal(ctx, lazy, shared)
+		}
+	}
+}
+
+// reject makes the shared caches leave out the layer of an *layers.ImportError.
+func (a *batch) reject(err error) {
+	bad, ok := errors.AsType[*layers.ImportError](err)
+	if !ok {
+		return
+	}
+	for _, b := range a.running() {
+		for _, s := range b.shared {
+			s.Reject(bad.Layer)
 		}
 	}
 }
@@ -99,7 +117,7 @@ func located(file string, err error) error {
 func (a *batch) run(ctx context.Context) (err error) {
 	shared := build.NewShared(a.jobs)
 	for _, b := range a.running() {
-		imports, err := importRecords(ctx, a.parts.Artifacts, &b.opts, b.plans)
+		imports, err := importRecords(ctx, a.parts.Artifacts, &b.opts, b.plans, b.shared)
 		if err != nil {
 			return b.failed(err)
 		}
@@ -110,7 +128,7 @@ func (a *batch) run(ctx context.Context) (err error) {
 		})
 		defer func() { err = errors.Join(err, e.Close()) }()
 		b.attempt.engine = e
-		b.setSolvers()
+		b.setSolvers(ctx)
 	}
 	a.expect(ctx)
 	g, gctx := errgroup.WithContext(ctx)
@@ -133,6 +151,7 @@ func (a *batch) run(ctx context.Context) (err error) {
 			break
 		}
 	}
+	a.finishShared(ctx)
 	for _, b := range a.running() {
 		b.opts.Sink(event.Result{Names: b.made.Names, Digest: b.made.Root.Digest.String(),
 			Time: time.Now()})
@@ -176,7 +195,7 @@ func (b *builder) run(ctx context.Context) error {
 }
 
 // setSolvers sets the solvers of the plans.
-func (b *builder) setSolvers() {
+func (b *builder) setSolvers(ctx context.Context) {
 	all, a := b.all, &b.attempt
 	o := build.SolverOptions{
 		Inputs: b.in, Run: b.opts.run(), File: b.file.name, Linked: b.linkedSolver(),
@@ -184,12 +203,13 @@ func (b *builder) setSolvers() {
 			Snapshots: all.state.Snapshots, Lazy: a.layers.Lazy, Secrets: b.secrets,
 			Caches: b.cacheMounts, TempDir: all.tempdir.Make,
 		},
-		Account: b.account,
+		Account: b.account, Publish: b.publish(ctx),
 		NoCache: build.NoCache{All: b.opts.Cache.No, Stages: b.opts.Cache.NoStages},
 		Wants: build.Wants{
 			Image: b.opts.WantsImage(), Tables: b.opts.Analyze,
-			Files:  b.opts.wantsFiles() || b.isLinked(),
-			Export: len(b.opts.Cache.To) > 0, ExportAll: b.opts.Cache.exportsAll(),
+			Files:     b.opts.wantsFiles() || b.isLinked(),
+			Export:    len(b.opts.Cache.To) > 0 || b.opts.Cache.writesShared(),
+			ExportAll: b.opts.Cache.exportsAll(), SealAll: b.opts.Cache.writesShared(),
 		},
 	}
 	a.solvers = make([]*build.Solver, len(b.plans))
@@ -206,6 +226,11 @@ func (a *batch) expect(ctx context.Context) {
 	for _, b := range a.running() {
 		o := &b.opts
 		work += 1 + len(o.Outputs) + len(o.Cache.To)
+		for _, c := range o.Cache.Shared {
+			if !c.Place.ReadOnly {
+				work++
+			}
+		}
 		if o.WantsImage() {
 			work++
 		}

@@ -82,6 +82,7 @@ type builder struct {
 	writer  *outputs.Writer
 	uploads *outputs.Uploads
 	attempt attempt
+	shared  []*remotecache.Shared
 	made    *outputs.Result // nil until the outputs are written
 }
 

@@ -144,8 +144,16 @@ type CacheOptions struct {
 	MaxAge time.Duration
 	// From lists places to import results from, and To places to export them to.
 	From, To []remotecache.Place
+	// Shared lists caches that builds on many machines read and write at once.
+	Shared []SharedCache
 	// Sync writes the results of the build to the disk before the build ends.
 	Sync bool
+}
+
+// SharedCache is a cache that builds on many machines read and write at once.
+type SharedCache struct {
+	Place remotecache.SharedPlace
+	Store remotecache.Store
 }
 
 // Result is the result of a build.

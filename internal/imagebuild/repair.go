@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/layers"
 	"github.com/layerbuild/layerbuild/internal/store"
 	digest "github.com/opencontainers/go-digest"
 )
@@ -32,6 +33,15 @@ func (r *repairs) repairable(err error) *store.BlobError {
 	return bad
 }
 
+// rejectable returns the imported layer of an error after which the build starts again without the
+// layer.
+func (r *repairs) rejectable(err error) (*layers.ImportError, bool) {
+	bad, ok := errors.AsType[*layers.ImportError](err)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return bad, ok && r.blobs != nil && !r.blobs[bad.Layer] && len(r.blobs) < maxRepairs
+}
+
 // begin lets the build start again because of damaged blobs, until end is called.
 func (r *repairs) begin() { r.set(map[digest.Digest]bool{}) }
 func (r *repairs) end()   { r.set(nil) }
@@ -44,6 +54,13 @@ func (r *repairs) set(blobs map[digest.Digest]bool) {
 
 // again reports whether the build starts again after err, and then warns about the blob.
 func (r *repairs) again(err error, sink event.Sink) bool {
+	if bad, ok := r.rejectable(err); ok {
+		r.mu.Lock()
+		r.blobs[bad.Layer] = true
+		r.mu.Unlock()
+		warn(sink, fmt.Sprintf("the result of a step in the cache is not used: %v", bad))
+		return true
+	}
 	bad := r.repairable(err)
 	if bad == nil {
 		return false
@@ -61,7 +78,8 @@ func (r *repairs) again(err error, sink event.Sink) bool {
 func (r *repairs) markDone(sink event.Sink) event.Sink {
 	return func(e event.Event) {
 		if done, ok := e.(event.Done); ok && done.Err != nil {
-			done.Repair = r.repairable(done.Err) != nil
+			_, rejected := r.rejectable(done.Err)
+			done.Repair = rejected || r.repairable(done.Err) != nil
 			e = done
 		}
 		sink(e)

@@ -30,6 +30,10 @@ type Layer struct {
 	Descriptor ocispec.Descriptor
 	DiffID     digest.Digest
 
+	// Unchecked is set if the layer was imported, and may be missing or another one than its record
+	// promises.
+	Unchecked bool
+
 	// Snapshot is the snapshot from which the layer is made. If NoOp is set, the layer has no
 	// entries, whatever the snapshot is.
 	Snapshot snapshot.ID
@@ -45,6 +49,18 @@ type Layer struct {
 	sealing *memo.Call[cache.Layer]
 	set     sync.Once
 }
+
+// ImportError is returned for an imported layer that cannot be used.
+type ImportError struct {
+	Layer digest.Digest
+	Err   error
+}
+
+// Error returns the text of Err.
+func (e *ImportError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *ImportError) Unwrap() error { return e.Err }
 
 // Error is an error of sealing or checking a layer.
 type Error struct {
@@ -105,7 +121,8 @@ func (l *Layer) Wait(ctx context.Context) error {
 // Again returns a layer like l that another Sealer may make: its sealing has not begun. It has no
 // Lines, which are those of another Dockerfile.
 func (l *Layer) Again() *Layer {
-	out := &Layer{Base: l.Base, Index: l.Index, Snapshot: l.Snapshot, NoOp: l.NoOp, Text: l.Text}
+	out := &Layer{Base: l.Base, Index: l.Index, Unchecked: l.Unchecked, Snapshot: l.Snapshot,
+		NoOp: l.NoOp, Text: l.Text}
 	if l.Base != nil { // otherwise Wait may be setting them
 		out.Descriptor, out.DiffID = l.Descriptor, l.DiffID
 	}

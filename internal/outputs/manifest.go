@@ -16,12 +16,14 @@ import (
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/platform"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
+	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/parser"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 )
 
 // writeRoot writes the manifests of all platforms for a recipe, and the index if there is one.
@@ -149,19 +151,29 @@ func (w *Writer) recordChain(ctx context.Context, diffIDs []digest.Digest, l *la
 // ensureBase downloads the blobs of base images, and checks those that were not unpacked. A build
 // that only runs on their snapshots does not need them.
 func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
-	var done *image.Image
+	var last *image.Image
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(maxFetches)
 	for _, l := range list {
-		if l.Base == nil || l.Base == done {
+		if l.Base == nil || l.Base == last {
 			continue
 		}
-		done = l.Base
-		if err := w.Images.EnsureChecked(ctx, l.Base,
-			image.UnpackOptions{ID: "image", Sink: w.Sink}); err != nil {
+		last = l.Base
+		g.Go(func() error {
+			err := w.Images.EnsureChecked(gctx, l.Base,
+				image.UnpackOptions{ID: "image", Sink: w.Sink})
+			if err != nil && l.Unchecked && gctx.Err() == nil && !state.IsFull(err) {
+				err = &layers.ImportError{Layer: l.Descriptor.Digest, Err: err}
+			}
 			return err
-		}
+		})
 	}
-	return nil
+	return g.Wait()
 }
+
+// maxFetches limits the images whose layers are fetched at the same time: imported layers are
+// images of one layer.
+const maxFetches = 4
 
 // layerAs returns the descriptor of a layer with the compression of a recipe.
 func (w *Writer) layerAs(ctx context.Context, l *layers.Layer,

@@ -5,9 +5,13 @@
 // layers, so that registries and tools copy it like an image. Inline, the document is a field of
 // the image's configuration.
 //
-// It imports export, cache, event, image, layers, ocidoc, ocijson, sorting and store. It makes no
-// system calls. It reads and writes layouts and registries by way of other packages.
+// A Shared is a cache that many machines read and write at once. It has a document for each key, in
+// a Store.
+//
+// It imports export, cache, event, image, layers, memo, ocidoc, ocijson, sorting and store. It
+// makes no system calls. It reads and writes layouts and registries by way of other packages.
 //
 // To test it, run go test ./internal/remotecache as any user. FuzzRecords reads hostile documents,
-// FuzzPlace values of --cache-to and --cache-from. go test ./internal/build tests it with builds.
+// FuzzHint those of a Shared, FuzzPlace values of --cache-to and --cache-from. go test
+// ./internal/build tests it with builds.
 package remotecache

@@ -25,6 +25,10 @@ import (
 // Collector collects the results of steps that may be exported. It is safe for concurrent use; the
 // zero value is empty.
 type Collector struct {
+	// Added is called for each result under each of its keys. record waits for the layer, as
+	// Document does. nil: nothing is called.
+	Added func(record func(ctx context.Context, sealer Sealer) (Record, error))
+
 	mu   sync.Mutex
 	list []collected
 }
@@ -54,7 +58,26 @@ func (c *Collector) Add(own bool, keys []cache.Key, created time.Time, l *layers
 			r.Content = content
 		}
 		c.list = append(c.list, r)
+		if c.Added != nil {
+			c.Added(r.complete)
+		}
 	}
+}
+
+// complete returns the record of a result. It waits for the layer, and requests layers that have
+// not been requested before from the sealer.
+func (r collected) complete(ctx context.Context, sealer Sealer) (Record, error) {
+	l := r.layer
+	if l == nil {
+		return r.Record, nil
+	}
+	if err := l.Wait(ctx); err != nil {
+		return r.Record, err
+	}
+	parent, err := sealer.ChainID(ctx, r.below)
+	r.Layer = &Layer{Descriptor: ocidoc.OCIDescriptor(l.Descriptor), DiffID: l.DiffID,
+		Parent: parent, Sealed: sealer.Format()}
+	return r.Record, err
 }
 
 // Sealer makes layers and names the format in which it seals them. *layers.Sealer implements it.
@@ -74,18 +97,11 @@ func (c *Collector) Document(ctx context.Context, sealer Sealer, all bool) (Docu
 		if !all && !r.own {
 			continue
 		}
-		if l := r.layer; l != nil {
-			if err := l.Wait(ctx); err != nil {
-				return doc, err
-			}
-			parent, err := sealer.ChainID(ctx, r.below)
-			if err != nil {
-				return doc, err
-			}
-			r.Layer = &Layer{Descriptor: ocidoc.OCIDescriptor(l.Descriptor), DiffID: l.DiffID,
-				Parent: parent, Sealed: sealer.Format()}
+		rec, err := r.complete(ctx, sealer)
+		if err != nil {
+			return doc, err
 		}
-		doc.Records = append(doc.Records, r.Record)
+		doc.Records = append(doc.Records, rec)
 	}
 	doc.Sort()
 	return doc, nil

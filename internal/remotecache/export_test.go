@@ -262,7 +262,7 @@ func TestExport(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, want := range e.doc.Records {
-			got, created := im.Find(want.Key), time.Time{}
+			got, created := im.Find(t.Context(), want.Key), time.Time{}
 			if want.Layer == nil {
 				created, _ = im.Created(want.Key)
 			} else if len(got) == 1 {

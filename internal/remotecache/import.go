@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/layerbuild/layerbuild/internal/cache"
@@ -23,12 +24,16 @@ type Artifacts interface {
 // Imports holds the records that were found in the places of --cache-from. A nil *Imports has none.
 type Imports struct {
 	records map[cache.Key][]Found
+	shared  []*Shared // asked for each key
 }
 
 // Found is a record and the artifact that contains it.
 type Found struct {
 	Record
 	From *image.Artifact
+	// Lazy is set if the layer need not be fetched before the result is used: a build whose result
+	// turns out to be wrong starts again without it.
+	Lazy bool
 }
 
 // Import reads the records of all places. A place that cannot be read results in a warning: the
@@ -67,6 +72,19 @@ func Import(ctx context.Context, artifacts Artifacts, places []Place, platforms 
 	return im, nil
 }
 
+// Ask returns im with shared caches, which are asked for each key. It reads their hints.
+func (im *Imports) Ask(ctx context.Context, shared []*Shared) *Imports {
+	if im == nil {
+		im = &Imports{}
+	}
+	var wg sync.WaitGroup
+	for _, s := range shared {
+		wg.Go(func() { s.ReadHint(ctx) })
+	}
+	wg.Wait()
+	return &Imports{im.records, shared}
+}
+
 // importFrom reads the records of one place: the records of an artifact, or the records in the
 // images for the platforms.
 func importFrom(ctx context.Context, artifacts Artifacts, place Place,
@@ -99,17 +117,17 @@ func importFrom(ctx context.Context, artifacts Artifacts, place Place,
 			failed(err)
 		}
 		for _, r := range records {
-			list = append(list, Found{r, a})
+			list = append(list, Found{Record: r, From: a})
 		}
 	}
 	return list, errors.Join(errs...)
 }
 
-// Empty reports whether there is no record.
-func (im *Imports) Empty() bool { return im == nil || len(im.records) == 0 }
+// Empty reports whether there is no record, and no cache that may have one.
+func (im *Imports) Empty() bool { return im == nil || len(im.records)+len(im.shared) == 0 }
 
 // Find returns the records under a key that have a layer.
-func (im *Imports) Find(key cache.Key) []Found {
+func (im *Imports) Find(ctx context.Context, key cache.Key) []Found {
 	if im == nil {
 		return nil
 	}
@@ -119,16 +137,27 @@ func (im *Imports) Find(key cache.Key) []Found {
 			list = append(list, r)
 		}
 	}
+	for _, s := range im.shared {
+		for _, r := range s.find(ctx, key) {
+			if r.Layer != nil {
+				list = append(list, r)
+			}
+		}
+	}
 	return list
 }
 
 // Created returns the time at which an instruction without a layer was first built, and reports
-// whether a record has that time.
+// whether a record has that time. Of shared caches only the hints have such records.
 func (im *Imports) Created(key cache.Key) (time.Time, bool) {
 	if im == nil {
 		return time.Time{}, false
 	}
-	for _, r := range im.records[key] {
+	list := im.records[key]
+	for _, s := range im.shared {
+		list = append(list[:len(list):len(list)], s.known(key)...)
+	}
+	for _, r := range list {
 		if r.Layer == nil {
 			return r.Created, true
 		}

@@ -192,7 +192,7 @@ func TestImportPlaces(t *testing.T) {
 				t.Errorf("events: %s", diff)
 			}
 			var got []Record
-			for _, r := range im.Find("k") {
+			for _, r := range im.Find(t.Context(), "k") {
 				got = append(got, r.Record)
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
@@ -227,7 +227,7 @@ func TestImportOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got []string
-	for _, r := range im.Find("k") {
+	for _, r := range im.Find(t.Context(), "k") {
 		got = append(got, r.From.Name)
 	}
 	if !slices.Equal(got, list) {
@@ -303,7 +303,7 @@ func TestFound(t *testing.T) {
 		{im, "layer", 1, false}, {im, "both", 1, true}, {im, "config", 0, true},
 		{im, "other", 0, false}, {nil, "layer", 0, false},
 	} {
-		if n := len(tt.im.Find(tt.key)); n != tt.layers {
+		if n := len(tt.im.Find(t.Context(), tt.key)); n != tt.layers {
 			t.Errorf("%s: %d layers, want %d", tt.key, n, tt.layers)
 		}
 		got, ok := tt.im.Created(tt.key)
@@ -311,10 +311,10 @@ func TestFound(t *testing.T) {
 			t.Errorf("%s: Created = %v, %v", tt.key, got, ok)
 		}
 	}
-	if r := im.Find("layer")[0]; r.ContentKey() != "c" || *r.Layer.Epoch() != 7 {
+	if r := im.Find(t.Context(), "layer")[0]; r.ContentKey() != "c" || *r.Layer.Epoch() != 7 {
 		t.Errorf("content key %q, epoch %v", r.ContentKey(), r.Layer.Epoch())
 	}
-	if r := im.Find("both")[0]; r.ContentKey() != "both" || r.Layer.Epoch() != nil {
+	if r := im.Find(t.Context(), "both")[0]; r.ContentKey() != "both" || r.Layer.Epoch() != nil {
 		t.Errorf("content key %q, epoch %v", r.ContentKey(), r.Layer.Epoch())
 	}
 	if !(*Imports)(nil).Empty() || im.Empty() {
