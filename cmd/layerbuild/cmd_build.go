@@ -92,7 +92,8 @@ input.`,
 			{"layerbuild build --check .", "check the Dockerfile and build nothing"},
 		},
 		common: []string{"file", "target", "build-arg", "platform", "secret", "tag", "output",
-			"push", "load", "no-cache", "cache", "cache-from", "cache-to", "check", "analyze", "progress"},
+			"push", "load", "no-cache", "cache", "cache-from", "cache-to",
+			"check", "analyze", "progress"},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f buildFlags
 			f.define(fs)

@@ -78,7 +78,8 @@ func TestShortHelp(t *testing.T) {
 		for _, g := range flagsOf(v) {
 			for _, f := range g.flags {
 				total++
-				if regexp.MustCompile(`(?m)^  (-.,|   ) --` + f.name + `([^-a-z]|$)`).Match(b.Bytes()) {
+				flag := `(?m)^  (-.,|   ) --` + f.name + `([^-a-z]|$)`
+				if regexp.MustCompile(flag).Match(b.Bytes()) {
 					shown++
 				}
 			}

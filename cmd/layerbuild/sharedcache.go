@@ -70,6 +70,9 @@ func addCache(o *imagebuild.Options, s string) error {
 func (im *images) openCaches(o *imagebuild.Options, state *state.State) {
 	for i := range o.Cache.Shared {
 		c := &o.Cache.Shared[i]
+		if n, err := reference.Full(c.Place.Ref); err == nil {
+			im.caches = append(im.caches, n.Repository())
+		}
 		c.Store = &remotecache.RegistryStore{Ref: c.Place.Ref, Artifacts: im.resolver,
 			Store: state.Store,
 			Repository: func(ctx context.Context) (remotecache.Repository, error) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -24,6 +25,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
 	"github.com/layerbuild/layerbuild/snapshot"
+	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/pflag"
 )
@@ -134,6 +136,8 @@ type images struct {
 	client   *registry.Client
 	warnings *warnings
 	pushers  memo.Map[place, *pushing]
+	// caches are the repositories of --cache, which may have any layer of a build.
+	caches []string
 }
 
 // warnings sends warnings about the state to the progress of a build, and to standard error while
@@ -224,7 +228,8 @@ func (im *images) newPusher(ctx context.Context, p place) (*pushing, error) {
 	}
 	made := &pushing{}
 	made.Pusher, err = im.client.Pusher(p.name, registry.PushOptions{
-		ByDigest: p.byDigest, Insecure: p.insecure, From: origins,
+		ByDigest: p.byDigest, Insecure: p.insecure,
+		From: func(d digest.Digest) []string { return slices.Concat(origins(d), im.caches) },
 		Progress: func(at registry.PushProgress) {
 			if report := made.report.Load(); report != nil {
 				(*report)(at)

@@ -117,6 +117,7 @@ type Shared struct {
 	rejected map[digest.Digest]bool // layers that cannot be used
 	hinted   map[cache.Key][]Found  // of the hint
 	depths   map[digest.Digest]int  // by chain ID: the layers of the hint on it
+	found    map[cache.Key][]Record // by find
 	current  map[cache.Key][]Record // used or made in this build, for the next hint
 	written  map[cache.Key]Record
 	// lastWrite is the time of the last write of a document of a key, and slowest the longest time
@@ -136,8 +137,8 @@ func NewShared(place SharedPlace, store Store, hint string, sink event.Sink) *Sh
 		sink: sink, id: event.ID("cache " + place.Ref + " " + hint),
 		slots: make(chan struct{}, writers), hinted: map[cache.Key][]Found{},
 		current: map[cache.Key][]Record{}, written: map[cache.Key]Record{},
-		rejected: map[digest.Digest]bool{},
-		locks:    map[cache.Key]*sync.Mutex{}}
+		rejected: map[digest.Digest]bool{}, found: map[cache.Key][]Record{},
+		locks: map[cache.Key]*sync.Mutex{}}
 }
 
 // Place returns the place.
@@ -234,6 +235,7 @@ func (s *Shared) find(ctx context.Context, key cache.Key) []Found {
 	})
 	for _, r := range list {
 		s.use(r.Record)
+		s.found[r.Key] = append(s.found[r.Key], r.Record)
 	}
 	sorting.Func(list, func(a, b Found) int {
 		return cmp.Or(cmp.Compare(s.depth(b.Layer), s.depth(a.Layer)),
@@ -360,10 +362,11 @@ func (s *Shared) writeFailed(ctx context.Context, err error) {
 	}
 }
 
-// has reports whether a record was read from the place.
+// has reports whether find has found a record, which need not be written again.
 func (s *Shared) has(r Record) bool {
-	same := func(f Found) bool { return r.same(f.Record) }
-	return slices.ContainsFunc(s.known(r.Key), same)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.found[r.Key], r.same)
 }
 
 // lock serializes the writers of a key in this process.

@@ -184,6 +184,9 @@ func TestSharedResults(t *testing.T) {
 		if want := map[bool]int{true: 0, false: 1}[hint]; m.puts != want {
 			t.Errorf("hint %v: %d documents written, want %d", hint, m.puts, want)
 		}
+		if m.gets > 4 {
+			t.Errorf("hint %v: what was found was read again: %d requests", hint, m.gets)
+		}
 	}
 	if len(*warnings) > 0 {
 		t.Error(*warnings)
