@@ -285,8 +285,47 @@ func (c *Context) beside(dir, suffix string) (name string, data []byte, err erro
 	}
 	name = c.hostDockerfile(dir) + suffix
 	// Only a pipe has to be waited for, and a pipe is an error here.
-	data, err = readHostFile(context.Background(), name, false)
+	data, err = c.readLocal(context.Background(), name, false)
 	return name, data, err
+}
+
+// readLocal reads a Dockerfile, or a file beside it, from this machine. Links of a file in the
+// context are resolved in the context, as in BuildKit: a context may be hostile, and errors and
+// attestations show a Dockerfile. Links of other files are followed, because the user has named the
+// file.
+func (c *Context) readLocal(ctx context.Context, name string, pipe bool) ([]byte, error) {
+	inside, ok := c.inside(name)
+	if !ok {
+		return readHostFile(ctx, name, pipe)
+	}
+	data, err := c.readInside(inside)
+	switch {
+	case pipe && errors.Is(err, errFifo):
+		return readHostFile(ctx, name, pipe)
+	case errors.Is(err, fs.ErrNotExist) && exists(name):
+		return nil, errOutside
+	}
+	return data, err
+}
+
+// inside returns the name in the context of a file of this machine, and reports whether the file
+// has one. A descriptor of the process has none.
+func (c *Context) inside(name string) (string, bool) {
+	if c.dir == nil || c.fetched != nil {
+		return "", false
+	}
+	if _, ok := hostfile.Descriptor(name); ok {
+		return "", false
+	}
+	dir, err := filepath.Abs(c.dir.Name())
+	if err != nil {
+		return "", false
+	}
+	if name, err = filepath.Abs(name); err != nil {
+		return "", false
+	}
+	rel, err := filepath.Rel(dir, name)
+	return rel, err == nil && filepath.IsLocal(rel)
 }
 
 // dockerfileOnHost reports whether the Dockerfile of a fetched context is a file of this machine.
@@ -547,8 +586,7 @@ func (c *Context) remoteDockerfile(ctx context.Context, address string) (string,
 	return giturl.Redact(address), b, nil
 }
 
-// localDockerfile reads the Dockerfile from this machine. Its links are followed, because the
-// user has named it.
+// localDockerfile reads the Dockerfile from this machine.
 func (c *Context) localDockerfile(ctx context.Context) (string, []byte, error) {
 	name := c.o.Dockerfile
 	if c.dir != nil {
@@ -559,9 +597,9 @@ func (c *Context) localDockerfile(ctx context.Context) (string, []byte, error) {
 	if display == "" {
 		display = filepath.Base(name)
 	}
-	b, err := readHostFile(ctx, name, pipe)
+	b, err := c.readLocal(ctx, name, pipe)
 	if errors.Is(err, fs.ErrNotExist) && filepath.Base(name) == "Dockerfile" {
-		if b, err := readHostFile(ctx, filepath.Join(filepath.Dir(name), "dockerfile"),
+		if b, err := c.readLocal(ctx, filepath.Join(filepath.Dir(name), "dockerfile"),
 			false); err == nil {
 			return filepath.Join(filepath.Dir(display), "dockerfile"), b, nil
 		}
@@ -650,6 +688,9 @@ func openHostFile(name string) (*os.File, error) {
 
 var (
 	errNoContext = errors.New("it is neither a directory nor an archive")
+
+	errOutside = errors.New("it is a link that leads out of the build context, in which " +
+		"links are resolved; give the name of the file with -f")
 
 	errSocket   = errors.New("it is a socket")
 	errFifo     = errors.New("it is a fifo")
