@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/reference"
@@ -142,7 +143,7 @@ func (l *layout) commit(ctx context.Context, stage *stagedir.Dir, members []Memb
 // readIndex reads the index of an existing layout; it returns an empty one if there is no
 // layout.
 func readIndex(dir string) (ocispec.Index, error) {
-	data, err := os.ReadFile(filepath.Join(dir, ocispec.ImageIndexFile))
+	data, err := hostfile.ReadRegular(filepath.Join(dir, ocispec.ImageIndexFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return index(nil), nil
 	}

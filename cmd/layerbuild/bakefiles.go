@@ -14,6 +14,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/layerbuild/layerbuild/internal/bake"
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/ui"
 	"github.com/layerbuild/layerbuild/parser"
 )
@@ -63,7 +64,7 @@ func (f *bakeFlags) readFiles(ctx context.Context, e *env) ([]bake.File, error) 
 	}
 	for _, name := range local {
 		name = strings.TrimPrefix(name, "cwd://")
-		data, err := readBakeFile(e, name)
+		data, err := readBakeFile(e, name, given)
 		if !given && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -80,11 +81,16 @@ func (f *bakeFlags) readFiles(ctx context.Context, e *env) ([]bake.File, error) 
 }
 
 // readBakeFile reads a file, or standard input for -. It reads one byte more than a file may have,
-// so that package bake can report it.
-func readBakeFile(e *env, name string) ([]byte, error) {
+// so that package bake can report it. named is set if the user has named the file, which then may
+// be a pipe.
+func readBakeFile(e *env, name string, named bool) ([]byte, error) {
 	in := io.Reader(e.stdin)
 	if name != "-" {
-		file, err := os.Open(name)
+		open := hostfile.OpenRegular
+		if named {
+			open = os.Open
+		}
+		file, err := open(name)
 		if err != nil {
 			return nil, err
 		}
@@ -117,7 +123,7 @@ func (f *bakeFlags) config(ctx context.Context, e *env) (*bake.Config, error) {
 			if name == "-" {
 				name = "./-" // not standard input
 			}
-			data, err := readBakeFile(e, name)
+			data, err := readBakeFile(e, name, false)
 			return data, plainError(err)
 		},
 	}
@@ -125,7 +131,8 @@ func (f *bakeFlags) config(ctx context.Context, e *env) (*bake.Config, error) {
 		name, value, _ := strings.Cut(v, "=")
 		o.Vars[name] = value
 	}
-	if o.DotEnv, err = readBakeFile(e, ".env"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	o.DotEnv, err = readBakeFile(e, ".env", false)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf(".env: %w", plainError(err))
 	}
 	c, err := bake.Parse(files, o)

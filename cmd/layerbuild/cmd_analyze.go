@@ -160,15 +160,23 @@ type gateRules struct {
 	wanted bool
 }
 
+// configError returns an error about the configuration file, which the user may not have named.
+func (f *analyzeFlags) configError(name string, err error) error {
+	if f.config == "" {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return badValue("config", f.config, err)
+}
+
 // rules reads the configuration file: the one that the flag names, or the one in dir. Flags take
 // precedence over the file, but accepted paths of both are used.
 func (f *analyzeFlags) rules(dir string) (gateRules, error) {
 	var rules gateRules
-	name := f.config
+	name, read := f.config, hostfile.ReadFile
 	if name == "" {
-		name = filepath.Join(dir, analyze.ConfigFile)
+		name, read = filepath.Join(dir, analyze.ConfigFile), hostfile.ReadRegular
 	}
-	data, err := hostfile.ReadFile(name)
+	data, err := read(name)
 	switch {
 	case err == nil:
 		if rules.Config, err = analyze.ParseConfig(name, data); err != nil && f.config != "" {
@@ -177,7 +185,7 @@ func (f *analyzeFlags) rules(dir string) (gateRules, error) {
 			return rules, err
 		}
 	case f.config != "" || !errors.Is(err, fs.ErrNotExist):
-		return rules, badValue("config", f.config, plainError(err))
+		return rules, f.configError(name, plainError(err))
 	}
 	if f.failOver != "" {
 		if rules.FailOver, err = analyze.ParseThreshold(f.failOver); err != nil {

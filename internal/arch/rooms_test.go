@@ -82,7 +82,7 @@ var floors = []floor{
 		{"snapshot", "internal/atomicfile internal/dirfd internal/filedata internal/lock " +
 			"internal/mount internal/safepath internal/smallfile internal/state/ledger"},
 		{"diff", "internal/blocks internal/dirfd internal/fileentry internal/unpack"},
-		{"export", "internal/atomicfile internal/attest internal/blocks internal/event internal/ocidoc " +
+		{"export", "internal/atomicfile internal/attest internal/blocks internal/event internal/hostfile internal/ocidoc " +
 			"internal/ocijson internal/platform internal/reference internal/sorting internal/stagedir " +
 			"internal/subprocess internal/suggest internal/unpack"},
 		{"analyze", "internal/giturl internal/markdown internal/pattern internal/sarif " +

@@ -42,6 +42,46 @@ func Duplicate(name string, fd int) (*os.File, error) {
 	return os.NewFile(uintptr(dup), name), nil
 }
 
+// OpenRegular opens a regular file for reading. It returns an error for a file of another type, and
+// does not wait for the writer of a fifo: use it for files that the user has not named, which
+// hostile input may have put in their places.
+func OpenRegular(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "open", Path: name, Err: notRegular(info.Mode())}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// notRegular returns the error for a file with a mode that is not that of a regular file.
+func notRegular(mode fs.FileMode) error {
+	switch {
+	case mode.IsDir():
+		return unix.EISDIR
+	case mode&fs.ModeNamedPipe != 0:
+		return errors.New("it is a fifo")
+	}
+	return errors.New("it is not a regular file")
+}
+
+// ReadRegular is like os.ReadFile, but uses OpenRegular.
+func ReadRegular(name string) ([]byte, error) {
+	f, err := OpenRegular(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
 // ReadFile is like os.ReadFile, but uses Open.
 func ReadFile(name string) ([]byte, error) {
 	f, err := Open(name, os.O_RDONLY)

@@ -174,14 +174,11 @@ func (c *contextReader) Read(p []byte) (int, error) {
 type directory string
 
 func (d directory) open(name string) (io.ReadCloser, int64, error) {
-	f, err := os.Open(filepath.Join(string(d), filepath.FromSlash(name)))
+	f, err := hostfile.OpenRegular(filepath.Join(string(d), filepath.FromSlash(name)))
 	if err != nil {
 		return nil, 0, err
 	}
 	fi, err := f.Stat()
-	if err == nil && !fi.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a file", f.Name())
-	}
 	if err != nil {
 		f.Close()
 		return nil, 0, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/subprocess"
 	digest "github.com/opencontainers/go-digest"
@@ -79,9 +80,15 @@ func (c *Context) LocalDir() string {
 	return c.dir.Name()
 }
 
+// revisionTime limits the time for which git may read a repository.
+var revisionTime = 10 * time.Second
+
 // Revision returns the commit and the URL of the git repository that a directory belongs to. They
 // are "" if it belongs to none, or if git cannot tell.
 func Revision(ctx context.Context, dir string) (commit, remote string) {
+	// git waits for a fifo in the place of one of its files.
+	ctx, cancel := context.WithTimeout(ctx, revisionTime)
+	defer cancel()
 	git := func(args ...string) string {
 		var out strings.Builder
 		cmd := subprocess.Command(ctx, "git", append([]string{"-C", dir, "--no-optional-locks"},

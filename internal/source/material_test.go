@@ -5,6 +5,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestWithoutUser checks what is removed from addresses.
@@ -63,5 +66,25 @@ func TestRevision(t *testing.T) {
 	t.Setenv("PATH", "")
 	if commit, _ := Revision(t.Context(), dir); commit != "" {
 		t.Errorf("without git: %q", commit)
+	}
+}
+
+// TestRevisionWaits checks that a fifo in a repository does not stop a build.
+func TestRevisionWaits(t *testing.T) {
+	dir := t.TempDir()
+	if out, err := exec.Command("git", "init", "-q", dir).CombinedOutput(); err != nil {
+		t.Skipf("git is needed: %v\n%s", err, out)
+	}
+	head := filepath.Join(dir, ".git", "HEAD")
+	if err := os.Remove(head); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(head, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	defer func(d time.Duration) { revisionTime = d }(revisionTime)
+	revisionTime = 300 * time.Millisecond
+	if commit, remote := Revision(t.Context(), dir); commit != "" || remote != "" {
+		t.Errorf("commit %q, remote %q", commit, remote)
 	}
 }

@@ -64,6 +64,8 @@ var hostile = []struct {
 		[][]imagetest.Entry{{link("l", "OUT")}, {file("l/new", "x"), file("b", "in")}}, "", "b=in"},
 	{"through a link to a link", [][]imagetest.Entry{{link("k", "OUT"), link("l", "k")},
 		{file("l/d/new", "x"), file("b", "in")}}, "", "b=in"},
+	{"hard link to itself", [][]imagetest.Entry{{file("h", "old")},
+		{hardlink("h", "h"), file("b", "in")}}, "", "h=old"},
 	{"hard link to outside", [][]imagetest.Entry{{hardlink("h", "OUT/secret"), file("b", "in")}},
 		"h", ""},
 	{"hard link to outside by dots", [][]imagetest.Entry{{hardlink("h",
