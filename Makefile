@@ -5,6 +5,7 @@
 # make images     make dist, and container images. HELPERS=ecr,gcr,acr has the credential helpers that the image gets
 # make release    make images, if the tree is that of a tag vX.Y.Z
 # make test       all checks: lint, unit and integration tests as an unprivileged user and as root, a short fuzz
+# make release-test  tests that are too long for make test or need more packages: a release made twice, its image, gitlab-ci-local
 # make fuzz       each fuzz target for FUZZTIME (1m)
 # make faults     hours of randomized tests, hostile input and fuzzing. LAYERBUILD_FAULTS_BUDGET=2h limits a run; the next one continues
 # make race       unit tests under the race detector (needs a C compiler)
@@ -14,9 +15,9 @@
 # make lint       gofmt, vet, and the rules for imports, comments, names and documentation (internal/arch)
 # make clean
 #
-# demo, test, faults, bench and bench-check install missing Debian packages that they need, as root or through sudo.
+# demo, test, release-test, faults, bench and bench-check install missing Debian packages that they need, as root or through sudo.
 
-.PHONY: build install dist images release demo test fuzz faults race bench bench-check pictures lint rootfs clean
+.PHONY: build install dist images release demo test release-test fuzz faults race bench bench-check pictures lint rootfs clean
 .DELETE_ON_ERROR:
 
 # scripts/go-command finds or downloads a Go toolchain. make runs it when a rule first uses GO.
@@ -67,6 +68,14 @@ test:
 	scripts/packages $(TEST_PACKAGES)
 	$(MAKE) build rootfs
 	GO=$(GO) FUZZTIME=$(or $(FUZZTIME),3s) scripts/test
+
+# npm is not installed if there is one, since the Node.js of another source conflicts with Debian's package.
+release-test:
+	scripts/packages $(TEST_PACKAGES) rsync $(if $(shell command -v npm),,npm)
+	$(MAKE) build
+	$(if $(filter-out 0,$(shell id -u)),sudo --preserve-env )env GO=$(GO) PATH="$(dir $(GO)):$$PATH:/usr/sbin:/sbin" \
+		LAYERBUILD=$(CURDIR)/bin/layerbuild LAYERBUILD_NPM=1 LAYERBUILD_DIST=$(or $(LAYERBUILD_DIST),all) \
+		$(GO) test -count=1 -timeout 2h -run 'TestGitLabLocal|TestTwice|TestImage' ./test/ci ./test/dist
 
 fuzz:
 	GO=$(GO) scripts/fuzz $(or $(FUZZTIME),1m)
