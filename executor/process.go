@@ -81,7 +81,7 @@ var errNoTracing = errors.New("a command cannot get the capability SYS_PTRACE he
 // namespace.
 func (b *sandbox) setUpHostAndNetwork() error {
 	if err := unix.Sethostname([]byte(hostname(b.p))); err != nil {
-		return fmt.Errorf("set the host name: %w", err)
+		return hostNameError(err)
 	}
 	if b.p.Network == "none" {
 		if err := loopback(); err != nil {
@@ -89,6 +89,17 @@ func (b *sandbox) setUpHostAndNetwork() error {
 		}
 	}
 	return nil
+}
+
+// hostNameError describes an error of sethostname(2). In a UTS namespace of its own, the process
+// may set the name. The default seccomp profiles of podman and docker permit that only in
+// containers with CAP_SYS_ADMIN.
+func hostNameError(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("set the host name: %w (in a container: it needs a seccomp profile that "+
+			"allows sethostname, or CAP_SYS_ADMIN)", err)
+	}
+	return fmt.Errorf("set the host name: %w", err)
 }
 
 // needsCleanup reports whether mount points must be removed after the command. If not, this process

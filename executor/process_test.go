@@ -819,3 +819,12 @@ func childrenOf(t *testing.T, parent int) []int {
 	}
 	return pids
 }
+
+func TestHostNameError(t *testing.T) {
+	for err, want := range map[error]bool{unix.EPERM: true, unix.EINVAL: false} {
+		got := hostNameError(err)
+		if !errors.Is(got, err) || strings.Contains(got.Error(), "seccomp profile") != want {
+			t.Errorf("hostNameError(%v) = %v; has a remedy: want %t", err, got, want)
+		}
+	}
+}
