@@ -97,7 +97,7 @@ func refusals(t *testing.T, goCommand, source string) {
 	refused := func(want string) {
 		t.Helper()
 		out := filepath.Join(t.TempDir(), "dist")
-		cmd := distCommand(goCommand, source, out, "amd64", "umask 022")
+		cmd := distCommand(goCommand, source, out, "amd64", "inplace", "umask 022")
 		text, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(text), want) {
 			t.Errorf("err %v, want one with %q:\n%s", err, want, text)
@@ -186,19 +186,19 @@ func git(t *testing.T, dir string, args ...string) {
 
 // distCommand returns the command that makes a release. It compiles scripts/dist in the usual
 // environment, since only the environment in which that runs matters.
-func distCommand(goCommand, source, out, archs, before string) *exec.Cmd {
+func distCommand(goCommand, source, out, archs, image, before string) *exec.Cmd {
 	return exec.Command("sh", "-c", before+` && cd "$1/scripts/dist" && `+
 		`env -u GOFLAGS -u GOAMD64 -u GOCACHE ${USUAL_GOCACHE:+GOCACHE="$USUAL_GOCACHE"} `+
 		`"$2" build -buildvcs=false -o "$3.program" . && `+
-		`exec "$3.program" -release -go "$2" -out "$3" -arch "$4" -images inplace `+
+		`exec "$3.program" -release -go "$2" -out "$3" -arch "$4" -images "$5" `+
 		`-build-flags "$(sed -n 's/^BUILD_FLAGS = //p' ../../Makefile)"`,
-		"sh", source, goCommand, out, archs)
+		"sh", source, goCommand, out, archs, image)
 }
 
 func distribute(t *testing.T, goCommand, source, out, archs, before string,
 	attr *syscall.SysProcAttr, env ...string) {
 	t.Helper()
-	cmd := distCommand(goCommand, source, out, archs, before)
+	cmd := distCommand(goCommand, source, out, archs, "inplace", before)
 	cmd.SysProcAttr = attr
 	cmd.Env = append(os.Environ(), "USUAL_GOCACHE="+os.Getenv("GOCACHE"))
 	cmd.Env = append(cmd.Env, env...)

@@ -5,7 +5,7 @@
 # of files are limited by SOURCE_DATE_EPOCH. The packages come from this machine's package sources, for its release of Debian.
 set -eu
 arch=$1 out=$2
-packages=base-files,base-passwd,ca-certificates,coreutils,dash,findutils,git,grep,gzip,openssh-client,sed,tar,uidmap
+packages=base-files,base-passwd,bash,ca-certificates,coreutils,dash,findutils,git,grep,gzip,openssh-client,sed,tar,uidmap
 . /etc/os-release
 set --
 for f in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
