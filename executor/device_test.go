@@ -155,6 +155,28 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+// TestGroupNames gives groups to a command that the image's group file has.
+func TestGroupNames(t *testing.T) {
+	im := newBusybox(t)
+	if singleID {
+		t.Skip("there is one id only")
+	}
+	im.mkdir("etc")
+	im.write("etc/group", "root:x:0:\naudio:x:29:\nvideo:x:44:\nbad:x:many:\n", 0o644)
+	p := shell("id -G")
+	p.Groups, p.GroupNames = []uint32{42, 44}, []string{"video", "audio"}
+	if out := im.mustRun(p); out != "0 29 42 44\n" {
+		t.Errorf("groups %q", out)
+	}
+	for _, name := range []string{"bad", "render"} {
+		p.GroupNames = []string{"audio", name}
+		if _, err := im.run(p); err == nil || !strings.Contains(err.Error(),
+			"unable to find group "+name) {
+			t.Errorf("group %s: error %v", name, err)
+		}
+	}
+}
+
 // TestMountOptions mounts a directory of the host with options.
 func TestMountOptions(t *testing.T) {
 	im := newBusybox(t)

@@ -127,6 +127,7 @@ type command struct {
 	p       *Process
 	root    int
 	id      identity
+	groups  []uint32 // the groups of p.Groups and p.GroupNames
 	env     []string
 	file    string
 	uids    string // the user namespace's uid_map; "" outside of one
@@ -144,10 +145,18 @@ func (c *command) prepare() error {
 	if c.id, err = lookupUser(c.root, c.p.User); err != nil {
 		return err
 	}
+	c.groups = slices.Clone(c.p.Groups)
+	for _, name := range c.p.GroupNames {
+		g, err := lookupGroup(c.root, name)
+		if err != nil {
+			return err
+		}
+		c.groups = append(c.groups, g)
+	}
 	if err := c.checkIDs(); err != nil {
 		return err
 	}
-	for _, g := range c.p.Groups {
+	for _, g := range c.groups {
 		if !slices.Contains(c.id.groups, g) {
 			c.id.groups = append(c.id.groups, g)
 		}
@@ -197,7 +206,7 @@ func (c *command) checkIDs() error {
 			"(/etc/subuid and /etc/subgid list the ids that a user may use)",
 			c.p.User, c.id.uid, c.id.gid)
 	}
-	for _, g := range c.p.Groups {
+	for _, g := range c.groups {
 		if c.spec.SingleID || !mapped(c.gids, g) {
 			return fmt.Errorf("there is no group %d in this user namespace (/etc/subgid lists "+
 				"the ids that a user may use)", g)

@@ -68,7 +68,9 @@ type Process struct {
 	// Ulimits are resource limits. Other limits are inherited.
 	Ulimits []Ulimit
 	// Groups are further groups of the command, besides those of the image's group file.
-	Groups []uint32
+	// GroupNames are names of such groups, looked up in the image.
+	Groups     []uint32
+	GroupNames []string
 	// Mounts are mounted for this step only, in the order of their targets, after /proc, /sys, /dev
 	// and the files of /etc.
 	Mounts []Mount

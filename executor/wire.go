@@ -213,6 +213,7 @@ func (w *wire) process(p *Process) {
 	w.int64(&p.ShmSize)
 	list(w, &p.Ulimits, func(u *Ulimit) { w.string(&u.Name); w.int64(&u.Soft); w.int64(&u.Hard) })
 	list(w, &p.Groups, w.uint32)
+	w.strings(&p.GroupNames)
 	list(w, &p.Mounts, w.mount)
 	list(w, &p.Hooks, func(h *Hook) {
 		w.string(&h.Path)

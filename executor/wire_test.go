@@ -34,6 +34,7 @@ var jobs = []job{
 		ExtraHosts: []Host{{"n", "::1"}}, ShmSize: 1 << 40, Ulimits: []Ulimit{{"nofile", -1, 9}},
 		Hooks:        []Hook{{"/h", []string{"h", "a"}, []string{"A=1"}, 3 * time.Second}, {Path: "/i"}},
 		ReadOnlyRoot: true, TTY: true, forwarded: true, Groups: []uint32{3, 1 << 31},
+		GroupNames: []string{"audio", ""},
 		Mounts: []Mount{
 			{Target: "/t", ReadOnly: true, Source: Tree{Mounts: []mount.Mount{{Type: "bind"}},
 				Path: "p", Make: true}},

@@ -118,7 +118,8 @@ func (f *runFlags) defineCommand(fs *pflag.FlagSet) {
 	fs.StringVarP(&f.workdir, "workdir", "w", "", "`PATH` working directory in the container")
 	fs.StringVarP(&f.user, "user", "u", "",
 		"`USER[:GROUP]` user and group, as names or numbers")
-	fs.Var((*givenList)(&f.groups), "group-add", "`GROUP` number of a further group of the user")
+	fs.Var((*givenList)(&f.groups), "group-add", "`GROUP` name or number of a further "+
+		"group\nNames are looked up in /etc/group of the image.")
 	fs.Var(&f.entrypoint, "entrypoint", "`COMMAND` replace the image's entrypoint and command\n"+
 		"The empty value leaves both out. A JSON list has the command with arguments, as in "+
 		"podman.")
@@ -247,15 +248,31 @@ func (f *runFlags) prepareLimits() (err error) {
 		return badValue("hostname", f.hostname, err)
 	}
 	for _, g := range f.groups {
-		n, err := strconv.ParseUint(g, 10, 31)
-		if err != nil {
-			return badValue("group-add", g, errors.New("the number of a group is expected; "+
-				"/etc/group of the image has those of names"))
+		if err := f.addGroup(g); err != nil {
+			return badValue("group-add", g, err)
 		}
-		p.Groups = append(p.Groups, uint32(n))
 	}
 	p.ShmSize, p.Ulimits, err = parseLimits(f.shmSize, f.ulimits)
 	return err
+}
+
+// addGroup adds a value of --group-add. A name is looked up in the image.
+func (f *runFlags) addGroup(value string) error {
+	n, err := strconv.ParseUint(value, 10, 31)
+	switch {
+	case err == nil:
+		f.parsed.Groups = append(f.parsed.Groups, uint32(n))
+	case value == "keep-groups": // podman's
+		return errors.New("the groups of the user who runs layerbuild are not passed on; give " +
+			"the name or the number of each group")
+	case value == "" || strings.ContainsAny(value, ":, \t\n") ||
+		strings.Trim(value, "0123456789-") == "":
+		return errors.New("the name of a group of the image, or a number up to 2147483647, is " +
+			"expected")
+	default:
+		f.parsed.GroupNames = append(f.parsed.GroupNames, value)
+	}
+	return nil
 }
 
 func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) error {

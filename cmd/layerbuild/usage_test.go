@@ -181,7 +181,7 @@ var badValues = []struct {
 	{"run", "dns", []string{"", "name", "1.2.3", "none"}},
 	{"run", "dns-option", []string{"", "a b"}},
 	{"run", "dns-search", []string{"", "a;b"}},
-	{"run", "group-add", []string{"", "wheel", "-1", "2147483648", "keep-groups"}},
+	{"run", "group-add", []string{"", "a b", "a:b", "-1", "2147483648", "keep-groups"}},
 	{"run", "unsetenv", []string{""}},
 	{"run", "publish", []string{"", "80:81", "80:"}},
 	{"run", "name", []string{""}},
