@@ -12,11 +12,13 @@ import (
 	"syscall"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/cdi"
 	"github.com/layerbuild/layerbuild/internal/container"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/registry"
+	"github.com/layerbuild/layerbuild/internal/runmount"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/ui"
 	"github.com/layerbuild/layerbuild/parser"
@@ -40,7 +42,7 @@ type runFlags struct {
 	unset                            []string
 
 	envFiles, volumes, mounts, tmpfs, publish []string
-	devices, groups, ulimits                  []string
+	devices, gpus, specDirs, groups, ulimits  []string
 	name, hostname, shmSize                   string
 	readOnly, privileged                      bool
 
@@ -49,6 +51,8 @@ type runFlags struct {
 	// parsed has what is parsed from capFlags, volumes, mounts, tmpfs, devices, groups, ulimits
 	// and shmSize.
 	parsed executor.Process
+	// edits are those of the CDI specifications of devices and gpus; nil: no device has any.
+	edits *cdi.Edits
 }
 
 func runVerb() verb {
@@ -140,7 +144,13 @@ func (f *runFlags) defineContainer(fs *pflag.FlagSet) {
 		"The options are some of ro, nosuid, noexec, size=SIZE and mode=MODE, separated by "+
 		"commas.")
 	fs.Var((*givenList)(&f.devices), "device", "`PATH[:TARGET]` pass a device of this machine\n"+
-		"PATH is a device node, or a directory with some, such as /dev/snd.")
+		"PATH is a device node, or a directory with some, such as /dev/snd. "+
+		"VENDOR.com/CLASS=NAME instead of it is a device of a CDI specification, as in RUN "+
+		"--device.")
+	fs.Var((*givenList)(&f.gpus), "gpus", "`all|N|device=ID,…` pass GPUs of NVIDIA\n"+
+		"all is the same as --device nvidia.com/gpu=all. As in docker, N is a number of GPUs; "+
+		"they are nvidia.com/gpu=0 and those after it.")
+	defineSpecDirs(fs, &f.specDirs)
 	f.capFlags.define(fs)
 	fs.BoolVar(&f.privileged, "privileged", false, "give the command all rights\n"+
 		"It has all capabilities, a writable /sys, the devices of RUN --security=insecure, "+
@@ -181,7 +191,7 @@ func (f *runFlags) prepare(e *env, args []string) (runFunc, error) {
 	if f.workdir != "" && !strings.HasPrefix(f.workdir, "/") {
 		return nil, badValue("workdir", f.workdir, errors.New("an absolute path is expected"))
 	}
-	for _, check := range []func() error{f.prepareMounts, f.prepareLimits} {
+	for _, check := range []func() error{f.prepareMounts, f.prepareDevices, f.prepareLimits} {
 		if err := check(); err != nil {
 			return nil, err
 		}
@@ -226,7 +236,7 @@ func (f *runFlags) prepareMounts() error {
 		values []string
 		parse  func(string) ([]executor.Mount, error)
 	}{{"volume", f.volumes, one(parseVolume)}, {"mount", f.mounts, one(parseMount)},
-		{"tmpfs", f.tmpfs, one(parseTmpfs)}, {"device", f.devices, parseDevice}} {
+		{"tmpfs", f.tmpfs, one(parseTmpfs)}} {
 		for _, value := range flag.values {
 			mounts, err := flag.parse(value)
 			if err != nil {
@@ -375,6 +385,11 @@ func (f *runFlags) process(e *env, img *image.Image, args []string) (*executor.P
 		return nil, errors.New("the image has no command; give one")
 	}
 	p.Env = f.environment(e, c.Env)
+	if f.edits != nil {
+		if err := runmount.AddDevices(&p, f.edits); err != nil {
+			return nil, err
+		}
+	}
 	if f.interactive || f.tty {
 		p.Stdin = e.stdin
 	}

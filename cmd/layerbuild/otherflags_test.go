@@ -79,8 +79,9 @@ memory-swappiness mount name net net-alias network network-alias no-healthcheck 
 oom-score-adj pid pids-limit platform privileged publish publish-all pull quiet read-only restart
 rm runtime security-opt shm-size sig-proxy stop-signal stop-timeout storage-opt sysctl tmpfs tty
 ulimit use-api-socket user userns uts volume volume-driver volumes-from workdir`},
-	// podman run, version 5
+	// podman run, version 5, and the flag cdi-spec-dir of podman
 	{"podman", `add-host annotation arch attach authfile blkio-weight blkio-weight-device cap-add cap-drop
+cdi-spec-dir
 cert-dir cgroup-conf cgroup-parent cgroupns cgroups chrootdirs cidfile conmon-pidfile cpu-period
 cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems creds decryption-key
 detach detach-keys device device-cgroup-rule device-read-bps device-read-iops device-write-bps

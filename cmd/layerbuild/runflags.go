@@ -5,13 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/layerbuild/layerbuild/executor"
 	"github.com/layerbuild/layerbuild/internal/hostfile"
@@ -204,63 +202,6 @@ func parseTmpfs(value string) (executor.Mount, error) {
 	}
 	m.Source = fs
 	return m, checkTarget(target)
-}
-
-// parseDevice parses the value of --device: PATH[:TARGET][:rwm]. A directory stands for the devices
-// in it.
-func parseDevice(value string) ([]executor.Mount, error) {
-	parts := strings.Split(value, ":")
-	source, target := parts[0], parts[0]
-	if n := len(parts) - 1; n > 0 && !strings.HasPrefix(parts[n], "/") {
-		if parts[n] != "rwm" {
-			return nil, errors.New("the rights for a device are those of its file; rwm is " +
-				"expected")
-		}
-		parts = parts[:n]
-	}
-	switch {
-	case !path.IsAbs(source):
-		return nil, errors.New("the path of a device is expected, such as /dev/fuse; " +
-			"names of CDI specifications work only in RUN --device of a build")
-	case len(parts) == 2:
-		target = parts[1]
-	case len(parts) > 2:
-		return nil, errors.New("PATH[:TARGET][:rwm] is expected")
-	}
-	if err := checkTarget(target); err != nil {
-		return nil, err
-	}
-	real, err := filepath.EvalSymlinks(source)
-	if err != nil {
-		return nil, plainError(err)
-	}
-	var list []executor.Mount
-	err = filepath.WalkDir(real, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.Type()&fs.ModeDevice == 0 {
-			return err
-		}
-		device, err := hostDevice(name, entry)
-		rest := strings.TrimPrefix(name, real)
-		list = append(list, executor.Mount{Target: target + rest, Source: device})
-		return err
-	})
-	if err == nil && len(list) == 0 {
-		err = fmt.Errorf("%s is no device, and no directory with devices", source)
-	}
-	return list, err
-}
-
-// hostDevice returns the device of a node, with its owner, as in docker.
-func hostDevice(name string, entry fs.DirEntry) (executor.Device, error) {
-	info, err := entry.Info()
-	if err != nil {
-		return executor.Device{}, err
-	}
-	d := executor.Device{Host: name}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		d.UID, d.GID = &st.Uid, &st.Gid
-	}
-	return d, nil
 }
 
 // checkPublish checks the value of --publish. The command is in the network of this machine, so

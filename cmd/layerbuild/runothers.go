@@ -75,9 +75,6 @@ var runOthers = [...]otherFlag{
 			"whole value"},
 	{name: "expose", value: "PORT", why: hostPorts},
 	{name: "gidmap", value: "MAP", effect: refused, why: subordinate},
-	{name: "gpus", value: "REQUEST", effect: refused,
-		why: "layerbuild run does not read CDI specifications, as RUN --device of a build does; " +
-			"give --device /dev/NODE for each node, and --volume for the driver's libraries"},
 	{name: "group-entry", value: "ENTRY", effect: refused, why: ownPasswd},
 	{name: "health-cmd", value: "COMMAND", why: noHealth},
 	{name: "health-interval", value: "TIME", why: noHealth},

@@ -178,6 +178,8 @@ var badValues = []struct {
 		"/x:tmpcopyup"}},
 	{"run", "device", []string{"", "null", "vendor.com/class=name", "WORK/nosuch", "WORK/file",
 		"WORK/dir", "/dev/null:rel", "/dev/null:/x:r", "/dev/null:/x:/y"}},
+	{"run", "cdi-spec-dir", []string{"", "WORK/nosuch", "WORK/file"}},
+	{"run", "gpus", []string{"", "0", "all", "driver=amd", "options=x"}},
 	{"run", "dns", []string{"", "name", "1.2.3", "none"}},
 	{"run", "dns-option", []string{"", "a b"}},
 	{"run", "dns-search", []string{"", "a;b"}},

@@ -123,7 +123,7 @@ var floors = []floor{
 			"internal/platform internal/reference internal/source parser"},
 		{"internal/remotecache", "export internal/cache internal/event internal/image " +
 			"internal/layers internal/memo internal/ocidoc internal/ocijson internal/sorting internal/store"},
-		{"internal/runmount", "executor internal/cachemount internal/layers internal/mount " +
+		{"internal/runmount", "executor internal/cachemount internal/cdi internal/layers internal/mount " +
 			"internal/secret parser snapshot"},
 		{"internal/outputs", "diff export internal/attest internal/event internal/image " +
 			"internal/imageanalysis internal/layers internal/ocidoc internal/platform " +
@@ -152,8 +152,8 @@ var floors = []floor{
 			"internal/hostfile internal/image " +
 			"internal/imageanalysis internal/imagebuild internal/imageref internal/layers " +
 			"internal/markdown internal/memo internal/ns internal/ocidoc internal/ocijson " +
-			"internal/reference internal/registry internal/remotecache internal/sarif internal/sbom " +
-			"internal/secret " +
+			"internal/reference internal/registry internal/remotecache internal/runmount " +
+			"internal/sarif internal/sbom internal/secret " +
 			"internal/source internal/state internal/store internal/suggest internal/ui internal/units parser " +
 			"snapshot"},
 	}},

@@ -1,5 +1,5 @@
 // Package cdi reads the specifications of devices that a machine has (Container Device Interface)
-// and finds the devices that a RUN requests with --device.
+// and finds the devices that a RUN or the verb run requests with --device.
 //
 // A specification is a JSON or YAML file of a vendor. It gives each device a name,
 // vendor.com/class=name, and lists what a container needs to use it: device nodes, files of the
