@@ -27,6 +27,7 @@ type Active struct {
 	dir     string   // below tmp, and after Commit the committed directory
 	mounted bool
 	done    bool
+	onHost  bool // Over made it
 }
 
 // Prepare starts a snapshot on parent; "" starts an empty one. It returns ErrNotExist if there is
@@ -53,6 +54,24 @@ func (s *Store) prepare(ctx context.Context, parent ID) (*Active, error) {
 		return nil, errors.Join(err, work.remove())
 	}
 	return &Active{s: s, work: work, parent: parent, chain: chain, dir: work.path}, nil
+}
+
+// Over starts a snapshot on a directory of the host, for changes that are thrown away: it cannot be
+// committed. With a driver that is not layered the directory is copied. The caller ends it with
+// Discard, and does not change the directory before.
+func (s *Store) Over(ctx context.Context, dir string) (*Active, error) {
+	work, err := s.newWorkDir()
+	if err != nil {
+		return nil, err
+	}
+	chain, drv := []string{dir}, s.drv
+	if !drv.layered() {
+		drv = plainCopies{} // a snapshot of a subvolume must be on its file system
+	}
+	if err := drv.prepare(ctx, work.path, chain); err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare snapshot on %s: %w", dir, err), work.remove())
+	}
+	return &Active{s: s, work: work, chain: chain, dir: work.path, onHost: true}, nil
 }
 
 // pin records in dir, which must be locked, that parent has a child, and returns the parent's
@@ -165,6 +184,9 @@ var errEnded = errors.New("it has already been committed or discarded")
 func (a *Active) commit(ctx context.Context, id, parent ID, writtenOn []string) error {
 	if a.done {
 		return errEnded
+	}
+	if a.onHost {
+		return errors.New("it was prepared on a directory of the host")
 	}
 	if err := id.Validate(); err != nil {
 		return err

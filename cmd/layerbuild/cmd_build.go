@@ -212,7 +212,8 @@ func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 		"What is in it becomes no part of the image. The result of a RUN depends on SOURCE and "+
 		"TARGET, and not on the files: a change of them does not make it run again. For files "+
 		"that are inputs, give --build-context NAME=SOURCE and RUN --mount=from=NAME. ro, nosuid "+
-		"and noexec limit what a RUN can do; z, Z and the names of propagation have no effect.")
+		"and noexec limit what a RUN can do; with O, changes of a directory are thrown away when "+
+		"the RUN ends; z, Z and the names of propagation have no effect.")
 	defineLimits(fs, &f.shmSize, &f.ulimits)
 	fs.StringSliceVar(&f.allow, "allow", nil,
 		"`network.host|security.insecure|device` permit RUN --network, --security or --device\n"+

@@ -136,7 +136,8 @@ func (f *runFlags) defineContainer(fs *pflag.FlagSet) {
 	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
 	f.dns.define(fs)
 	fs.VarP((*givenList)(&f.volumes), "volume", "v", "`SOURCE:TARGET[:ro]` mount a path of "+
-		"this machine")
+		"this machine\nThe options are ro, nosuid, noexec and O, with which changes of a "+
+		"directory are thrown away when the command ends, as in podman.")
 	fs.Var((*givenList)(&f.mounts), "mount", "`SPEC` mount, as of docker run --mount\n"+
 		"SPEC is type=bind,source=PATH,target=PATH[,readonly] or "+
 		"type=tmpfs,target=PATH[,tmpfs-size=SIZE].")
@@ -331,9 +332,12 @@ func (f *runFlags) run(ctx context.Context, e *env, want wanted, args []string) 
 			default: // the command has not received the earlier signals yet
 			}
 		})
-		if forwards {
+		err = overlay(ctx, box, process.Mounts)
+		switch {
+		case err != nil:
+		case forwards:
 			err = box.Run(ctx, process, e.stdout, e.stderr)
-		} else {
+		default:
 			err = context.Cause(ctx)
 		}
 		return e.exitOf(err, box.Close())

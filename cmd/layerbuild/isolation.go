@@ -114,12 +114,17 @@ func parseBuildVolume(value string) (imagebuild.Volume, error) {
 	if err != nil {
 		return imagebuild.Volume{}, err
 	}
-	bind, ok := m.Source.(executor.Bind)
-	if !ok {
-		return imagebuild.Volume{}, errors.New("SOURCE:TARGET[:ro] is expected")
+	v := imagebuild.Volume{Target: m.Target, ReadOnly: m.ReadOnly, NoSuid: m.NoSuid,
+		NoExec: m.NoExec}
+	switch source := m.Source.(type) {
+	case executor.Bind:
+		v.Source = source.Source
+	case overlaid:
+		v.Source, v.Overlay = source.Source, true
+	default:
+		return v, errors.New("SOURCE:TARGET[:ro] is expected")
 	}
-	return imagebuild.Volume{Source: bind.Source, Target: m.Target, ReadOnly: m.ReadOnly,
-		NoSuid: m.NoSuid, NoExec: m.NoExec}, nil
+	return v, nil
 }
 
 // permission is a value of --allow of buildx build or buildx bake.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/layerbuild/layerbuild/executor"
+	"github.com/layerbuild/layerbuild/internal/container"
 	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/units"
 	"github.com/spf13/pflag"
@@ -61,7 +63,7 @@ func readVariableFiles(flag string, files []string) ([]string, error) {
 // volume, which is a tmpfs here, since it is removed with the container.
 func parseVolume(value string) (executor.Mount, error) {
 	parts := strings.Split(value, ":")
-	m := executor.Mount{}
+	m, overlay := executor.Mount{}, false
 	switch len(parts) {
 	case 1:
 		m.Target = parts[0]
@@ -81,17 +83,48 @@ func parseVolume(value string) (executor.Mount, error) {
 				m.NoSuid = true
 			case "noexec":
 				m.NoExec = true
+			case "O":
+				overlay = true
+			case "U":
+				return m, errors.New("the option U changes the owners of files of this machine, " +
+					"which layerbuild does not do; run chown before it, or give the command's " +
+					"user the numbers of their owner")
 			case "rw", "z", "Z", "rprivate", "private", "cached", "delegated", "consistent",
 				"bind", "rbind", "nodev":
 			default:
-				return m, fmt.Errorf("the option %q is not available; some of ro, rw, nosuid and "+
-					"noexec are expected", option)
+				return m, fmt.Errorf("the option %q is not available; some of ro, rw, nosuid, "+
+					"noexec and O are expected", option)
 			}
 		}
 	}
 	source, err := bindSource(parts[0])
-	m.Source = executor.Bind{Source: source}
+	bind := executor.Bind{Source: source}
+	m.Source = bind
+	if overlay && err == nil {
+		m.Source = overlaid{bind}
+		if info, serr := os.Stat(source); serr == nil && !info.IsDir() {
+			err = errors.New("the option O is for a directory")
+		}
+	}
 	return m, errors.Join(err, checkTarget(m.Target))
+}
+
+// overlaid is a directory of this machine that a command may change, without effect on the
+// directory. It takes the place of the source of a mount until the container is there.
+type overlaid struct{ executor.Bind }
+
+// overlay replaces each source of a mount that is overlaid.
+func overlay(ctx context.Context, box *container.Container, mounts []executor.Mount) error {
+	for i := range mounts {
+		if o, ok := mounts[i].Source.(overlaid); ok {
+			tree, err := box.Overlay(ctx, o.Source)
+			if err != nil {
+				return err
+			}
+			mounts[i].Source = tree
+		}
+	}
+	return nil
 }
 
 // bindSource returns the absolute path of a file or a directory to mount.

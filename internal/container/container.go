@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"io"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 type Container struct {
 	state  *state.State
 	active *snapshot.Active
+	// overlays are the snapshots on directories of the host.
+	overlays []*snapshot.Active
 }
 
 // New unpacks the image unless it is unpacked already, and prepares a snapshot on top of it. The
@@ -46,5 +49,22 @@ func (c *Container) Run(ctx context.Context, p *executor.Process, stdout, stderr
 	return err
 }
 
+// Overlay returns a directory of the host for a mount of the container. Close throws the changes of
+// the commands away.
+func (c *Container) Overlay(ctx context.Context, dir string) (executor.Tree, error) {
+	active, err := c.state.Snapshots.Over(ctx, dir)
+	if err != nil {
+		return executor.Tree{}, err
+	}
+	c.overlays = append(c.overlays, active)
+	return executor.Tree{Mounts: active.Mounts()}, nil
+}
+
 // Close removes the snapshot and the changes of the commands.
-func (c *Container) Close() error { return c.active.Discard() }
+func (c *Container) Close() error {
+	errs := []error{c.active.Discard()}
+	for _, o := range c.overlays {
+		errs = append(errs, o.Discard())
+	}
+	return errors.Join(errs...)
+}

@@ -232,9 +232,43 @@ func TestNewFails(t *testing.T) {
 	}
 }
 
-// TestRootless runs TestContainers in user namespaces.
+// TestRootless runs TestContainers and TestOverlay in user namespaces.
 func TestRootless(t *testing.T) {
 	for _, kind := range []mounttest.Kind{mounttest.Range, mounttest.Single} {
-		t.Run(string(kind), func(t *testing.T) { mounttest.Again(t, kind, "TestContainers") })
+		for _, test := range []string{"TestContainers", "TestOverlay"} {
+			t.Run(string(kind)+" "+test, func(t *testing.T) { mounttest.Again(t, kind, test) })
+		}
+	}
+}
+
+// TestOverlay changes a directory of the host in a container. Close removes the changes.
+func TestOverlay(t *testing.T) {
+	f := newFixture(t)
+	host := t.TempDir()
+	if err := os.WriteFile(filepath.Join(host, "in"), []byte("input\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := f.open()
+	tree, err := c.Overlay(t.Context(), host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := c.Run(t.Context(), &executor.Process{Args: []string{"/bin/sh", "-c",
+		"cat /host/in; echo changed >/host/in; echo >/host/new; cat /host/in"},
+		Mounts: []executor.Mount{{Target: "/host", Source: tree}}}, &out, &out); err != nil ||
+		out.String() != "input\nchanged\n" {
+		t.Errorf("output %q, %v", out.String(), err)
+	}
+	if _, err := c.Overlay(t.Context(), host+"/none"); err == nil {
+		t.Error("a directory that does not exist: no error")
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	data, err := os.ReadFile(filepath.Join(host, "in"))
+	if entries, eerr := os.ReadDir(host); string(data) != "input\n" || len(entries) != 1 ||
+		errors.Join(err, eerr) != nil {
+		t.Errorf("the directory has %d files, and in is %q, %v", len(entries), data, err)
 	}
 }

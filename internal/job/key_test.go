@@ -253,6 +253,7 @@ var keyTests = map[string]struct {
 	"Volume.ReadOnly":     {func(k *keyed) { k.opts.Volumes[0].ReadOnly = true }, "run", ""},
 	"Volume.NoSuid":       {func(k *keyed) { k.opts.Volumes[0].NoSuid = true }, "run", ""},
 	"Volume.NoExec":       {func(k *keyed) { k.opts.Volumes[0].NoExec = true }, "run", ""},
+	"Volume.Overlay":      {func(k *keyed) { k.opts.Volumes[0].Overlay = true }, "run", ""},
 	"RunOptions.Hostname": {func(k *keyed) { k.opts.Hostname = "x" }, "run", ""},
 	"RunOptions.CacheNamespace": {func(k *keyed) { k.opts.CacheNamespace = "x" }, "",
 		"keys do not contain the contents of cache mounts"},

@@ -49,12 +49,35 @@ type RunOptions struct {
 type Volume struct {
 	Source, Target           string // absolute paths
 	ReadOnly, NoSuid, NoExec bool
+	// Overlay throws away what a command changes, when it has ended. Source is a directory.
+	Overlay bool
 }
 
-// mount returns the mount of the volume.
-func (v Volume) mount() executor.Mount {
-	return executor.Mount{Target: v.Target, Source: executor.Bind{Source: v.Source},
-		ReadOnly: v.ReadOnly, NoSuid: v.NoSuid, NoExec: v.NoExec}
+// addVolumes adds the volumes to a process. The caller calls release when the command has ended,
+// also after an error.
+func (r *runAction) addVolumes(ctx context.Context, p *executor.Process) (release func() error,
+	err error) {
+	var undo []func() error
+	release = func() error {
+		var errs []error
+		for _, f := range undo {
+			errs = append(errs, f())
+		}
+		return errors.Join(errs...)
+	}
+	for _, v := range r.opts.Volumes {
+		m := executor.Mount{Target: v.Target, Source: executor.Bind{Source: v.Source},
+			ReadOnly: v.ReadOnly, NoSuid: v.NoSuid, NoExec: v.NoExec}
+		if v.Overlay {
+			tree, discard, err := r.mounter.Overlay(ctx, v.Source)
+			if err != nil {
+				return release, fmt.Errorf("volume at %s: %w", v.Target, err)
+			}
+			m.Source, undo = tree, append(undo, discard)
+		}
+		p.Mounts = append(p.Mounts, m)
+	}
+	return release, nil
 }
 
 // runAction runs the command of a RUN.
@@ -193,8 +216,12 @@ func (r *runAction) environmentOptions() []string {
 		list = append(list, fmt.Sprintf("capabilities %x", *r.opts.Caps))
 	}
 	for _, v := range r.opts.Volumes {
-		list = append(list, fmt.Sprintf("volume %q %q %t %t %t", v.Source, v.Target, v.ReadOnly,
-			v.NoSuid, v.NoExec))
+		name := fmt.Sprintf("volume %q %q %t %t %t", v.Source, v.Target, v.ReadOnly, v.NoSuid,
+			v.NoExec)
+		if v.Overlay {
+			name += " overlay"
+		}
+		list = append(list, name)
 	}
 	return list
 }
@@ -247,8 +274,10 @@ func (r *runAction) run(ctx context.Context, active *snapshot.Active, out Output
 		ShmSize: r.opts.ShmSize, Ulimits: r.opts.Ulimits, Hostname: r.opts.Hostname,
 		Caps: r.opts.Caps,
 	}
-	for _, v := range r.opts.Volumes {
-		p.Mounts = append(p.Mounts, v.mount())
+	discard, err := r.addVolumes(ctx, p)
+	defer func() { err = errors.Join(err, discard()) }()
+	if err != nil {
+		return err
 	}
 	for _, f := range r.instr.Files {
 		p.Mounts = append(p.Mounts, executor.Mount{Target: f.Path,

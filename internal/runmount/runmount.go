@@ -20,6 +20,7 @@ import (
 type Snapshots interface {
 	Prepare(ctx context.Context, parent snapshot.ID) (*snapshot.Active, error)
 	View(ctx context.Context, id snapshot.ID) ([]mount.Mount, error)
+	Over(ctx context.Context, dir string) (*snapshot.Active, error)
 }
 
 // Mounter makes the mounts of commands.
@@ -62,6 +63,17 @@ func (m *Mounter) Add(ctx context.Context, p *executor.Process,
 		}
 	}
 	return a.release, nil
+}
+
+// Overlay returns a directory of the host whose changes are thrown away by release. The caller
+// calls release when the command has ended.
+func (m *Mounter) Overlay(ctx context.Context, dir string) (t executor.Tree, release func() error,
+	err error) {
+	active, err := m.Snapshots.Over(ctx, dir)
+	if err != nil {
+		return t, nil, err
+	}
+	return executor.Tree{Mounts: active.Mounts()}, active.Discard, nil
 }
 
 // adding is one call of Add.

@@ -43,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T, root string) *snapshot.Store) {
 		{"commit on", (*suite).commitOn},
 		{"ended", (*suite).ended},
 		{"discard", (*suite).discard},
+		{"over", (*suite).over},
 		{"race", (*suite).race},
 		{"parallel", (*suite).parallel},
 		{"remove", (*suite).remove},
@@ -597,6 +598,36 @@ func (s *suite) discard() {
 	}
 	if _, err := s.Stat(s.Context(), "a"); !errors.Is(err, snapshot.ErrNotExist) {
 		s.Errorf("Stat = %v, want ErrNotExist", err)
+	}
+	s.empty()
+}
+
+// over changes files on a directory of the host, which keeps its files.
+func (s *suite) over() {
+	host := s.TempDir()
+	const files = "file a 0644 one\nfile d/b 0600 two\nlink l -> a\n"
+	s.check(fstree.Make(host+"/", files))
+	a, err := s.Over(s.Context(), host)
+	s.check(err)
+	s.check(see(a.Mounts(), func(dir string) error {
+		for name, want := range map[string]string{"a": "one", "d/b": "two", "l": "one"} {
+			if got, err := os.ReadFile(dir + name); err != nil || string(got) != want {
+				s.Errorf("%s is %q, %v", name, got, err)
+			}
+		}
+		return errors.Join(os.WriteFile(dir+"a", []byte("other"), 0o644),
+			os.Remove(dir+"d/b"), os.Mkdir(dir+"new", 0o755))
+	}))
+	s.wantMounts("the changes", a.Mounts(), fstree.Show{},
+		"file a 0644 other\ndir d 0755\nlink l -> a\ndir new 0755\n")
+	if err := a.Commit(s.Context(), "a"); err == nil {
+		s.Error("Commit is no error")
+	}
+	s.check(a.Discard())
+	s.wantMounts("the directory", []mount.Mount{{Type: mount.Bind, Source: host}}, fstree.Show{},
+		"file a 0644 one\ndir d 0755\nfile d/b 0600 two\nlink l -> a\n")
+	if _, err := s.Over(s.Context(), host+"/none"); err == nil {
+		s.Error("a directory that does not exist is no error")
 	}
 	s.empty()
 }
