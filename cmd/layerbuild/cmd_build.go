@@ -47,6 +47,7 @@ type buildFlags struct {
 	caches                                              []string
 	volumes                                             []string
 	caps                                                capFlags
+	dns                                                 dnsFlags
 	noCache, sync, push, load, quiet, check, layers     bool
 	jobs                                                int
 	lintExperimental                                    []string
@@ -205,6 +206,7 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {
 	fs.Var(newNetwork(&f.network), "network", "network of RUN\n"+networkUsage)
 	fs.Var((*list)(&f.addHosts), "add-host", "`HOST:IP` entry in /etc/hosts")
+	f.dns.define(fs)
 	f.caps.define(fs)
 	fs.VarP((*givenList)(&f.volumes), "volume", "v", "`SOURCE:TARGET[:ro]` mount a path for "+
 		"every RUN\n"+

@@ -31,6 +31,9 @@ func (f *buildFlags) runOptions(o *imagebuild.Options, _ *env) error {
 	if o.Run.Caps, err = f.caps.set(); err != nil {
 		return err
 	}
+	if o.Run.ResolvConf, err = f.dns.file(); err != nil {
+		return err
+	}
 	for _, v := range f.volumes {
 		volume, err := parseBuildVolume(v)
 		if err != nil {

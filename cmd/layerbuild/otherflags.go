@@ -44,7 +44,6 @@ const (
 	onePlatform   = "give the platform in one word, such as --platform linux/arm64"
 	ownHostname   = "the /etc/hostname of commands is that of the image, if it has one"
 	ownNamespaces = "commands always have namespaces of their own"
-	ownResolver   = "commands read /etc/resolv.conf of the host"
 	ownRuntime    = "commands are started without an OCI runtime"
 	ownRetries    = "requests to registries that fail are always sent again, up to five times"
 	subordinate   = "ids are mapped as /etc/subuid and /etc/subgid have them"
@@ -100,9 +99,6 @@ var otherFlags = [...]otherFlag{
 		"-o …,compression=uncompressed changes that"},
 	{name: "disable-content-trust", effect: refused, harmless: isTrue,
 		why: "layerbuild does not check signatures; name images by digest"},
-	{name: "dns", value: "ADDRESS", effect: refused, why: ownResolver},
-	{name: "dns-option", value: "OPTION", effect: refused, why: ownResolver},
-	{name: "dns-search", value: "DOMAIN", effect: refused, why: ownResolver},
 	{name: "env", value: "NAME=VALUE", effect: refused, why: environment},
 	{name: "force-compression", effect: refused, harmless: isFalse,
 		why: inOutput + "compression=zstd,force-compression=true"},

@@ -15,15 +15,15 @@ import (
 type dnsFlags struct{ servers, options, domains []string }
 
 func (f *dnsFlags) define(fs *pflag.FlagSet) {
-	fs.Var((*givenList)(&f.servers), "dns", "`ADDRESS` name server of the command\n"+
+	fs.Var((*givenList)(&f.servers), "dns", "`ADDRESS` name server of commands\n"+
 		"The other lines of /etc/resolv.conf are those of this machine.")
 	fs.Var((*givenList)(&f.options), "dns-option", "`OPTION` option of resolv.conf(5)")
 	fs.Var((*givenList)(&f.domains), "dns-search", "`DOMAIN` domain in which names are searched\n"+
 		"The value . means none.")
 }
 
-// mounts returns the mount of an /etc/resolv.conf for the command; nil if no flag is given.
-func (f *dnsFlags) mounts() ([]executor.Mount, error) {
+// file returns an /etc/resolv.conf for commands; nil if no flag is given.
+func (f *dnsFlags) file() ([]byte, error) {
 	if len(f.servers)+len(f.options)+len(f.domains) == 0 {
 		return nil, nil
 	}
@@ -44,8 +44,17 @@ func (f *dnsFlags) mounts() ([]executor.Mount, error) {
 	}
 	// As for a command without the flags, a machine without the file has no name servers.
 	host, _ := os.ReadFile("/etc/resolv.conf")
+	return []byte(f.resolvConf(string(host))), nil
+}
+
+// mounts returns the mount of an /etc/resolv.conf for the command; nil if no flag is given.
+func (f *dnsFlags) mounts() ([]executor.Mount, error) {
+	data, err := f.file()
+	if data == nil {
+		return nil, err
+	}
 	return []executor.Mount{{Target: "/etc/resolv.conf", ReadOnly: true,
-		Source: executor.Data{Data: []byte(f.resolvConf(string(host))), Mode: 0o644}}}, nil
+		Source: executor.Data{Data: data, Mode: 0o644}}}, nil
 }
 
 // resolvConf returns the file of a machine with the lines that the flags replace.

@@ -255,6 +255,8 @@ var keyTests = map[string]struct {
 	"Volume.NoExec":       {func(k *keyed) { k.opts.Volumes[0].NoExec = true }, "run", ""},
 	"Volume.Overlay":      {func(k *keyed) { k.opts.Volumes[0].Overlay = true }, "run", ""},
 	"RunOptions.Hostname": {func(k *keyed) { k.opts.Hostname = "x" }, "run", ""},
+	"RunOptions.ResolvConf": {func(k *keyed) { k.opts.ResolvConf = []byte("x") }, "",
+		"keys do not contain the host's file, either"},
 	"RunOptions.CacheNamespace": {func(k *keyed) { k.opts.CacheNamespace = "x" }, "",
 		"keys do not contain the contents of cache mounts"},
 }

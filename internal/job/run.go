@@ -41,6 +41,9 @@ type RunOptions struct {
 	Volumes []Volume
 	// Hostname is the host name of commands; "" is the default of package executor.
 	Hostname string
+	// ResolvConf is the /etc/resolv.conf of commands; nil: that of the host. As in buildah it is
+	// not part of the key, as the host's is not.
+	ResolvConf []byte
 	// CacheNamespace keeps cache mounts with equal ids apart.
 	CacheNamespace string
 }
@@ -273,6 +276,10 @@ func (r *runAction) run(ctx context.Context, active *snapshot.Active, out Output
 		Network: r.network(), Insecure: r.instr.Security == "insecure", ExtraHosts: r.opts.Hosts,
 		ShmSize: r.opts.ShmSize, Ulimits: r.opts.Ulimits, Hostname: r.opts.Hostname,
 		Caps: r.opts.Caps,
+	}
+	if r.opts.ResolvConf != nil {
+		p.Mounts = append(p.Mounts, executor.Mount{Target: "/etc/resolv.conf", ReadOnly: true,
+			Source: executor.Data{Data: r.opts.ResolvConf, Mode: 0o644}})
 	}
 	discard, err := r.addVolumes(ctx, p)
 	defer func() { err = errors.Join(err, discard()) }()

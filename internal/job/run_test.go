@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -113,6 +114,41 @@ func (s *site) Warn(message string) { s.lines = append(s.lines, message) }
 // copyOf returns a COPY from the context.
 func copyOf(dest string, sources ...string) *parser.Copy {
 	return &parser.Copy{From: parser.ContextInput{}, Sources: sources, Dest: dest}
+}
+
+// TestRunOverlays runs a RUN with a volume whose changes are thrown away, and with a resolv.conf.
+func TestRunOverlays(t *testing.T) {
+	s := newSite(t)
+	host := t.TempDir()
+	if err := os.WriteFile(filepath.Join(host, "f"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.Options = RunOptions{ResolvConf: []byte("nameserver 10.0.0.1\n"), Volumes: []Volume{
+		{Source: host, Target: "/v", Overlay: true, NoSuid: true}}}
+	if err := s.loaded(&parser.Run{Args: []string{"true"}}).Run(t.Context(), s.active(),
+		Silent); err != nil {
+		t.Fatal(err)
+	}
+	p := s.ran[0].(*executor.Process)
+	if len(p.Mounts) != 2 {
+		t.Fatalf("the mounts are %+v", p.Mounts)
+	}
+	if d, ok := p.Mounts[0].Source.(executor.Data); !ok || p.Mounts[0].Target !=
+		"/etc/resolv.conf" || string(d.Data) != "nameserver 10.0.0.1\n" || d.Mode != 0o644 {
+		t.Errorf("the first mount is %+v", p.Mounts[0])
+	}
+	tree, ok := p.Mounts[1].Source.(executor.Tree)
+	if !ok || p.Mounts[1].Target != "/v" || !p.Mounts[1].NoSuid || len(tree.Mounts) != 1 {
+		t.Fatalf("the second mount is %+v", p.Mounts[1])
+	}
+	if _, err := os.Stat(tree.Mounts[0].Source); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the changes are left in %s: %v", tree.Mounts[0].Source, err)
+	}
+	s.Options.Volumes[0].Source = "/none"
+	err := s.loaded(&parser.Run{Args: []string{"true"}}).Run(t.Context(), s.active(), Silent)
+	if err == nil || !strings.HasPrefix(err.Error(), "volume at /v: ") || len(s.ran) != 1 {
+		t.Errorf("a volume that does not exist: %v", err)
+	}
 }
 
 // TestRunPassesTheInstruction runs a RUN and looks at the process that the executor gets.
