@@ -40,7 +40,8 @@ what 'layerbuild prune' would remove.
 
 The filters are kind=KIND, type=TYPE, id=PREFIX, image=NAME, until=TIME (parts that were unused for TIME, such as 72h), and
 mutable=true|false, which is true for cache mounts. The types are those of BuildKit, regular (snapshots, other blobs and records) and
-exec.cachemount. Filters of one key are alternatives; kind!=KIND and the like exclude parts. Filters of different keys must all match.
+exec.cachemount. Filters of one key are alternatives; kind!=KIND and the like exclude parts, and kind~=REGEXP, type~=REGEXP, id~=REGEXP and
+image~=REGEXP take a regular expression. Filters of different keys must all match.
 
 A template of --format is executed for each part, and has the fields of docker: .ID .Parents .CreatedAt .Mutable .Reclaimable .Shared .Size
 .Description .UsageCount .LastUsedAt .Type; and .Kind .Images. .Reclaimable is what 'layerbuild prune --all' removes. After "table " it makes

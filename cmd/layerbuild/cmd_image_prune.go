@@ -24,7 +24,8 @@ type imagePruneFlags struct {
 	state           stateFlags
 	all, force, dry bool
 	filters         []string
-	keep            []pruneFilter  // parsed from filters
+	keep            []pruneFilter // parsed from filters
+	others          otherValues
 	entries         map[string]int // the number of entries of the store, by digest
 }
 
@@ -48,16 +49,33 @@ and label!=KEY[=VALUE]. An image is removed if all filters match.`,
 		},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
 			var f imagePruneFlags
-			f.state.define(fs)
-			fs.BoolVarP(&f.all, "all", "a", false, "remove all images that are not in use\n"+
-				"Images with a name are removed, too. Without --force a question is asked first.")
-			fs.Var((*givenList)(&f.filters), "filter", "`KEY=VALUE` remove only images that match")
-			fs.BoolVarP(&f.force, "force", "f", false, "do not ask, with --all")
-			fs.BoolVarP(&f.dry, "dry-run", "n", false,
-				"remove nothing; print what would be removed")
+			f.define(fs)
+			return f.prepare
+		},
+		withOthers: func(fs *pflag.FlagSet) prepareFunc {
+			var f imagePruneFlags
+			f.define(fs)
+			f.others.define(fs, imagePruneOthers[:])
 			return f.prepare
 		},
 	}
+}
+
+// imagePruneOthers are flags of podman image prune that have no effect, or are refused.
+var imagePruneOthers = [...]otherFlag{
+	{name: "build-cache", effect: refused, harmless: isFalse,
+		why: "the caches of RUN --mount=type=cache are removed with 'layerbuild prune --filter " +
+			"type=exec.cachemount'"},
+	{name: "external", why: "no container of another program uses an image of the state directory"},
+}
+
+func (f *imagePruneFlags) define(fs *pflag.FlagSet) {
+	f.state.define(fs)
+	fs.BoolVarP(&f.all, "all", "a", false, "remove all images that are not in use\n"+
+		"Images with a name are removed, too. Without --force a question is asked first.")
+	fs.Var((*givenList)(&f.filters), "filter", "`KEY=VALUE` remove only images that match")
+	fs.BoolVarP(&f.force, "force", "f", false, "do not ask, with --all")
+	fs.BoolVarP(&f.dry, "dry-run", "n", false, "remove nothing; print what would be removed")
 }
 
 func (f *imagePruneFlags) prepare(e *env, args []string) (runFunc, error) {

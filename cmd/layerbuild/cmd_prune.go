@@ -36,7 +36,8 @@ steps whose base is gone. Images with a name are never removed ('layerbuild imag
 With filters, exactly the parts of the cache are removed that match. The filters are until=TIME (or unused-for=TIME), kind=KIND, type=TYPE,
 id=PREFIX, and mutable=true|false, which is true for cache mounts. The kinds are those of 'layerbuild du', where image is an image without
 a name. The types are those of BuildKit: regular (snapshots, blobs and records) and exec.cachemount. Filters of one key are alternatives;
-kind!=KIND and the like exclude parts. Filters of different keys must all match.
+kind!=KIND and the like exclude parts, and kind~=REGEXP, type~=REGEXP and id~=REGEXP take a regular expression. Filters of different keys
+must all match.
 
 With a size, the least recently used part of the cache is removed until the size is reached: the rest has at most --max-used-space, and the
 disk has --min-free-space. --reserved-space of the cache are kept in any case; if it is the only size, the cache is reduced to it. With

@@ -354,6 +354,16 @@ func commandLinePage(t *testing.T) string {
 	b.WriteString(runRows(t))
 	b.WriteString(kanikoTop)
 	b.WriteString(kanikoRows(t))
+	b.WriteString(pruneTop)
+	for _, commands := range []struct {
+		names string
+		rows  []otherFlag
+	}{{"`buildx prune`, `buildx du`, `builder prune`", cacheOthers[:]},
+		{"`image prune`", imagePruneOthers[:]}} {
+		for _, row := range commands.rows {
+			b.WriteString(row.page(commands.names))
+		}
+	}
 	b.WriteString("\n## Permissions\n`--allow` accepts the permissions of buildx build and " +
 		"buildx bake. Several may be separated by commas.\n\n| permission | state | reason |\n| --- | --- | --- |\n")
 	for _, p := range permissions {
@@ -390,6 +400,14 @@ func commandLinePage(t *testing.T) string {
 	}
 	return b.String()
 }
+
+const pruneTop = `
+## Flags of commands that prune
+` + "`layerbuild help prune`, `layerbuild help image prune` and `layerbuild help du`" + ` explain the flags that work. These are the others.
+
+| flag | of | state | effect or reason |
+| --- | --- | --- | --- |
+`
 
 const runTop = `
 ## Flags of run

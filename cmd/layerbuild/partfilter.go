@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -47,10 +48,12 @@ var refusedTypes = map[string]string{
 	"source.local":        "contexts are read in their place, and not kept",
 }
 
-// parsePartFilter parses KEY=VALUE or, for kind, type and id, KEY!=VALUE.
+// parsePartFilter parses KEY=VALUE or, for kind, type and id, KEY!=VALUE and, for these and image,
+// KEY~=REGEXP.
 func parsePartFilter(s string, now time.Time) (partFilter, error) {
 	key, value, ok := strings.Cut(s, "=")
 	key, not := strings.CutSuffix(key, "!")
+	key, matches := strings.CutSuffix(key, "~")
 	f := partFilter{key: key}
 	why, isRefused := refusedFilters[key]
 	switch {
@@ -63,6 +66,9 @@ func parsePartFilter(s string, now time.Time) (partFilter, error) {
 		return f, fmt.Errorf("unknown filter %q; %s is expected", key, orList(partFilterKeys))
 	case !ok || value == "":
 		return f, errors.New("KEY=VALUE is expected")
+	}
+	if matches {
+		return f, f.parseRegexp(value)
 	}
 	err := f.parse(value, now)
 	if err == nil && not {
@@ -112,6 +118,34 @@ func (f *partFilter) parse(value string, now time.Time) error {
 	return nil
 }
 
+// parseRegexp parses a regular expression, which may match a part of the text, as in buildx.
+func (f *partFilter) parseRegexp(value string) error {
+	re, err := regexp.Compile(value)
+	if err != nil {
+		return fmt.Errorf("a regular expression is expected: %w", err)
+	}
+	switch f.key {
+	case "kind":
+		f.match = func(p state.Part) bool { return re.MatchString(p.Kind) }
+	case "type":
+		f.match = func(p state.Part) bool { return re.MatchString(typeOf(p)) }
+	case "id":
+		f.match = func(p state.Part) bool {
+			return re.MatchString(p.ID) || re.MatchString(strings.TrimPrefix(p.ID, "sha256:"))
+		}
+	case "image":
+		f.match = func(p state.Part) bool {
+			return slices.ContainsFunc(p.Images, func(name string) bool {
+				return re.MatchString(name) || re.MatchString(familiar(name))
+			})
+		}
+	default:
+		return fmt.Errorf("%s=VALUE is expected, not %[1]s~=REGEXP", f.key)
+	}
+	f.must = true // as in buildx, KEY=VALUE must match, too
+	return nil
+}
+
 // parseType parses one of BuildKit's types. The kinds of parts are types, too.
 func (f *partFilter) parseType(value string) error {
 	if why, ok := refusedTypes[value]; ok {
@@ -133,7 +167,8 @@ func (f *partFilter) parseType(value string) error {
 func isMutable(p state.Part) bool { return p.Kind == state.PartMount }
 
 // matchesParts returns the function that reports whether a part matches filters. Filters of one
-// key are alternatives, except until and those with !=; filters of different keys must all match.
+// key are alternatives, except until and those with != or ~=; filters of different keys must all
+// match.
 // It returns nil for no filters.
 func matchesParts(filters []partFilter) func(state.Part) bool {
 	if len(filters) == 0 {
