@@ -41,6 +41,9 @@ parts of it, too. Blobs that no image and no result in the cache needs are remov
 
 The filters are until=TIME (images that were stored before TIME: a time ago, such as 24h, a date, or seconds since 1970), label=KEY[=VALUE]
 and label!=KEY[=VALUE]. An image is removed if all filters match.`,
+		moreNotes: func() string {
+			return notesOn(imagePruneOthers[:], "podman image prune", "an image")
+		},
 		examples: []example{
 			{"layerbuild image prune", "remove the images without a name"},
 			{"layerbuild image prune --all --dry-run", "print which images --all would remove"},

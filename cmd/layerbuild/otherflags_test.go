@@ -130,6 +130,7 @@ func otherTables() []otherTable {
 		{executorVerb(), executorOthers[:],
 			[]string{"executor", "--root=s", "--context=context", "--destination=app"}, nil},
 		{runVerb(), runOthers[:], []string{"run", "--root=s"}, []string{"app"}},
+		{imagePruneVerb(), imagePruneOthers[:], []string{"image", "prune", "--root=s"}, nil},
 	}
 }
 
