@@ -48,7 +48,7 @@ of the index is printed.
 NAME is a destination as for 'layerbuild copy'. Without a scheme, such as app, it is a name in the store. In a registry it is
 docker://registry.example.com/app:v1, or registry.example.com/app:v1 with --push; in a layout it is oci:DIR:TAG. With --tag, which may be
 given several times, all arguments are REFs. With --append the images are added to those of the first NAME, and replace those for the same
-platforms. Blobs of another repository of the same registry are mounted, and not transferred.
+platforms; its annotations stay, unless --annotation gives others. Blobs of another repository of the same registry are mounted, and not transferred.
 
 'layerbuild buildx imagetools create' and 'inspect' are 'layerbuild index create --registry' and 'layerbuild index inspect --registry': all
 names are names in registries, and create takes the new names from --tag only. A digest alone is an image of the only repository that is

@@ -292,7 +292,13 @@ func (f *indexFlags) assemble(ctx context.Context, im *images,
 		if err != nil {
 			return nil, nil, err
 		}
-		if err := a.add(ctx, one, s.descriptor, f.append && i > 0); err != nil {
+		if f.append && i == 0 {
+			a.old, err = annotationsOf(ctx, one)
+		}
+		if err == nil {
+			err = a.add(ctx, one, s.descriptor, f.append && i > 0)
+		}
+		if err != nil {
 			return nil, nil, fmt.Errorf("image %s: %w", s.word, err)
 		}
 		found = append(found, one)
@@ -328,6 +334,23 @@ func (f *indexFlags) alone(c *indexCreation, found []*image.Found) *image.Found 
 type assembly struct {
 	entries []ocispec.Descriptor
 	from    map[digest.Digest]*image.Found // the image that has each document and blob
+	old     map[string]string              // the annotations of the index to which others are added
+}
+
+// annotationsOf returns the annotations of an index; nil for an image that is none.
+func annotationsOf(ctx context.Context, f *image.Found) (map[string]string, error) {
+	if !ocidoc.IsIndex(f.Root.MediaType) {
+		return nil, nil
+	}
+	data, err := f.Read(ctx, f.Root)
+	if err != nil {
+		return nil, err
+	}
+	var ix struct {
+		Annotations map[string]string `json:"annotations"`
+	}
+	err = ocijson.Unmarshal(data, &ix)
+	return ix.Annotations, err
 }
 
 // repositoryOf returns the repository of a registry that has a document or a blob, or "".
@@ -430,6 +453,8 @@ func (a *assembly) entry(d ocispec.Descriptor, replace bool) error {
 	case i < 0:
 		a.entries = append(a.entries, d)
 	case a.entries[i].Digest == d.Digest:
+		// As in buildx, the later annotations win.
+		a.entries[i].Annotations = merged(a.entries[i].Annotations, d.Annotations)
 	case !replace:
 		return fmt.Errorf("%s is for %s, as another image of the index is", d.Digest,
 			parser.FormatPlatform(*d.Platform))
@@ -442,6 +467,19 @@ func (a *assembly) entry(d ocispec.Descriptor, replace bool) error {
 		})
 	}
 	return nil
+}
+
+// merged returns the annotations of both maps; those of over win. It is nil if there are none.
+func merged(base, over map[string]string) map[string]string {
+	if len(base)+len(over) == 0 {
+		return nil
+	}
+	all := maps.Clone(base)
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, over)
+	return all
 }
 
 // withoutNames returns annotations without those that name an image in a layout.
@@ -486,13 +524,10 @@ func (a *assembly) walk(ctx context.Context, f *image.Found, d ocispec.Descripto
 
 // annotate adds annotations to the entries, and returns those of the index.
 func (a *assembly) annotate(annotations []export.Annotation) (map[string]string, error) {
-	var own map[string]string
+	own := merged(a.old, nil)
 	for _, n := range annotations {
 		if n.Target == export.Index {
-			if own == nil {
-				own = map[string]string{}
-			}
-			own[n.Key] = n.Value
+			own = merged(own, map[string]string{n.Key: n.Value})
 			continue
 		}
 		found := false
@@ -501,12 +536,7 @@ func (a *assembly) annotate(annotations []export.Annotation) (map[string]string,
 				continue
 			}
 			found = true
-			all := maps.Clone(d.Annotations)
-			if all == nil {
-				all = map[string]string{}
-			}
-			all[n.Key] = n.Value
-			a.entries[i].Annotations = all
+			a.entries[i].Annotations = merged(d.Annotations, map[string]string{n.Key: n.Value})
 		}
 		if !found {
 			return nil, fmt.Errorf("--annotation %s: none of the images is for %s", n, n.Platform)
