@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -56,11 +57,39 @@ func (f *buildFlags) sourcePolicy(o *imagebuild.Options, e *env) error {
 		return nil
 	}
 	o.Source.RefusePolicy = true
+	// As in buildx, another value than those of a boolean is the same as none.
+	if is, _ := strconv.ParseBool(e.getenv(defaultPolicyVariable)); is {
+		o.Source.Accept = acceptByDefault
+	}
 	if file := e.getenv(sourcePolicyVariable); file != "" {
 		return usageError{fmt.Errorf("$%s names %s: %w", sourcePolicyVariable, file,
 			imagebuild.ErrPolicy)}
 	}
 	return nil
+}
+
+// defaultPolicyVariable enables the policy that is part of buildx.
+const defaultPolicyVariable = "BUILDX_DEFAULT_POLICY"
+
+// signedRepositories are the repositories for whose tags that policy requires signatures. They have
+// frontends, which layerbuild never runs, the scanner of packages, and BuildKit itself.
+var signedRepositories = []string{"docker.io/docker/dockerfile",
+	"docker.io/docker/dockerfile-upstream", "docker.io/docker/buildkit-syft-scanner",
+	"docker.io/moby/buildkit"}
+
+// acceptByDefault returns an error for a tag that buildx would verify. As in buildx, digests
+// without a tag are accepted.
+func acceptByDefault(ref string) error {
+	n, err := reference.Parse(ref)
+	n = n.OrLatest()
+	if err != nil || n.Tag == "" || !slices.Contains(signedRepositories, n.Repository()) {
+		return nil // a name that is not valid is an error elsewhere
+	}
+	repository := n
+	repository.Tag, repository.Digest = "", ""
+	return fmt.Errorf("image %s: $%s requires a signature, and layerbuild does not check any; "+
+		"name the image by its digest, %s@sha256:…, or unset the variable", n.Familiar(),
+		defaultPolicyVariable, repository.Familiar())
 }
 
 // checkLayers is the variable that makes a build check its layers.

@@ -63,6 +63,11 @@ var variables = [...]variable{
 	{sourcePolicyVariable, "A file with a policy for the sources of a build. If it is set, a " +
 		"build is refused unless --policy disabled=true is given, since layerbuild evaluates no " +
 		"policies."},
+	{defaultPolicyVariable, "If it is true, a build does not use images of docker/dockerfile, " +
+		"docker/dockerfile-upstream, docker/buildkit-syft-scanner and moby/buildkit that are " +
+		"named by a tag: buildx would check their signatures, and layerbuild checks none. A " +
+		"digest without a tag is accepted, and the frontend of # syntax is never loaded. " +
+		"--policy disabled=true overrides it."},
 	{noVariables, "If it is true, variables of the HCL files of bake do not take their values " +
 		"from the environment."},
 	{noFileChecks, "If it is false, bake reads and writes files outside the working directory " +

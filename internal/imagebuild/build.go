@@ -155,7 +155,7 @@ func (b *builder) newInputs(lazy *layers.Lazy) *inputs.Inputs {
 		},
 		Own:      source.OwnState{Dir: all.state.Root, Holds: state.Holds, Notice: notice},
 		Contexts: b.opts.Source.Contexts, Linked: b.linkedConfig(),
-		Pull: b.opts.Pull, Local: b.opts.NoPull,
+		Pull: b.opts.Pull, Local: b.opts.NoPull, Accept: b.opts.Source.Accept,
 		KeepGitDir: b.opts.keepGitDir(), Fetched: b.opts.Source.Fetched,
 	})
 }

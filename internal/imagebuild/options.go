@@ -117,6 +117,9 @@ type SourceOptions struct {
 	// RefusePolicy is set to return ErrPolicy for a Dockerfile beside which there is a policy for
 	// the sources of the build.
 	RefusePolicy bool
+	// Accept returns an error for the name of an image that the build must not use; nil: all may be
+	// used.
+	Accept func(ref string) error
 	// Fetched are the options for the context, if it is not a directory of this machine.
 	Fetched source.FetchedOptions
 }

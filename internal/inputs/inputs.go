@@ -70,6 +70,8 @@ type Options struct {
 	Pull bool
 	// Local sends no requests for images to registries.
 	Local bool
+	// Accept returns an error for an image that the build does not use; nil: it uses all.
+	Accept func(ref string) error
 	// KeepGitDir keeps .git in contexts from git.
 	KeepGitDir bool
 	// Fetched are the options for the main context, if it is from elsewhere.
@@ -178,6 +180,11 @@ func (in *Inputs) Resolve(ctx context.Context, img parser.ImageInput) (*image.Im
 
 func (in *Inputs) resolve(ctx context.Context, ref string,
 	img parser.ImageInput) (*image.Image, error) {
+	if in.o.Accept != nil {
+		if err := in.o.Accept(ref); err != nil {
+			return nil, err
+		}
+	}
 	return in.o.Images.Resolve(ctx, ref,
 		image.ResolveOptions{Platform: img.Platform, Pull: in.o.Pull, Local: in.o.Local})
 }
