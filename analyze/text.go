@@ -15,14 +15,17 @@ import (
 
 // TextOptions are the options of WriteText.
 type TextOptions struct {
-	Width int  // columns; 0: 100
+	Width int  // columns; 0: 80 for sentences, which are wrapped, and 100 for what is cut
 	Color bool // color the dead parts
 	Top   int  // findings shown; 0: 10, and 20 of a comparison
+
+	wrap int // the column at which sentences are wrapped
 }
 
 // orDefaults returns the options with defaults for those that are not set.
 func (o TextOptions) orDefaults(top int) TextOptions {
-	return TextOptions{Width: cmp.Or(o.Width, 100), Color: o.Color, Top: cmp.Or(o.Top, top)}
+	return TextOptions{Width: cmp.Or(o.Width, 100), Color: o.Color, Top: cmp.Or(o.Top, top),
+		wrap: cmp.Or(o.Width, 80)}
 }
 
 // WriteJSON writes the report as JSON. docs/ANALYZE.md describes the format.
@@ -95,6 +98,50 @@ func (p *printer) printf(format string, args ...any) {
 	}
 }
 
+// wrapped writes text after first, in lines of at most width columns where words allow it. The
+// further lines are indented to the end of first.
+func (p *printer) wrapped(first, text string, width int) {
+	indent := utf8.RuneCountInString(first)
+	line, column := first, indent
+	for _, word := range phrases(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case column > indent && column+1+n > width:
+			p.printf("%s\n", strings.TrimRight(line, " "))
+			line, column = strings.Repeat(" ", indent), indent
+		case column > indent:
+			line += " "
+			column++
+		}
+		line += word
+		column += n
+	}
+	p.printf("%s\n", line)
+}
+
+// phrases splits a text at the spaces where a line may end: never within a command, which is in
+// quotes as ‘a b’, nor before a flag, nor before the number of a line.
+func phrases(text string) []string {
+	var list []string
+	start, quoted := 0, false
+	for i, r := range text {
+		rest := text[i+utf8.RuneLen(r):]
+		switch {
+		case r == '‘' && (i == 0 || strings.HasSuffix(text[:i], " ") ||
+			strings.HasSuffix(text[:i], "(")):
+			quoted = true
+		case r == '’':
+			next, _ := utf8.DecodeRuneInString(rest)
+			quoted = quoted && (unicode.IsLetter(next) || unicode.IsDigit(next)) // as in it’s
+		case r == ' ' && !quoted && !strings.HasPrefix(rest, "--") &&
+			!strings.HasSuffix(text[:i], " line"):
+			list = append(list, text[start:i])
+			start = i + 1
+		}
+	}
+	return append(list, text[start:])
+}
+
 // WriteText writes the report for a terminal.
 func (r *Report) WriteText(w io.Writer, o TextOptions) error {
 	o = o.orDefaults(10)
@@ -110,7 +157,7 @@ func (r *Report) WriteText(w io.Writer, o TextOptions) error {
 	r.textTotals(p)
 	r.textFindings(p, o)
 	r.textDebris(p, o)
-	r.textDuplicates(p)
+	r.textDuplicates(p, o)
 	for _, w := range r.Warnings {
 		p.printf("warning: %s\n", Printable(w))
 	}
@@ -272,6 +319,9 @@ func (r *Report) textTotals(p *printer) {
 	p.printf("\n")
 }
 
+// arrow begins a remedy.
+const arrow = "          → "
+
 func (r *Report) textFindings(p *printer, o TextOptions) {
 	if len(r.Findings) == 0 {
 		p.printf("nothing is dead\n\n")
@@ -297,11 +347,11 @@ func (r *Report) textFindings(p *printer, o TextOptions) {
 		}
 		p.printf("%8s  %s\n", units.Size(f.Bytes), Printable(f.Path))
 		p.printf("          %s%s%s\n", f.Reason.Text(), files, accepted)
-		p.printf("          created by %s\n", r.named(f.Creator, o.Width-21))
+		p.printf("          created by %s\n", r.named(f.Creator, o.wrap-21))
 		if f.Killer != f.Creator {
-			p.printf("          made dead by %s\n", r.named(f.Killer, o.Width-23))
+			p.printf("          made dead by %s\n", r.named(f.Killer, o.wrap-23))
 		}
-		p.printf("          → %s\n", Printable(f.Remedy))
+		p.wrapped(arrow, Printable(f.Remedy), o.wrap)
 	}
 	p.printf("\n")
 }
@@ -340,16 +390,16 @@ func (r *Report) textDebris(p *printer, o TextOptions) {
 		if d.Accepted {
 			what += ", accepted"
 		}
-		p.printf("%8s  %s  (%s; %s)\n", units.Size(d.Bytes), Printable(d.Path), what,
-			r.named(d.Layer, 50))
-		p.printf("          → %s\n", Printable(d.Remedy))
+		p.wrapped(fmt.Sprintf("%8s  ", units.Size(d.Bytes)), fmt.Sprintf("%s  (%s; %s)",
+			Printable(d.Path), what, r.named(d.Layer, 50)), o.wrap)
+		p.wrapped(arrow, Printable(d.Remedy), o.wrap)
 	}
 	p.printf("\n")
 }
 
 const shownDuplicates = 5
 
-func (r *Report) textDuplicates(p *printer) {
+func (r *Report) textDuplicates(p *printer, o TextOptions) {
 	if r.DuplicateBytes == 0 {
 		return
 	}
@@ -362,10 +412,10 @@ func (r *Report) textDuplicates(p *printer) {
 		if d.Copies > len(paths) {
 			paths = append(paths, "…")
 		}
-		p.printf("%8s  %d × %s: %s\n", units.Size(d.Extra), d.Copies, units.Size(d.Size),
-			strings.Join(paths, ", "))
+		p.wrapped(fmt.Sprintf("%8s  ", units.Size(d.Extra)), fmt.Sprintf("%d × %s: %s", d.Copies,
+			units.Size(d.Size), strings.Join(paths, ", ")), o.wrap)
 		if d.Remedy != "" {
-			p.printf("          → %s\n", Printable(d.Remedy))
+			p.wrapped(arrow, Printable(d.Remedy), o.wrap)
 		}
 	}
 	p.printf("\n")

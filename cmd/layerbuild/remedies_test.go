@@ -504,7 +504,7 @@ func diffLines(a, b []string) (only []string) {
 }
 
 // printed returns the remedy for a path in the text of a report: the text after the path and an
-// arrow.
+// arrow, without the ends of the lines.
 func printed(t *testing.T, text, path string, debris bool) string {
 	t.Helper()
 	if at := strings.Index(text, "\ndebris:"); at >= 0 {
@@ -512,6 +512,7 @@ func printed(t *testing.T, text, path string, debris bool) string {
 	}
 	_, after, ok := strings.Cut(text, "  "+path)
 	_, remedy, arrow := strings.Cut(after, "→ ")
+	remedy = strings.ReplaceAll(remedy, "\n"+strings.Repeat(" ", 12), " ")
 	remedy, _, line := strings.Cut(remedy, "\n")
 	if !ok || !arrow || !line {
 		t.Fatalf("no remedy for %s in\n%s", path, text)
