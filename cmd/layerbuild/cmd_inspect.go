@@ -59,9 +59,10 @@ func inspectVerb() verb {
 // inspectNotes is a part of the help of inspect.
 const inspectNotes = "A template of --format is one of Go's text/template, without methods. It " +
 	"has the fields of the JSON output, which are those of docker, such as .Id, .RepoTags, " +
-	".Config.Env and .RootFS.Layers; .Manifest is the OCI manifest. The functions json, join, " +
-	"lower, upper, split, title, pad and truncate are there. Each image is printed on a line of " +
-	"its own."
+	".Config.Env and .RootFS.Layers; .Manifest is the OCI manifest. .Size is the sum of the " +
+	"layers as they are in the store and in a registry, compressed, whatever is unpacked. The " +
+	"functions json, join, lower, upper, split, title, pad and truncate are there. Each image " +
+	"is printed on a line of its own."
 
 func (f *stateFlags) inspect(ctx context.Context, e *env, names []string, want wanted,
 	template *gotemplate.Template) error {
