@@ -158,7 +158,11 @@ func (s *Shared) ReadHint(ctx context.Context) {
 	if known {
 		return
 	}
+	id := s.id + " hint"
+	s.sink(event.Start{ID: id, Name: "reading the cache " + s.place.Ref, Time: time.Now()})
 	records := s.read(ctx, s.hint)
+	s.sink(event.Done{ID: id, Note: fmt.Sprintf("%d records of the last build", len(records)),
+		Time: time.Now()})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hintRead = true
@@ -235,7 +239,9 @@ func (s *Shared) find(ctx context.Context, key cache.Key) []Found {
 	})
 	for _, r := range list {
 		s.use(r.Record)
-		s.found[r.Key] = append(s.found[r.Key], r.Record)
+		if !slices.ContainsFunc(s.found[r.Key], r.same) {
+			s.found[r.Key] = append(s.found[r.Key], r.Record)
+		}
 	}
 	sorting.Func(list, func(a, b Found) int {
 		return cmp.Or(cmp.Compare(s.depth(b.Layer), s.depth(a.Layer)),
@@ -244,7 +250,8 @@ func (s *Shared) find(ctx context.Context, key cache.Key) []Found {
 	return list
 }
 
-// Reject makes the build use no result with a layer.
+// Reject makes the build use no result with a layer. If the build writes another result of the
+// step, the one with the layer is removed, so that other builds do not try it again.
 func (s *Shared) Reject(layer digest.Digest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,6 +261,13 @@ func (s *Shared) Reject(layer digest.Digest) {
 			return r.Layer != nil && r.Layer.Descriptor.Digest == layer
 		})
 	}
+}
+
+// isRejected reports whether Reject was called for a layer.
+func (s *Shared) isRejected(l *Layer) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rejected[l.Descriptor.Digest]
 }
 
 // known returns the records of a key in the hint.
@@ -390,8 +404,9 @@ func (s *Shared) merge(ctx context.Context, r Record) error {
 	switch {
 	case err == nil:
 		list, _ = decodeRecords(data) // a document that cannot be read is replaced
-		list = slices.DeleteFunc(list,
-			func(o Record) bool { return o.Key != r.Key || o.Layer == nil })
+		list = slices.DeleteFunc(list, func(o Record) bool {
+			return o.Key != r.Key || o.Layer == nil || s.isRejected(o.Layer)
+		})
 	case !errors.Is(err, ErrNoDocument):
 		return err
 	}

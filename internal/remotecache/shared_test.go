@@ -412,3 +412,34 @@ func FuzzHint(f *testing.F) {
 		}
 	})
 }
+
+// TestSharedReject checks that a result whose layer cannot be used is not found again, and that the
+// next result of the step takes its place.
+func TestSharedReject(t *testing.T) {
+	m := newMemory()
+	bad, good := result("a", "", "bad", 1), result("a", "", "good", 2)
+	one, _ := shared(m, "r/c")
+	publish(t, one, bad)
+	one.Finish(t.Context())
+	two, _ := shared(m, "r/c")
+	two.ReadHint(t.Context())
+	if got := two.find(t.Context(), "a"); len(got) != 1 {
+		t.Fatalf("found %v", keys(got))
+	}
+	two.Reject(bad.Layer.Descriptor.Digest)
+	if got := two.find(t.Context(), "a"); len(got) != 0 {
+		t.Errorf("after Reject %v", keys(got))
+	}
+	publish(t, two, good)
+	two.Finish(t.Context())
+	for _, hint := range []bool{true, false} {
+		three, _ := shared(m, "r/c")
+		if hint {
+			three.ReadHint(t.Context())
+		}
+		got := three.find(t.Context(), "a")
+		if want := keys([]Found{{Record: good}}); !slices.Equal(keys(got), want) {
+			t.Errorf("another machine, hint %v: %v, want %v", hint, keys(got), want)
+		}
+	}
+}
