@@ -38,7 +38,7 @@ func TestSharedCache(t *testing.T) {
 	l := lab.New(t)
 	l.Busybox()
 	cacheAt := host + "/team/cache"
-	rounds.Run(t, "shared-cache", rounds.Options{Fixed: 2, Fresh: 1, Long: 20},
+	rounds.Run(t, "shared-cache", rounds.Options{Fixed: 1, Fresh: 1, Long: 20},
 		func(t *testing.T, seed uint64) {
 			rnd := rand.New(rand.NewPCG(seed, 0))
 			l := l.For(t)
