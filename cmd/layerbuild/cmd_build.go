@@ -181,7 +181,7 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 		"`STAGE` run the steps of these stages again")
 	fs.Var(&f.cacheTTL, "cache-ttl", "`TIME` do not use results older than TIME (72h)\n"+
 		"The age is that of the run of the step. 0 is the same as --no-cache.")
-	fs.Var((*list)(&f.caches), "cache", "`REPOSITORY` share results of steps with other machines\n"+
+	fs.Var((*list)(&f.caches), "cache", "`REPOSITORY` share results with other machines\n"+
 		"REPOSITORY is one of a registry, such as registry.example.com/team/cache. Each step is "+
 		"written to it as soon as it is done, also in a build that fails later, and any number "+
 		"of builds may use it at the same time. With REPOSITORY,ro nothing is written. Without "+

@@ -180,7 +180,7 @@ func TestSettingsFiles(t *testing.T) {
 				0o600); err != nil {
 				t.Fatal(err)
 			}
-			if value, _, err := configured(file, "keep-storage"); value != k.example || err != nil {
+			if value, _, err := configured(file, k.name); value != k.example || err != nil {
 				t.Errorf("%s = %s: %q, %v", k.name, k.example, value, err)
 			}
 		}
