@@ -64,7 +64,7 @@ func (f *bakeFlags) readFiles(ctx context.Context, e *env) ([]bake.File, error) 
 	}
 	for _, name := range local {
 		name = strings.TrimPrefix(name, "cwd://")
-		data, err := readBakeFile(e, name, given)
+		data, err := f.readLocal(e, name, given)
 		if !given && errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -78,6 +78,17 @@ func (f *bakeFlags) readFiles(ctx context.Context, e *env) ([]bake.File, error) 
 			"one of %s", strings.Join(bake.DefaultFiles[:], ", "))
 	}
 	return files, nil
+}
+
+// readLocal reads a file of bake. One that the user has not named may be a link: it is read only if
+// it is in the working directory, or the command line permits it.
+func (f *bakeFlags) readLocal(e *env, name string, named bool) ([]byte, error) {
+	if !named {
+		if err := f.checkRead(e, name); err != nil {
+			return nil, err
+		}
+	}
+	return readBakeFile(e, name, named)
 }
 
 // readBakeFile reads a file, or standard input for -. It reads one byte more than a file may have,
@@ -131,7 +142,7 @@ func (f *bakeFlags) config(ctx context.Context, e *env) (*bake.Config, error) {
 		name, value, _ := strings.Cut(v, "=")
 		o.Vars[name] = value
 	}
-	o.DotEnv, err = readBakeFile(e, ".env", false)
+	o.DotEnv, err = f.readLocal(e, ".env", false)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf(".env: %w", plainError(err))
 	}
