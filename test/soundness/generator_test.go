@@ -88,6 +88,7 @@ var fields = map[string]string{
 	"RunOptions.Insecure":       "- it permits RUN --security=insecure, and the key has Run.Security",
 	"RunOptions.HostNetwork":    "- it permits RUN --network=host, and the key has Run.Network",
 	"RunOptions.Caps":           "- the script capabilities changes them",
+	"RunOptions.ResolvConf":     "- the key does not have the name servers, as that of buildah",
 	"RunOptions.Volumes":        "- the script build_volume changes volumes",
 	"RunOptions.Hostname":       "/name",
 	"RunOptions.CacheNamespace": "/caches",
