@@ -141,9 +141,6 @@ func NewShared(place SharedPlace, store Store, hint string, sink event.Sink) *Sh
 		locks: map[cache.Key]*sync.Mutex{}}
 }
 
-// Place returns the place.
-func (s *Shared) Place() SharedPlace { return s.place }
-
 // nameOf returns the name of the document of a key.
 func nameOf(key cache.Key) string {
 	sum := sha256.Sum256([]byte(key))
@@ -209,7 +206,7 @@ func (s *Shared) fail(kind *bool, err error) {
 	}
 }
 
-// decodeRecords returns the valid records of a document.
+// decodeRecords returns the records of a document.
 func decodeRecords(data []byte) ([]Record, error) {
 	var doc Document
 	if err := ocijson.Unmarshal(data, &doc); err != nil {
@@ -376,11 +373,12 @@ func (s *Shared) writeFailed(ctx context.Context, err error) {
 	}
 }
 
-// has reports whether find has found a record, which need not be written again.
+// has reports whether find has found a record that need not be written again. If its layer was
+// rejected, the layer may be missing in the store, and is sent again.
 func (s *Shared) has(r Record) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.found[r.Key], r.same)
+	return !s.rejected[r.Layer.Descriptor.Digest] && slices.ContainsFunc(s.found[r.Key], r.same)
 }
 
 // lock serializes the writers of a key in this process.
@@ -405,7 +403,7 @@ func (s *Shared) merge(ctx context.Context, r Record) error {
 	case err == nil:
 		list, _ = decodeRecords(data) // a document that cannot be read is replaced
 		list = slices.DeleteFunc(list, func(o Record) bool {
-			return o.Key != r.Key || o.Layer == nil || s.isRejected(o.Layer)
+			return o.Key != r.Key || o.Layer == nil || s.isRejected(o.Layer) && !r.same(o)
 		})
 	case !errors.Is(err, ErrNoDocument):
 		return err
@@ -429,6 +427,7 @@ func (s *Shared) merge(ctx context.Context, r Record) error {
 	return nil
 }
 
+// put writes a document. keep is set if the store keeps the layers of its records.
 func (s *Shared) put(ctx context.Context, name string, list []Record, keep bool) error {
 	doc := Document{Records: list}
 	if !keep {

@@ -443,3 +443,25 @@ func TestSharedReject(t *testing.T) {
 		}
 	}
 }
+
+// TestSharedMissingLayer checks that a layer that a registry has lost is sent again by a build that
+// has made the same result.
+func TestSharedMissingLayer(t *testing.T) {
+	m := newMemory()
+	r := result("a", "", "same", 1)
+	one, _ := shared(m, "r/c")
+	publish(t, one, r)
+	one.Finish(t.Context())
+	lost := r.Layer.Descriptor.Digest
+	delete(m.blobs, lost)
+	two, warnings := shared(m, "r/c")
+	two.ReadHint(t.Context())
+	two.find(t.Context(), "a")
+	two.Reject(lost)
+	m.puts = 0
+	publish(t, two, r)
+	two.Finish(t.Context())
+	if !m.blobs[lost] || m.puts > 0 || len(*warnings) > 0 {
+		t.Errorf("sent %v, %d documents written, warnings %q", m.blobs[lost], m.puts, *warnings)
+	}
+}
