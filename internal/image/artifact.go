@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
 	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
@@ -120,6 +121,13 @@ func (r *Resolver) parseArtifact(ctx context.Context, name string, d ocispec.Des
 		return nil, fmt.Errorf("%s: configuration: %w", name, err)
 	}
 	return a, nil
+}
+
+// ArtifactOf returns an artifact whose blobs open opens, such as a cache that is not in a registry.
+// It has no manifest. A blob that does not match its descriptor is found when it is read.
+func ArtifactOf(name string,
+	open func(context.Context, ocispec.Descriptor) (io.ReadCloser, error)) *Artifact {
+	return &Artifact{Name: name, source: opener(open)}
 }
 
 // Layer returns an image of one layer of the artifact, for EnsureLayer and UnpackOn.
