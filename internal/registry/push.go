@@ -221,26 +221,67 @@ func (p *Pusher) blob(ctx context.Context, src Fetcher, d ocispec.Descriptor) er
 	return nil
 }
 
+// Locate brings a blob into the repository if the repository or another one on the same server has
+// it, without reading the blob, and reports whether the repository has it now. It returns false if
+// the blob has another size there.
+func (p *Pusher) Locate(ctx context.Context, d ocispec.Descriptor) (bool, error) {
+	if err := d.Digest.Validate(); err != nil {
+		return false, fmt.Errorf("blob %q: %w", d.Digest, err)
+	}
+	release, err := p.slot(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer release()
+	ok, note, err := p.locate(ctx, d)
+	if err != nil {
+		return false, fmt.Errorf("blob %s: %w", d.Digest, err)
+	}
+	if !ok {
+		return false, nil
+	}
+	p.c.addHolder(p.place, d.Digest)
+	_, err = p.repo.blobs.Try(ctx, d.Digest, func() (struct{}, error) {
+		p.o.Progress(PushProgress{Descriptor: d, Current: d.Size, Done: true, Note: note})
+		return struct{}{}, nil
+	})
+	return err == nil, err
+}
+
+func (p *Pusher) locate(ctx context.Context, d ocispec.Descriptor) (ok bool, note string,
+	err error) {
+	note = "exists"
+	size, ok, err := p.stat(ctx, d.Digest)
+	if err != nil {
+		return false, "", err
+	}
+	if !ok {
+		var session string
+		note, session, err = p.mountAny(ctx, d)
+		if session != "" {
+			p.abandon(ctx, session)
+		}
+		if err != nil || note == "" {
+			return false, "", err
+		}
+		if size, ok, err = p.stat(ctx, d.Digest); err != nil {
+			return false, "", err
+		}
+	}
+	return ok && (size == d.Size || size < 0), note, nil
+}
+
 // send brings a blob into the repository in the cheapest way.
 func (p *Pusher) send(ctx context.Context, src Fetcher,
 	d ocispec.Descriptor) (note string, err error) {
-	if ok, err := p.exists(ctx, "blobs", d); err != nil {
+	if _, ok, err := p.stat(ctx, d.Digest); err != nil {
 		return "", err
 	} else if ok {
 		return "exists", nil
 	}
-	session := "" // the upload's URL, if a request to mount has begun an upload
-	for _, from := range p.mountable(d.Digest) {
-		var ok bool
-		if ok, session, err = p.mount(ctx, d, from); err != nil {
-			return "", err
-		}
-		if ok {
-			return "mounted from " + from, nil
-		}
-		if session != "" {
-			break
-		}
+	note, session, err := p.mountAny(ctx, d)
+	if err != nil || note != "" {
+		return note, err
 	}
 	for try := 1; ; try++ {
 		if session == "" {
@@ -265,23 +306,24 @@ func (p *Pusher) send(ctx context.Context, src Fetcher,
 	}
 }
 
-// exists reports whether the repository has a blob (kind "blobs") or a manifest ("manifests").
-func (p *Pusher) exists(ctx context.Context, kind string, d ocispec.Descriptor) (bool, error) {
+// stat reports whether the repository has a blob, and returns its size, -1 if the server does not
+// send it.
+func (p *Pusher) stat(ctx context.Context, d digest.Digest) (size int64, ok bool, err error) {
 	resp, err := p.host.do(ctx, call{method: http.MethodHead,
-		url:    "/v2/" + p.place.repo + "/" + kind + "/" + d.Digest.String(),
+		url:    "/v2/" + p.place.repo + "/blobs/" + d.String(),
 		header: http.Header{"Accept": accepted}, scope: pushScope(p.place.repo)})
 	if err != nil {
-		return false, err
+		return 0, false, err
 	}
 	switch resp.StatusCode {
 	case http.StatusOK:
 		resp.Body.Close()
-		return true, nil
+		return resp.ContentLength, true, nil
 	case http.StatusNotFound:
 		resp.Body.Close()
-		return false, nil
+		return 0, false, nil
 	}
-	return false, failure(resp)
+	return 0, false, failure(resp)
 }
 
 func pushScope(repo string) string { return "repository:" + repo + ":pull,push" }
@@ -300,6 +342,25 @@ func (p *Pusher) mountable(d digest.Digest) []string {
 	repos = slices.Compact(repos)
 	repos = slices.DeleteFunc(repos, func(r string) bool { return r == p.place.repo })
 	return repos[:min(len(repos), 3)]
+}
+
+// mountAny mounts a blob from another repository of the server, and returns a note with its name,
+// or "" if that was not possible. session is then the URL of an upload, if a request has begun one.
+func (p *Pusher) mountAny(ctx context.Context, d ocispec.Descriptor) (note, session string,
+	err error) {
+	for _, from := range p.mountable(d.Digest) {
+		var ok bool
+		if ok, session, err = p.mount(ctx, d, from); err != nil {
+			return "", "", err
+		}
+		if ok {
+			return "mounted from " + from, "", nil
+		}
+		if session != "" {
+			break
+		}
+	}
+	return "", session, nil
 }
 
 // mount asks the server to copy the blob from another of its repositories. If the server

@@ -78,7 +78,7 @@ func TestTokenExpires(t *testing.T) {
 			streamed := make(chan error, 1)
 			if tt.stream {
 				// A token is issued before the stream.
-				if _, err := p.exists(t.Context(), "blobs", layer); err != nil {
+				if _, _, err := p.stat(t.Context(), layer.Digest); err != nil {
 					t.Fatal(err)
 				}
 				g := newGrowing()

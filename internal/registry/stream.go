@@ -219,7 +219,7 @@ func (p *Pusher) watch(ctx context.Context, g Growing, sent *atomic.Int64) error
 	if err != nil {
 		return err
 	}
-	if ok, err := p.exists(ctx, "blobs", d); ok && err == nil {
+	if _, ok, err := p.stat(ctx, d.Digest); ok && err == nil {
 		return errExists
 	}
 	for {
