@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -96,6 +97,14 @@ func (r *Registry) Separate() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.separate = true
+}
+
+// Forget removes the blobs of a repository, as a garbage collection that knows no manifests would.
+// It has an effect only after Separate.
+func (r *Registry) Forget(repo string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.holds, func(k string, _ bool) bool { return strings.HasPrefix(k, repo+"@") })
 }
 
 // has reports whether a repository has a blob.
@@ -194,6 +203,16 @@ func (r *Registry) manifest(req *http.Request, repo, ref string,
 	m, ok := r.manifests[repo+sep+ref]
 	if !ok {
 		return failure(http.StatusNotFound, "MANIFEST_UNKNOWN", nil)
+	}
+	if req.Method == http.MethodDelete {
+		if sep == ":" { // as in docker-registry, which deletes by digest only
+			return failure(http.StatusBadRequest, "DIGEST_INVALID", nil)
+		}
+		maps.DeleteFunc(r.manifests, func(k string, o manifest) bool {
+			return k == repo+"@"+ref || strings.HasPrefix(k, repo+":") &&
+				digest.FromBytes(o.raw) == digest.Digest(ref)
+		})
+		return http.StatusAccepted, nil, nil
 	}
 	return http.StatusOK, headers{"Content-Type": m.mediaType,
 		"Docker-Content-Digest": digest.FromBytes(m.raw).String()}, m.raw
