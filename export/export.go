@@ -26,6 +26,9 @@ type Image struct {
 	// Content has Root and all blobs below it. It may be nil if all exports are flat
 	// (Spec.Flat).
 	Content Fetcher
+	// Absent is set if Content lacks layers that the registries have, to which the image is pushed.
+	// Such an image gets no names in the store.
+	Absent bool
 	// Trees are the image's file systems, one for each platform, in the order of the requested
 	// platforms. They may be nil if no export is flat.
 	Trees []Tree

@@ -18,7 +18,7 @@ func (i *image) Export(ctx context.Context, img *Image, sink event.Sink) error {
 	if err != nil {
 		return err
 	}
-	if i.env.Tagger != nil && !i.spec.ByDigest {
+	if i.env.Tagger != nil && !i.spec.ByDigest && !img.Absent {
 		for _, tag := range tags {
 			if err := i.env.Tagger.Tag(ctx, tag.String(), img.Root); err != nil {
 				return fmt.Errorf("name %s: %w", tag, err)

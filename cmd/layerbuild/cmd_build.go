@@ -436,6 +436,10 @@ func (f *buildFlags) analyses(ctx context.Context, e *env, b *finished) (list []
 	if !b.o.Analyze && !forSummary {
 		return nil, "", nil
 	}
+	if b.res.Absent {
+		return nil, "The waste is not known: layers of the image are only in the registry. " +
+			"`layerbuild analyze` reads them there.\n", nil
+	}
 	err = store.Retry(func() error {
 		list, err = f.analyze.results(ctx, b)
 		return err

@@ -387,6 +387,8 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, all []string) {
 		fmt.Fprintln(ts.Stdout(), strings.Join(r.Log(), "\n"))
 	case all[0] == "separate" && len(all) == 1:
 		r.Separate()
+	case all[0] == "forget" && len(all) == 2:
+		r.Forget(all[1])
 	case all[0] == "auth" && len(all) == 3:
 		r.Auth(all[1], all[2])
 	case all[0] == "fail" && len(all) == 3:
@@ -396,7 +398,8 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, all []string) {
 	case all[0] == "tls" && len(all) <= 2:
 		serveTLS(ts, r, len(all) == 2 && all[1] == "client")
 	default:
-		ts.Fatalf("usage: registry log | separate | auth USER PASS | fail PART N | tls [client]")
+		ts.Fatalf("usage: registry log | separate | forget REPOSITORY | " +
+			"auth USER PASS | fail PART N | tls [client]")
 	}
 }
 

@@ -268,6 +268,16 @@ func (u uploader) Stream(ctx context.Context, name string, spec export.Spec,
 	return p.Stream(ctx, g)
 }
 
+// Locate implements outputs.Uploader.
+func (u uploader) Locate(ctx context.Context, name string, spec export.Spec,
+	d ocispec.Descriptor) (bool, error) {
+	p, err := u.images.pusher(ctx, place{name, spec.ByDigest, spec.Insecure})
+	if err != nil {
+		return false, err
+	}
+	return p.Locate(ctx, d)
+}
+
 // Push pushes an image to a registry. It implements export.Pusher.
 func (im *images) Push(ctx context.Context, name string, root ocispec.Descriptor,
 	content export.Fetcher, o export.PushOptions) error {

@@ -30,6 +30,9 @@ import (
 type UnpackOptions struct {
 	ID   event.ID   // the work to which the progress belongs
 	Sink event.Sink // nil: progress is not reported
+	// Absent reports whether EnsureChecked may leave out a layer that is not in the store; nil: it
+	// leaves out none. It is called by several goroutines.
+	Absent func(context.Context, ocispec.Descriptor) bool
 }
 
 // Unpack makes snapshots of an image's layers and returns the topmost one, or "" for an image
@@ -113,9 +116,17 @@ func (r *Resolver) EnsureChecked(ctx context.Context, img *Image, o UnpackOption
 		return fmt.Errorf("fetch %s: %w", img.Name, err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return u.fetch(ctx, img.Manifest.Layers[:unpacked]) })
-	for i := unpacked; i < len(u.chains); i++ {
-		g.Go(func() error { return u.check(ctx, i) })
+	for i, d := range img.Manifest.Layers {
+		g.Go(func() error {
+			ok, err := r.store.Exists(ctx, d)
+			if err != nil || !ok && o.Absent != nil && o.Absent(ctx, d) {
+				return err
+			}
+			if i < unpacked {
+				return u.fetch(ctx, img.Manifest.Layers[i:i+1])
+			}
+			return u.check(ctx, i)
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("fetch %s: %w", img.Name, err)

@@ -122,6 +122,7 @@ func (a *batch) build(ctx context.Context, res []*Result) (err error) {
 		if b.made != nil {
 			res[i].Root, res[i].Config, res[i].Names, res[i].Metadata = b.made.Root,
 				b.made.Config, b.made.Names, b.made.Metadata
+			res[i].Absent = b.made.Absent > 0
 		}
 	}
 	return err

@@ -435,6 +435,10 @@ func (u uploader) Stream(context.Context, string, export.Spec, *store.Growing) e
 	return errors.New("the layer is too small to be sent while it is written")
 }
 
+func (u uploader) Locate(context.Context, string, export.Spec, ocispec.Descriptor) (bool, error) {
+	return false, nil
+}
+
 // noPusher fails to push.
 type noPusher struct{}
 

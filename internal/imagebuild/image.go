@@ -27,9 +27,13 @@ func (b *builder) newWriter() (*outputs.Writer, error) {
 	// that of the command line, or else of a build argument or the Dockerfile
 	o.Epoch = cmp.Or(b.opts.Image.Epoch, b.plans[0].plan.Epoch)
 	o.Warn(b.opts.Sink)
-	return &outputs.Writer{State: b.all.state, Images: b.all.images, Options: o,
+	w := &outputs.Writer{State: b.all.state, Images: b.all.images, Options: o,
 		Recipe:    o.StoreRecipe(),
-		Exporters: exporters, Sink: b.opts.Sink}, nil
+		Exporters: exporters, Sink: b.opts.Sink}
+	if !b.opts.Analyze && b.opts.Attest.SBOM == nil && len(b.opts.Cache.To) == 0 {
+		w.Remote = b.opts.Upload
+	} // otherwise layers are read after the build
+	return w, nil
 }
 
 // built returns the result of a plan for the writer, without its Record.

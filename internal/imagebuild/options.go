@@ -168,6 +168,9 @@ type Result struct {
 	Config ocispec.Descriptor
 	// Names are the image's names in full.
 	Names []string
+	// Absent is set if the image is not in the store, but only in the registries to which it was
+	// pushed, because they had layers of it that nothing else needed.
+	Absent bool
 	// Metadata is the content of the file of --metadata-file.
 	Metadata export.Metadata
 	// Warnings holds the findings of the rules on Dockerfiles.

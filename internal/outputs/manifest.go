@@ -149,7 +149,8 @@ func (w *Writer) recordChain(ctx context.Context, diffIDs []digest.Digest, l *la
 }
 
 // ensureBase downloads the blobs of base images, and checks those that were not unpacked. A build
-// that only runs on their snapshots does not need them.
+// that only runs on their snapshots does not need them, nor does a push to a registry that has
+// them.
 func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
 	var last *image.Image
 	g, gctx := errgroup.WithContext(ctx)
@@ -160,8 +161,8 @@ func (w *Writer) ensureBase(ctx context.Context, list []*layers.Layer) error {
 		}
 		last = l.Base
 		g.Go(func() error {
-			err := w.Images.EnsureChecked(gctx, l.Base,
-				image.UnpackOptions{ID: "image", Sink: w.Sink})
+			err := w.Images.EnsureChecked(gctx, l.Base, image.UnpackOptions{ID: "image",
+				Sink: w.Sink, Absent: w.absent.add})
 			if err != nil && l.Unchecked && gctx.Err() == nil && !state.IsFull(err) {
 				err = &layers.ImportError{Layer: l.Descriptor.Digest, Err: err}
 			}

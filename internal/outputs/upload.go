@@ -16,6 +16,33 @@ type Uploader interface {
 	Send(ctx context.Context, name string, spec export.Spec, d ocispec.Descriptor) error
 	// Stream sends a blob while it is written.
 	Stream(ctx context.Context, name string, spec export.Spec, g *store.Growing) error
+	// Locate reports whether the repository has a blob, or could copy it from another repository
+	// of its registry.
+	Locate(ctx context.Context, name string, spec export.Spec, d ocispec.Descriptor) (bool, error)
+}
+
+// destination is a name to which an output pushes.
+type destination struct {
+	name string
+	spec export.Spec
+}
+
+// destinations returns the destinations of the outputs that push the layers of a recipe.
+func (o *Options) destinations(r Recipe) []destination {
+	var list []destination
+	for _, spec := range o.Specs {
+		if spec.Type != export.TypeImage || !spec.Push {
+			continue
+		}
+		if of := RecipeOf(spec); of.PruneDead || !of.sameLayers(r) {
+			continue // the layers of the output are not known yet
+		}
+		names := slices.Compact(slices.Sorted(slices.Values(slices.Concat(o.Names, spec.Names))))
+		for _, name := range names {
+			list = append(list, destination{name, spec})
+		}
+	}
+	return list
 }
 
 // Uploads sends layers to the image's registries while they are written and while later steps run.
@@ -70,18 +97,8 @@ func (u *Uploads) each(send func(name string, spec export.Spec)) {
 	if u.to == nil {
 		return
 	}
-	for _, spec := range u.options.Specs {
-		if spec.Type != export.TypeImage || !spec.Push {
-			continue
-		}
-		if r := RecipeOf(spec); r.PruneDead || !r.sameLayers(u.recipe) {
-			continue // the layers of the output are not known yet
-		}
-		names := slices.Compact(slices.Sorted(slices.Values(slices.Concat(u.options.Names,
-			spec.Names))))
-		for _, name := range names {
-			u.running.Go(func() { send(name, spec) })
-		}
+	for _, to := range u.options.destinations(u.recipe) {
+		u.running.Go(func() { send(to.name, to.spec) })
 	}
 }
 

@@ -28,6 +28,10 @@ func (s sender) Stream(ctx context.Context, name string, spec export.Spec,
 	return s(ctx, name, spec, ocispec.Descriptor{}, g)
 }
 
+func (s sender) Locate(context.Context, string, export.Spec, ocispec.Descriptor) (bool, error) {
+	return false, nil
+}
+
 // written returns a layer that was watched while it was written to a store.
 func written(t *testing.T) (*store.Growing, ocispec.Descriptor) {
 	t.Helper()

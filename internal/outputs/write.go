@@ -61,6 +61,9 @@ type Result struct {
 	Config ocispec.Descriptor
 	// Names are all names of the image in the store, in full.
 	Names []string
+	// Absent is the number of layers that are in the registries and not in the store. If there are
+	// some, the names are those in the registries, and the store does not have them.
+	Absent int
 	// Metadata is the content of the file of --metadata-file.
 	Metadata export.Metadata
 }
@@ -72,19 +75,26 @@ type Writer struct {
 	Options   Options
 	Recipe    Recipe            // of the image in the store; layers are sealed for it
 	Exporters []export.Exporter // one for each of Options.Specs
-	Sink      event.Sink
+	// Remote finds out which layers the registries have, to which the image is pushed: they are not
+	// fetched if nothing else needs them. nil: all layers are fetched.
+	Remote Uploader
+	Sink   event.Sink
+
+	absent *absent // of the image that is being written
 }
 
 // Write waits for the layers, writes the image to the store, gives it its names and runs the
 // exporters.
 func (w *Writer) Write(ctx context.Context, built []Built) (res Result, err error) {
 	built = w.dated(built)
+	w.absent = w.newAbsent()
 	if w.Options.WantsImage() {
 		if res, err = w.storeImage(ctx, built); err != nil {
 			return res, err
 		}
 	}
-	img := &export.Image{Root: res.Root, Names: res.Names, Content: w.State.Store}
+	img := &export.Image{Root: res.Root, Names: res.Names, Content: w.State.Store,
+		Absent: res.Absent > 0}
 	res.Names = w.allNames(res.Names)
 	for _, b := range built {
 		t := export.Tree{Platform: b.Platform, Tar: b.Files, Time: w.Options.now()}
@@ -178,9 +188,18 @@ func (w *Writer) storeImage(ctx context.Context, built []Built) (res Result, err
 	id := event.ID("image")
 	w.Sink(event.Start{ID: id, Name: "exporting to image", Time: time.Now()})
 	defer func() {
-		w.Sink(event.Done{ID: id, Err: err, Note: res.Root.Digest.String(), Time: time.Now()})
+		note := res.Root.Digest.String()
+		if res.Absent > 0 {
+			note += fmt.Sprintf(", not in the store: only the registry has %d of its layers",
+				res.Absent)
+		}
+		w.Sink(event.Done{ID: id, Err: err, Note: note, Time: time.Now()})
 	}()
 	if res.Root, res.Config, err = w.writeRoot(ctx, w.Recipe, built); err != nil {
+		return res, err
+	}
+	if res.Absent = w.absent.len(); res.Absent > 0 {
+		res.Names, err = w.untag(ctx)
 		return res, err
 	}
 	res.Names, err = w.tag(ctx, res.Root)
