@@ -36,6 +36,7 @@ type buildFlags struct {
 	ignorePolicy bool
 
 	target, network, shmSize, progress, format          string
+	cacheKey                                            string
 	file                                                oneFile
 	argFiles                                            givenList
 	pullAlways, pullNever                               bool
@@ -187,6 +188,10 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 		"of builds may use it at the same time. With REPOSITORY,ro nothing is written. Without "+
 		"the flag the caches are those of $LAYERBUILD_CACHE, or of a line cache = REPOSITORY in "+
 		"the configuration file.")
+	fs.StringVar(&f.cacheKey, "cache-key", "", "`FILE` sign the results in --cache with the key\n"+
+		"Results that another key or none has signed are not used. FILE has an Ed25519 key in PEM "+
+		"(openssl genpkey -algorithm ed25519 -out FILE), or at least 32 bytes as a common secret. "+
+		"With a public key (openssl pkey -in FILE -pubout) the caches must be read-only.")
 	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` read results of steps from PLACE\n"+
 		"PLACE is an image name, type=registry,ref=NAME or type=local,src=DIR.")
 	fs.Var((*list)(&f.cacheTo), "cache-to", "`PLACE` write results of steps to PLACE\n"+

@@ -85,8 +85,8 @@ func verbs() []verb {
 		buildVerb(), bakeVerb(), executorVerb(),
 		runVerb(), imagesVerb(), imageVerb(), imagePruneVerb(), historyVerb(), inspectVerb(),
 		tagVerb(), removeVerb(), pullVerb(), pushVerb(), copyVerb(), saveVerb(), loadVerb(),
-		loginVerb(), logoutVerb(), indexVerb(), duVerb(), pruneVerb(), explainVerb(), infoVerb(),
-		analyzeVerb(),
+		loginVerb(), logoutVerb(), indexVerb(), duVerb(), pruneVerb(), cacheVerb(), explainVerb(),
+		infoVerb(), analyzeVerb(),
 		diffVerb(), pruneImageVerb(), sbomVerb(), helpVerb(), versionVerb(), docsVerb(),
 	}
 }

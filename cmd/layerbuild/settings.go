@@ -16,6 +16,7 @@ var variables = [...]variable{
 	{keepStorage, "The limit of the build cache, if there is no --keep-storage: a size such as " +
 		"10g (10 GiB), or off."},
 	{sharedCache, "The caches of --cache, if there is no --cache, separated by spaces."},
+	{sharedKey, "The file of the key for --cache, if there is no --cache-key."},
 	{checkLayers, "If it is 1, a build compares each layer that it makes with the files that the " +
 		"step left. A difference ends the build. The comparison makes builds slower."},
 	{defaultPlatform, "The platform, if there is no --platform; for build, several separated by " +
@@ -128,6 +129,8 @@ var settingsFiles = [...]configFile{
 				"--keep-storage nor $" + keepStorage + ": a size in powers of 1024, or off."},
 			{"cache", "registry.example.com/team/cache,ro", "The caches of --cache, separated by " +
 				"spaces, if there is neither --cache nor $" + sharedCache + "."},
+			{"cache-key", "/etc/layerbuild/cache.key", "The file of the key for --cache, if " +
+				"there is neither --cache-key nor $" + sharedKey + "."},
 		}},
 	{analyze.ConfigFile, "The rules of the gate of analyze and of build --analyze, in YAML. It " +
 		"is read from the current directory, unless --config names another file. Flags have " +

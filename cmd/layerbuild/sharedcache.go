@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/reference"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
@@ -14,56 +17,129 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// sharedCache is the variable that sets the default of --cache.
-const sharedCache = "LAYERBUILD_CACHE"
+// sharedCache and sharedKey are the variables that set the defaults of --cache and --cache-key.
+const (
+	sharedCache = "LAYERBUILD_CACHE"
+	sharedKey   = "LAYERBUILD_CACHE_KEY"
+)
 
-// sharedCaches parses the caches of --cache, or of the variable, or of a configuration file.
+// setting returns the value of a variable or, if it is "", that of a key of the configuration
+// files, with its place. It returns "" if neither is set.
+func setting(e *env, variable, of, key string) (value, at string, err error) {
+	if of != "" {
+		return of, "$" + variable, nil
+	}
+	for _, file := range configFiles(e) {
+		if value, at, err = configured(file, key); value != "" || err != nil {
+			return value, at, err
+		}
+	}
+	return "", "", nil
+}
+
+// sharedCaches parses the caches of --cache, or of the variable, or of a configuration file, and
+// reads their key.
 func (f *buildFlags) sharedCaches(o *imagebuild.Options, e *env) error {
 	for _, s := range f.caches {
 		if err := addCache(o, s); err != nil {
 			return badValue("cache", s, err)
 		}
 	}
-	if len(f.caches) > 0 {
-		return nil
-	}
-	value, at := e.getenv(sharedCache), "$"+sharedCache
-	for _, file := range configFiles(e) {
-		if value != "" {
-			break
-		}
-		var err error
-		if value, at, err = configured(file, "cache"); err != nil {
+	if len(f.caches) == 0 {
+		value, at, err := setting(e, sharedCache, e.getenv(sharedCache), "cache")
+		if err != nil {
 			return err
 		}
-	}
-	for _, s := range strings.Fields(value) {
-		if err := addCache(o, s); err != nil {
-			return usageError{fmt.Errorf("%s: %q: %w", at, s, err)}
+		for _, s := range strings.Fields(value) {
+			if err := addCache(o, s); err != nil {
+				return usageError{fmt.Errorf("%s: %q: %w", at, s, err)}
+			}
 		}
+	}
+	return f.readCacheKey(o, e)
+}
+
+// readCacheKey reads the key of the shared caches, if there is one.
+func (f *buildFlags) readCacheKey(o *imagebuild.Options, e *env) error {
+	file := f.cacheKey
+	failed := func(err error) error { return badValue("cache-key", file, err) }
+	switch {
+	case file != "":
+	case len(o.Cache.Shared) == 0:
+		return nil
+	default:
+		var at string
+		var err error
+		file, at, err = setting(e, sharedKey, e.getenv(sharedKey), "cache-key")
+		if file == "" || err != nil {
+			return err
+		}
+		failed = func(err error) error { return usageError{fmt.Errorf("%s: %w", at, err)} }
+	}
+	key, err := keyOf(file)
+	if err != nil {
+		return failed(err)
+	}
+	if len(o.Cache.Shared) == 0 {
+		return failed(errors.New("it has no effect without --cache"))
+	}
+	for i := range o.Cache.Shared {
+		p := &o.Cache.Shared[i].Place
+		if !p.ReadOnly && !key.CanSign() {
+			return failed(fmt.Errorf("a public key cannot sign what the build writes to %s: give "+
+				"the private key, or %s,ro", p.Ref, p.Ref))
+		}
+		p.Key = key
 	}
 	return nil
 }
 
-func addCache(o *imagebuild.Options, s string) error {
-	p, err := remotecache.ParseShared(s)
+// keyOf reads the file of a key.
+func keyOf(file string) (*remotecache.Key, error) {
+	f, err := hostfile.Open(file, os.O_RDONLY)
 	if err != nil {
-		return err
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxCacheKey+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxCacheKey {
+		return nil, fmt.Errorf("the file has more than %d bytes", maxCacheKey)
+	}
+	return remotecache.ParseKey(data)
+}
+
+// maxCacheKey limits the size of the file of a key.
+const maxCacheKey = 64 << 10
+
+func addCache(o *imagebuild.Options, s string) error {
+	p, err := parseCache(s)
+	if err == nil {
+		o.Cache.Shared = append(o.Cache.Shared, imagebuild.SharedCache{Place: p})
+	}
+	return err
+}
+
+// parseCache parses a value of --cache.
+func parseCache(s string) (p remotecache.SharedPlace, err error) {
+	if p, err = remotecache.ParseShared(s); err != nil {
+		return p, err
 	}
 	n, err := reference.Parse(p.Ref)
 	if err != nil {
-		return err
+		return p, err
 	}
 	if n.Tag != "" || n.Digest != "" {
-		return errors.New("a repository without a tag is expected: the tags of a cache are those " +
-			"of its steps")
+		return p, errors.New("a repository without a tag is expected: the tags of a cache are " +
+			"those of its steps")
 	}
 	if !reference.HasRegistry(p.Ref) {
-		return errors.New("the name of a registry is missing, such as registry.example.com/" +
+		return p, errors.New("the name of a registry is missing, such as registry.example.com/" +
 			p.Ref)
 	}
-	o.Cache.Shared = append(o.Cache.Shared, imagebuild.SharedCache{Place: p})
-	return nil
+	return p, nil
 }
 
 // openCaches sets the stores of the caches of --cache.
@@ -73,13 +149,17 @@ func (im *images) openCaches(o *imagebuild.Options, state *state.State) {
 		if n, err := reference.Full(c.Place.Ref); err == nil {
 			im.caches = append(im.caches, n.Repository())
 		}
-		c.Store = &remotecache.RegistryStore{Ref: c.Place.Ref, Artifacts: im.resolver,
-			Store: state.Store,
-			Repository: func(ctx context.Context) (remotecache.Repository, error) {
-				p, err := im.pusher(ctx, place{name: c.Place.Ref})
-				return repository{p, state.Store}, err
-			}}
+		c.Store = im.cacheStore(c.Place.Ref, state)
 	}
+}
+
+// cacheStore returns the store of a cache.
+func (im *images) cacheStore(ref string, state *state.State) remotecache.Store {
+	return &remotecache.RegistryStore{Ref: ref, Artifacts: im.resolver, Store: state.Store,
+		Repository: func(ctx context.Context) (remotecache.Repository, error) {
+			p, err := im.pusher(ctx, place{name: ref})
+			return repository{p, state.Store}, err
+		}}
 }
 
 // repository is the repository of a cache.
@@ -97,4 +177,14 @@ func (r repository) Blob(ctx context.Context, d ocispec.Descriptor) error {
 func (r repository) Manifest(ctx context.Context, d ocispec.Descriptor, data []byte,
 	tag string) error {
 	return r.pusher.Manifest(ctx, d, data, tag)
+}
+
+// Tags implements remotecache.Repository.
+func (r repository) Tags(ctx context.Context, f func(tag string) error) error {
+	return r.pusher.Tags(ctx, f)
+}
+
+// Untag implements remotecache.Repository.
+func (r repository) Untag(ctx context.Context, tag string) error {
+	return r.pusher.Untag(ctx, tag)
 }

@@ -114,6 +114,8 @@ var badValues = []struct {
 		"x=WORK/dir", "x=WORK/socket,WORK/file"}},
 	{"build", "cache", []string{"", "team/cache", "localhost/UPPER", "localhost/c:tag", "localhost/c,rw",
 		"type=registry,ref=localhost/c"}},
+	{"build", "cache-key", []string{"WORK/nosuch", "WORK/dir", "WORK/file",
+		"WORK/big", "WORK/pipe"}},
 	{"build", "cache-from", []string{"", "type=nonsense", "type=registry", "type=local",
 		"type=local,src=x,nonsense=1", "UPPER", "type=registry,ref=a b",
 		"type=local,src=x,digest=nonsense"}},
@@ -202,7 +204,7 @@ var badValues = []struct {
 	{"run", "tty", []string{"true", "maybe"}}, // the tests have no terminal
 	{"run", "user", nil},       // the valid values depend on the image
 	{"run", "entrypoint", nil}, // the same
-	{"prune", "unused", []string{"", "x", "3", "-1h", "72 h", "1y"}},
+	{"", "unused", []string{"", "x", "3", "-1h", "72 h", "1y"}},
 	{"", "keep-storage", []string{"x", "-1", "10q", "m"}},
 }
 
@@ -212,13 +214,15 @@ const hex64 = "7cc4b5aefd1d0cadf8d97d4350462ba51c694ebca145b08d7d41b41acc8db5aa"
 var goodArgs = map[string][]string{
 	"build": {"WORK/context"}, "run": {"app"}, "history": {"app"}, "inspect": {"app"},
 	"tag": {"app", "other"}, "rm": {"app"},
-	"image": {"ls"}, "index": {"create", "app", "other"}, "copy": {"app", "other"}, "save": {"app"},
+	"image": {"ls"}, "cache": {"prune", "localhost/c"},
+	"index": {"create", "app", "other"}, "copy": {"app", "other"}, "save": {"app"},
 	"pull": {"app"}, "push": {"app"}, "analyze": {"app"}, "sbom": {"app"}, "diff": {"app", "other"},
 	"prune-image": {"app"}, "gen-docs": {"completion", "bash"},
 }
 
 // goodFlags are flags that a verb requires.
 var goodFlags = map[string][]string{"prune-image": {"--tag=new"},
+	"cache":    {"--unused=24h"},
 	"executor": {"--context=WORK/context", "--destination=app", "--cache"}}
 
 // badSetup makes the files to which the values refer.

@@ -27,6 +27,8 @@ const (
 // Document holds the results of steps.
 type Document struct {
 	Records []Record `json:"records"`
+	// Written is the time when a Shared wrote the document, by the clock of its machine.
+	Written time.Time `json:"written,omitzero"`
 }
 
 // Record is the result of a step. Its Layer is nil for an instruction that only changes the image's
@@ -37,6 +39,12 @@ type Record struct {
 	Content cache.Key `json:"content,omitempty"`
 	Created time.Time `json:"created"`
 	Layer   *Layer    `json:"layer,omitempty"`
+	// Written is the time when a Shared last wrote the record. It is not signed.
+	Written time.Time `json:"written,omitzero"`
+	// Step is the instruction, for people who look at the cache. It is not signed.
+	Step string `json:"step,omitempty"`
+	// Signature is the signature of a Key in base64; "": the record is not signed.
+	Signature string `json:"signature,omitempty"`
 }
 
 // ContentKey returns the key from which the key of the next step is made.

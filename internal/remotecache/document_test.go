@@ -41,8 +41,8 @@ func TestDocumentOfAnyOrder(t *testing.T) {
 	})
 	rapid.Check(t, func(t *rapid.T) {
 		list := rapid.SliceOfN(record, 1, 8).Draw(t, "records")
-		one := Document{slices.Clone(list)}
-		other := Document{rapid.Permutation(list).Draw(t, "other order")}
+		one := Document{Records: slices.Clone(list)}
+		other := Document{Records: rapid.Permutation(list).Draw(t, "other order")}
 		one.Sort()
 		other.Sort()
 		if diff := cmp.Diff(one, other); diff != "" {

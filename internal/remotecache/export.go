@@ -59,9 +59,29 @@ func (c *Collector) Add(own bool, keys []cache.Key, created time.Time, l *layers
 		}
 		c.list = append(c.list, r)
 		if c.Added != nil {
-			c.Added(r.complete)
+			c.Added(func(ctx context.Context, sealer Sealer) (Record, error) {
+				rec, err := r.complete(ctx, sealer)
+				if l != nil {
+					rec.Step = shortened(l.Text)
+				}
+				return rec, err
+			})
 		}
 	}
+}
+
+// maxStep limits the length of Record.Step.
+const maxStep = 160
+
+// shortened returns the beginning of an instruction.
+func shortened(text string) string {
+	text, _, _ = strings.Cut(text, "\n")
+	for i := range text {
+		if i > maxStep-len("…") {
+			return text[:i] + "…"
+		}
+	}
+	return text
 }
 
 // complete returns the record of a result. It waits for the layer, and requests layers that have

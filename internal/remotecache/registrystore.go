@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/image"
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
@@ -20,6 +21,10 @@ type Repository interface {
 	Blob(ctx context.Context, d ocispec.Descriptor) error
 	// Manifest pushes a manifest under a tag.
 	Manifest(ctx context.Context, d ocispec.Descriptor, data []byte, tag string) error
+	// Tags calls f with each tag until it returns an error.
+	Tags(ctx context.Context, f func(tag string) error) error
+	// Untag deletes the manifest of a tag. The error wraps registry.ErrNotFound if there is none.
+	Untag(ctx context.Context, tag string) error
 }
 
 // RegistryStore is a Store in a repository of a registry. A document is an annotation of a manifest
@@ -89,4 +94,38 @@ func (r *RegistryStore) Send(ctx context.Context, d ocispec.Descriptor) error {
 		return err
 	}
 	return repo.Blob(ctx, d)
+}
+
+// List implements Catalog.
+func (r *RegistryStore) List(ctx context.Context, f func(name string) error) error {
+	repo, err := r.Repository(ctx)
+	if err != nil {
+		return err
+	}
+	return repo.Tags(ctx, func(tag string) error {
+		if !isDocument(tag) {
+			return nil
+		}
+		return f(tag)
+	})
+}
+
+// Delete implements Catalog.
+func (r *RegistryStore) Delete(ctx context.Context, name string) error {
+	repo, err := r.Repository(ctx)
+	if err != nil {
+		return err
+	}
+	err = repo.Untag(ctx, name)
+	if image.IsMissing(err) {
+		return ErrNoDocument
+	}
+	return err
+}
+
+// Sweep implements Catalog. The registry itself deletes blobs to which no manifest refers, when it
+// collects garbage.
+func (r *RegistryStore) Sweep(context.Context, time.Time, func(digest.Digest) bool) (int, int64,
+	error) {
+	return 0, 0, nil
 }

@@ -32,6 +32,9 @@ type SharedPlace struct {
 	Ref string
 	// ReadOnly is set if the build writes nothing.
 	ReadOnly bool
+	// Key signs the records that the build writes. Records without a signature of it are not used.
+	// It must be able to sign unless ReadOnly is set. nil: signatures are ignored.
+	Key *Key
 }
 
 // ParseShared parses a value of --cache: REF or REF,ro.
@@ -83,6 +86,8 @@ const (
 	// maxHint limits the records of a hint. A record has about 600 bytes, and registries accept
 	// manifests of 4 MiB.
 	maxHint = 4000
+	// refreshAge is the age at which a record that a build uses is written again.
+	refreshAge = 7 * 24 * time.Hour
 	// writers is the number of documents that are written at the same time.
 	writers = 4
 	// lookupTime limits the time for which a step waits for a cache that does not answer.
@@ -125,8 +130,9 @@ type Shared struct {
 	lastWrite time.Time
 	slowest   time.Duration
 	locks     map[cache.Key]*sync.Mutex
-	// unreadable and unwritable are set after an error.
-	unreadable, unwritable bool
+	// unreadable and unwritable are set after an error, and unsigned after a warning about records
+	// without a valid signature.
+	unreadable, unwritable, unsigned bool
 }
 
 // NewShared returns a Shared that reads nothing yet. hint names the build: builds of the same image
@@ -188,11 +194,26 @@ func (s *Shared) read(ctx context.Context, name string) []Found {
 	if err != nil && !errors.Is(err, ErrNoDocument) && ctx.Err() == nil {
 		s.fail(&s.unreadable, fmt.Errorf("the cache at %s is not read: %w", s.place.Ref, err))
 	}
+	records = s.signed(records)
 	list := make([]Found, len(records))
 	for i, r := range records {
 		list[i] = Found{Record: r, From: from, Lazy: true}
 	}
 	return list
+}
+
+// signed removes the records without a valid signature, if signatures are needed.
+func (s *Shared) signed(records []Record) []Record {
+	if s.place.Key == nil {
+		return records
+	}
+	n := len(records)
+	records = slices.DeleteFunc(records, func(r Record) bool { return !s.place.Key.valid(r) })
+	if len(records) < n {
+		s.fail(&s.unsigned, fmt.Errorf("the cache at %s has results without a signature of the "+
+			"key of --cache-key: they are not used", s.place.Ref))
+	}
+	return records
 }
 
 // fail warns about the first error of its kind.
@@ -319,12 +340,29 @@ func chainOf(l *Layer) digest.Digest {
 	return identity.ChainID([]digest.Digest{l.Parent, l.DiffID})
 }
 
-// use adds a record to the next hint. s.mu is held.
+// use adds a record to the next hint, or takes over its time if it was written later. s.mu is held.
 func (s *Shared) use(r Record) {
-	if !slices.ContainsFunc(s.current[r.Key], r.same) {
-		s.current[r.Key] = append(s.current[r.Key], r)
+	list := s.current[r.Key]
+	i := slices.IndexFunc(list, r.same)
+	switch {
+	case i < 0:
+		s.current[r.Key] = append(list, r)
+	case r.Written.After(list[i].Written):
+		list[i] = r
 	}
 }
+
+// noteFresh takes over the time of a record from its document to the next hint.
+func (s *Shared) noteFresh(r Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.use(r)
+}
+
+// isFresh reports whether the record was written so late that a build that uses it does not write
+// it again. Stores do not record when something was read: the time of the last write has to show
+// whether a record is used.
+func (r Record) isFresh() bool { return time.Since(r.Written) < refreshAge }
 
 // same reports whether o has the same result as r.
 func (r Record) same(o Record) bool {
@@ -345,6 +383,9 @@ func (s *Shared) Publish(ctx context.Context,
 		r, err := record(ctx)
 		if err != nil {
 			return // the build ends with this error
+		}
+		if s.place.Key != nil {
+			r.Signature = s.place.Key.sign(r)
 		}
 		s.mu.Lock()
 		s.use(r)
@@ -378,7 +419,8 @@ func (s *Shared) writeFailed(ctx context.Context, err error) {
 func (s *Shared) has(r Record) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.rejected[r.Layer.Descriptor.Digest] && slices.ContainsFunc(s.found[r.Key], r.same)
+	return !s.rejected[r.Layer.Descriptor.Digest] && slices.ContainsFunc(s.found[r.Key],
+		func(o Record) bool { return r.same(o) && o.isFresh() })
 }
 
 // lock serializes the writers of a key in this process.
@@ -402,15 +444,21 @@ func (s *Shared) merge(ctx context.Context, r Record) error {
 	switch {
 	case err == nil:
 		list, _ = decodeRecords(data) // a document that cannot be read is replaced
+		list = s.signed(list)
 		list = slices.DeleteFunc(list, func(o Record) bool {
 			return o.Key != r.Key || o.Layer == nil || s.isRejected(o.Layer) && !r.same(o)
 		})
 	case !errors.Is(err, ErrNoDocument):
 		return err
 	}
-	if slices.ContainsFunc(list, r.same) {
-		return nil
+	if i := slices.IndexFunc(list, r.same); i >= 0 {
+		if list[i].isFresh() {
+			s.noteFresh(list[i])
+			return nil
+		}
+		list = slices.Delete(list, i, i+1)
 	}
+	r.Written = time.Now().UTC()
 	list = append(list, r)
 	sorting.Func(list, func(a, b Record) int { return b.Created.Compare(a.Created) })
 	list = list[:min(len(list), maxResults)]
@@ -422,6 +470,7 @@ func (s *Shared) merge(ctx context.Context, r Record) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.use(r)
 	s.written[r.Key], s.lastWrite = r, time.Now()
 	s.slowest = max(s.slowest, time.Since(began))
 	return nil
@@ -429,7 +478,7 @@ func (s *Shared) merge(ctx context.Context, r Record) error {
 
 // put writes a document. keep is set if the store keeps the layers of its records.
 func (s *Shared) put(ctx context.Context, name string, list []Record, keep bool) error {
-	doc := Document{Records: list}
+	doc := Document{Records: list, Written: time.Now().UTC()}
 	if !keep {
 		doc.Sort()
 	}
@@ -514,8 +563,9 @@ func (s *Shared) writeHint(ctx context.Context) error {
 	for key, records := range s.current {
 		list = append(list, records...)
 		for _, r := range records {
-			changed = changed || !slices.ContainsFunc(s.hinted[key],
-				func(f Found) bool { return r.same(f.Record) })
+			changed = changed || !slices.ContainsFunc(s.hinted[key], func(f Found) bool {
+				return r.same(f.Record) && r.Written.Sub(f.Written) < refreshAge
+			})
 		}
 	}
 	s.mu.Unlock()

@@ -29,6 +29,7 @@ type memory struct {
 	gets, puts int
 	getErr     error
 	putErr     error
+	deleteErr  error
 	pause      func() // before each operation
 }
 
