@@ -177,6 +177,7 @@ var floors = []floor{
 		{"bench", "diff"},
 		{"test/lab", "internal/imagetest internal/registrytest"},
 		{"test/golden", "internal/imagetest test/lab"},
+		{"test/caches", "test/lab"},
 		{"test/ci", "internal/schematest test/lab"},
 		{"test/explain", "internal/fstree test/lab"},
 		{"test/differential", "diff internal/layercheck internal/mount internal/mount/mounttest " +

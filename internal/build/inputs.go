@@ -118,9 +118,12 @@ func (s *Solver) from(ctx context.Context, st *parser.Stage, in parser.ImageInpu
 func (s *Solver) needsBase(ctx context.Context, st *parser.Stage) bool {
 	for _, other := range s.plan.Stages {
 		line := other.Lineage()
-		if (slices.Contains(line, st) || s.o.Inputs.Same(line[len(line)-1].Base, st.Base)) &&
-			s.total(ctx, other) > 0 &&
-			!s.needed(ctx, other, 2).onOutline && !s.predictor.hits(ctx, other) {
+		if !slices.Contains(line, st) && !s.o.Inputs.Same(line[len(line)-1].Base, st.Base) ||
+			s.total(ctx, other) == 0 {
+			continue
+		}
+		n := s.predictor.missed(ctx, other)
+		if n > 0 && !s.needed(ctx, other, n).onOutline {
 			return true
 		}
 	}

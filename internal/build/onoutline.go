@@ -15,6 +15,9 @@ import (
 // The last steps of an image, after its last RUN, can be performed without unpacking the base
 // image: they run on its outline (see package outline), and only their layers are kept. Their
 // records are lazy. A later build that needs the files unpacks the image and the layers.
+//
+// The layer of a COPY --link does not depend on the files below it: it is made without an outline,
+// which would have to be made of the layers below. Layers in a cache are not even fetched then.
 
 // CopySealer makes the layers of COPYs in other ways than Sealer. *layers.Sealer implements it.
 type CopySealer interface {
@@ -41,12 +44,16 @@ func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job.Job, id s
 	if !j.RunsOnOutline() {
 		return stepResult{}, false, nil
 	}
-	on, err := e.layers.Lazy.Outline(ctx, cur.top)
-	if on == "" || err != nil {
-		return stepResult{}, false, err
+	var on snapshot.ID
+	name := snapshot.NewID()
+	if !j.Link || !e.snapshots.Layered() || !e.layers.Lazy.Waits(cur.top) {
+		if on, err = e.layers.Lazy.Outline(ctx, cur.top); on == "" || err != nil {
+			return stepResult{}, false, err
+		}
+		name = outlineOf(id)
 	}
 	held, release := out.hold()
-	l, noOp, err := e.sealOnOutline(ctx, j, outlineOf(id), on, held, req)
+	l, noOp, err := e.sealOnOutline(ctx, j, name, on, held, req)
 	if state.IsFull(err) {
 		return stepResult{}, false, e.state.Filled(err)
 	}
@@ -73,12 +80,15 @@ func (e *Engine) makeOnOutline(ctx context.Context, cur rootfs, j *job.Job, id s
 }
 
 // sealOnOutline runs a job on the outline on, and returns its layer. noOp is set if the job has
-// changed nothing. If the files were copied, they are in the snapshot name.
+// changed nothing. If the files were copied, they are in the snapshot name. If on is "", the layer
+// does not depend on other files.
 func (e *Engine) sealOnOutline(ctx context.Context, j *job.Job, name, on snapshot.ID, out output,
 	req request) (l cache.Layer, noOp bool, err error) {
-	files, err := e.layers.Outlines.Outlined(ctx, on)
-	if err != nil {
-		return l, false, err
+	var files *layers.Outlined
+	if on != "" {
+		if files, err = e.layers.Outlines.Outlined(ctx, on); err != nil {
+			return l, false, err
+		}
 	}
 	parent := on
 	if j.Link {
@@ -90,6 +100,9 @@ func (e *Engine) sealOnOutline(ctx context.Context, j *job.Job, name, on snapsho
 	}
 	defer func() { err = errors.Join(err, active.Discard()) }()
 	check := func() error {
+		if files == nil {
+			return nil
+		}
 		if err := files.Check(active, parent == ""); err != nil || !j.NamesUser() {
 			return err
 		}
@@ -103,7 +116,7 @@ func (e *Engine) sealOnOutline(ctx context.Context, j *job.Job, name, on snapsho
 		if err != nil {
 			return l, false, err
 		}
-		if dir != nil && !files.In(dir.Dest) {
+		if dir != nil && (files == nil || !files.In(dir.Dest)) {
 			l, ok, err := e.sealDirectory(ctx, j, active, dir)
 			if err == nil && ok {
 				tell()

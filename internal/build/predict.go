@@ -23,7 +23,9 @@ type prediction struct {
 	// is none.
 	cur   rootfs
 	known bool // cur.key is the stage's key
-	hits  bool // all steps of the stage have results
+	// missed is the number of the first step that has no result, counting FROM as in
+	// Solver.needed; 0 if all steps have results.
+	missed int
 	// needs lists the stages whose files are needed for results that the cache does not have.
 	needs []*parser.Stage
 }
@@ -85,27 +87,36 @@ func (p *predictor) findStartSet(ctx context.Context) map[*parser.Stage]bool {
 // ended may lack keys of files that were not digested; it is not kept.
 func (p *predictor) predict(ctx context.Context, st *parser.Stage) prediction {
 	if p.off {
-		return prediction{}
+		return unpredicted(st)
 	}
 	f, err := p.predictions.Do(ctx, st, func() (prediction, error) {
 		return p.makePrediction(ctx, st), context.Cause(ctx)
 	})
 	if err != nil {
-		return prediction{needs: st.Needs}
+		return unpredicted(st)
 	}
 	return f
 }
 
-// hits reports whether all steps of a stage have results.
-func (p *predictor) hits(ctx context.Context, st *parser.Stage) bool {
-	return p.predict(ctx, st).hits
+// unpredicted is the prediction of a stage of which nothing is known.
+func unpredicted(st *parser.Stage) prediction {
+	return prediction{needs: st.Needs, missed: firstStep}
+}
+
+// firstStep is the number of the first step after FROM.
+const firstStep = 2
+
+// missed returns the number of the first step of a stage that has no result, counting FROM; 0 if
+// all steps have results.
+func (p *predictor) missed(ctx context.Context, st *parser.Stage) int {
+	return p.predict(ctx, st).missed
 }
 
 // errUnpredicted is returned for a stage whose key is not known before it is built.
 var errUnpredicted = errors.New("not known before it is built")
 
 func (p *predictor) makePrediction(ctx context.Context, st *parser.Stage) prediction {
-	unknown := prediction{needs: st.Needs}
+	unknown := unpredicted(st)
 	var f prediction
 	if base, ok := st.Base.(parser.StageInput); ok {
 		below := p.predict(ctx, base.Stage)
@@ -125,7 +136,8 @@ func (p *predictor) makePrediction(ctx context.Context, st *parser.Stage) predic
 	}
 	base := f.cur.config
 	f.cur.config = st.Start(base)
-	f.known, f.hits = !p.noCache.has(st), true
+	f.known = !p.noCache.has(st)
+	n := firstStep - 1
 	for step, err := range st.Steps(base) {
 		if err != nil {
 			return unknown
@@ -134,13 +146,14 @@ func (p *predictor) makePrediction(ctx context.Context, st *parser.Stage) predic
 		if step.Action == nil {
 			continue
 		}
+		n++
 		hit := false
 		if f.known {
 			f.cur.key, f.cur.top, hit = p.predictStep(ctx, st, f.cur, step)
 			f.known = f.cur.key != ""
 		}
 		if !hit {
-			f.hits = false
+			f.missed = cmp.Or(f.missed, n)
 			f.needs = append(f.needs, stagesOf(step.Action)...)
 		}
 	}

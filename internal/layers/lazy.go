@@ -54,6 +54,14 @@ func (z *Lazy) Has(id snapshot.ID) bool {
 	return z.lazy[id] != nil
 }
 
+// Waits reports whether a snapshot was added that nothing has needed yet.
+func (z *Lazy) Waits(id snapshot.ID) bool {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	l := z.lazy[id]
+	return l != nil && !l.begun
+}
+
 // Materialize makes an added snapshot, once. It does nothing for other snapshots, which exist
 // already.
 func (z *Lazy) Materialize(ctx context.Context, id snapshot.ID) error {
