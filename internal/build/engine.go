@@ -3,6 +3,7 @@ package build
 import (
 	"context"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/layerbuild/layerbuild/executor"
@@ -17,6 +18,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/snapshot"
 	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Config holds the parts and options of an Engine.
@@ -175,6 +177,12 @@ type LayerImages interface {
 	EnsureLayer(ctx context.Context, img *image.Image, o image.UnpackOptions) error
 	UnpackOn(ctx context.Context, img *image.Image, parent, id snapshot.ID,
 		o image.UnpackOptions) error
+	// SharedOutline makes the outline of an image, or loads it.
+	SharedOutline(ctx context.Context, img *image.Image, o image.OutlineOptions) (snapshot.ID,
+		error)
+	// Pack compresses what pack writes, and stores it as a blob.
+	Pack(ctx context.Context, mediaType string, pack func(io.Writer) error) (ocispec.Descriptor,
+		error)
 }
 
 // request describes how the result of a step may be made.

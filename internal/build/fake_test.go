@@ -229,6 +229,16 @@ func (*fakeImages) Outline(context.Context, *image.Image,
 	return "", nil
 }
 
+func (*fakeImages) SharedOutline(context.Context, *image.Image,
+	image.OutlineOptions) (snapshot.ID, error) {
+	return "", nil
+}
+
+func (*fakeImages) Pack(context.Context, string, func(io.Writer) error) (ocispec.Descriptor,
+	error) {
+	return ocispec.Descriptor{}, errors.New("no store")
+}
+
 func (f *fakeImages) UnpackAs(context.Context, *image.Image, snapshot.ID,
 	image.UnpackOptions) (bool, error) {
 	return true, nil

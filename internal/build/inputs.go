@@ -108,6 +108,7 @@ func (s *Solver) from(ctx context.Context, st *parser.Stage, in parser.ImageInpu
 		r.layers = append(r.layers, &layers.Layer{Base: img, Index: i, Descriptor: d,
 			DiffID: img.Config.RootFS.DiffIDs[i]})
 	}
+	s.results.shareOutline(r.top, r.layers)
 	return r, nil
 }
 

@@ -372,6 +372,8 @@ func (r *results) fetch(ctx context.Context, cur rootfs, j *job.Job, f remotecac
 		return r.records.PutSealed(ctx, string(id), f.Layer.Sealed,
 			cache.Layer{Descriptor: f.Layer.Descriptor, DiffID: f.Layer.DiffID})
 	})
+	r.shareOutline(id, append(cur.layers[:len(cur.layers):len(cur.layers)],
+		&layers.Layer{Base: img}))
 	res := stepResult{snapshot: id, key: f.ContentKey(), created: f.Created.UTC(), cached: true}
 	if f.Layer.Sealed == r.sealer.Format() {
 		res.image, res.unchecked = img, f.Lazy

@@ -130,6 +130,12 @@ func ArtifactOf(name string,
 	return &Artifact{Name: name, source: opener(open)}
 }
 
+// Open opens a blob of the artifact. The reader returns an error at its end if the content does not
+// match the descriptor.
+func (a *Artifact) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	return verifiedFrom(a.source)(ctx, d)
+}
+
 // Layer returns an image of one layer of the artifact, for EnsureLayer and UnpackOn.
 func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, error) {
 	if err := errors.Join(d.Digest.Validate(), diffID.Validate()); err != nil {

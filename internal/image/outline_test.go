@@ -1,10 +1,16 @@
 package image
 
 import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/layerbuild/layerbuild/internal/event"
+	"github.com/layerbuild/layerbuild/internal/unpack"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -93,5 +99,88 @@ func TestNoOutline(t *testing.T) {
 				t.Errorf("left over: %v", l)
 			}
 		})
+	}
+}
+
+// TestSharedOutline saves an outline, and loads it into another state, where no layer is read then.
+// What is not an outline is left out, with a warning.
+func TestSharedOutline(t *testing.T) {
+	needOverlay(t)
+	o := newOrigin(t)
+	o.tag("good:1", imageOf(t, outlined...))
+	var saved bytes.Buffer
+	make := func(load func(context.Context) (io.ReadCloser, error)) (tree, note string,
+		layers int, warnings []string) {
+		t.Helper()
+		s := openState(t, t.TempDir(), "overlay")
+		whole, err := s.Resolve(t.Context(), o.host+"/good:1", ResolveOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The layers are those of two images.
+		img := Stack("stack", []Part{{whole, 0}, {whole, 1}})
+		o.requests()
+		id, err := s.SharedOutline(t.Context(), img, OutlineOptions{Load: load,
+			UnpackOptions: UnpackOptions{Sink: func(e event.Event) {
+				if w, ok := e.(event.Warning); ok {
+					warnings = append(warnings, w.Message)
+				}
+			}},
+			Save: func(_ context.Context, pack func(io.Writer) error) {
+				saved.Reset()
+				z, err := unpack.Compress(&saved)
+				if err == nil {
+					err = errors.Join(pack(z), z.Close())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}})
+		if err != nil || id == "" {
+			t.Fatalf("outline %q, error %v", id, err)
+		}
+		list, err := s.snapshots.Note(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l := s.left(t); len(l) != 0 {
+			t.Errorf("left over: %v", l)
+		}
+		return s.tree(t, id), string(list), len(o.requests()), warnings
+	}
+	tree, note, layers, _ := make(nil)
+	packed := bytes.Clone(saved.Bytes())
+	if layers != 2 || len(packed) == 0 {
+		t.Fatalf("%d layers were read, the outline has %d bytes", layers, len(packed))
+	}
+	for _, tt := range []struct {
+		name    string
+		data    []byte
+		err     error
+		layers  int
+		warning string
+	}{
+		{"the outline", packed, nil, 0, ""},
+		{"none", nil, nil, 2, ""},
+		{"a cache that fails", nil, errors.New("no answer"), 2, "no answer"},
+		{"nothing", []byte{}, nil, 2, "packed outline"},
+		{"another file", []byte(strings.Repeat("x", 2000)), nil, 2, "packed outline"},
+		{"a part", packed[:len(packed)-20], nil, 2, "is not used"},
+	} {
+		load := func(context.Context) (io.ReadCloser, error) {
+			if tt.data == nil {
+				return nil, tt.err
+			}
+			return io.NopCloser(bytes.NewReader(tt.data)), nil
+		}
+		gotTree, gotNote, n, warnings := make(load)
+		if gotTree != tree || gotNote != note || n != tt.layers {
+			t.Errorf("%s: %d layers were read; the tree is the same: %v", tt.name, n,
+				gotTree == tree)
+		}
+		if all := strings.Join(warnings, "\n"); (all == "") != (tt.warning == "") ||
+			!strings.Contains(all, tt.warning) {
+			t.Errorf("%s: warnings %q, want %q", tt.name, warnings, tt.warning)
+		}
 	}
 }

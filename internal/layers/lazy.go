@@ -47,6 +47,20 @@ func (z *Lazy) AddOutline(id snapshot.ID, make func(context.Context) (snapshot.I
 	z.lazy[id].outline = make
 }
 
+// WrapOutline replaces the function that makes the outline of an added snapshot by make, which gets
+// the one that it replaces.
+func (z *Lazy) WrapOutline(id snapshot.ID, make func(ctx context.Context,
+	next func(context.Context) (snapshot.ID, error)) (snapshot.ID, error)) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	l := z.lazy[id]
+	next := l.outline
+	if next == nil {
+		return
+	}
+	l.outline = func(ctx context.Context) (snapshot.ID, error) { return make(ctx, next) }
+}
+
 // Has reports whether a snapshot was added.
 func (z *Lazy) Has(id snapshot.ID) bool {
 	z.mu.Lock()

@@ -15,6 +15,7 @@
 // that Conflict gets, and reads the lists of outlines.
 //
 // To test it, run go test ./internal/outline as root, or as a user who may make user namespaces.
-// TestBuilder and FuzzBuilder compare outlines with unpacked layers. FuzzParse reads damaged lists.
+// TestBuilder and FuzzBuilder compare outlines with unpacked layers. FuzzParse reads damaged lists,
+// FuzzUnpack packed outlines.
 // TestOutline of test/drivers builds on outlines and on unpacked images.
 package outline

@@ -123,6 +123,17 @@ func importFrom(ctx context.Context, artifacts Artifacts, place Place,
 	return list, errors.Join(errs...)
 }
 
+// IsShared reports whether there are shared caches.
+func (im *Imports) IsShared() bool { return im != nil && len(im.shared) > 0 }
+
+// Share writes a record to the shared caches, in the background. Its layer must be in the local
+// store.
+func (im *Imports) Share(ctx context.Context, r Record) {
+	for _, s := range im.shared {
+		s.Publish(ctx, func(context.Context) (Record, error) { return r, nil })
+	}
+}
+
 // Empty reports whether there is no record, and no cache that may have one.
 func (im *Imports) Empty() bool { return im == nil || len(im.records)+len(im.shared) == 0 }
 

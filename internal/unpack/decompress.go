@@ -200,3 +200,8 @@ func (d *decompressed) Close() error {
 type closed struct{}
 
 func (closed) Read([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// Compress returns a writer that compresses with zstd what Decompress reads. It uses one thread.
+func Compress(w io.Writer) (io.WriteCloser, error) {
+	return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1))
+}

@@ -116,6 +116,30 @@ func TestPushMovesNothing(t *testing.T) {
 		text+"COPY --link Dockerfile /last\n" {
 		t.Errorf("the image has %q", got)
 	}
+	// A COPY needs the outline of the layers below it, for which the first machine reads them.
+	registry.Bytes()
+	for i, limit := range []int64{45_000_000, 100_000} {
+		l.Write("Dockerfile", text+"COPY Dockerfile /last\n", "new", fmt.Sprint(i))
+		five := newMachine(t, l)
+		out = five.build(true, cache, "-t", registry.Host+"/team/app:5", "--push", ".")
+		sent, received = registry.Bytes()
+		t.Logf("build %d with a COPY has sent %d and received %d bytes", i, sent, received)
+		if ran.MatchString(out) || sent > 100_000 || received > limit {
+			t.Errorf("build %d with a COPY has sent %d and received %d bytes:\n%s", i, sent,
+				received, out)
+		}
+		text += "# another\n"
+		layers := func(m machine, tag string) string {
+			return m.Run("inspect", "--format={{json .RootFS.Layers}}",
+				"docker://"+registry.Host+"/team/app:"+tag)
+		}
+		// On the first machine the COPY runs on the files themselves.
+		one.build(true, "-t", registry.Host+"/team/app:6", "--push", ".")
+		if a, b := layers(five, "5"), layers(one, "6"); a != b {
+			t.Errorf("build %d: the layers with an outline are %s, without it %s", i, a, b)
+		}
+		registry.Bytes()
+	}
 }
 
 // TestMendedBuild builds a Dockerfile of ten steps of which the ninth fails. On another machine the
