@@ -26,7 +26,8 @@ type lab struct {
 	made    map[string]string // fixtures: their directories by name
 	pool    []byte            // contents of small files
 	served  *registry
-	tracing string // a directory to make in tracefs, "" if tracefs cannot be mounted
+	cleanup []func() // ends what was started beside served
+	tracing string   // a directory to make in tracefs, "" if tracefs cannot be mounted
 	log     io.Writer
 }
 
@@ -120,6 +121,9 @@ type sample struct {
 	wall, cpu time.Duration
 	memory    int64 // peak of the sum of the processes' resident memory
 	size      int64 // size of the result, if it is reported
+	// moved are the bytes that were sent and received, and requests the requests, if a proxy has
+	// counted them.
+	moved, requests int64
 }
 
 // A result holds all runs of a work.
@@ -216,10 +220,10 @@ func (l *lab) addAccount(ctx context.Context, contenders []contender, r *result,
 // clean empties the stores and removes the files of the last work.
 func (l *lab) clean() error {
 	var errs []error
-	l.endRegistry()
 	for _, p := range l.peers {
 		errs = append(errs, p.stop(), remove(p.dir))
 	}
+	l.endRegistry()
 	return errors.Join(append(errs, remove(l.path("temp")))...)
 }
 

@@ -40,10 +40,13 @@ type peer struct {
 	// returns the command that builds dir/Dockerfile and names the image
 	build func(dir, tag string) []string
 	// like build, for an image on which others are based; nil if build does that
-	base  func(dir, tag string) []string
-	push  func(tag string) []string
-	start func(ctx context.Context) error // starts a daemon, if the peer has one
-	stop  func() error
+	base func(dir, tag string) []string
+	push func(tag string) []string
+	// cached returns the commands that build and push an image with a cache in a repository; nil:
+	// the peer has none
+	cached func(dir, tag, cache string) [][]string
+	start  func(ctx context.Context) error // starts a daemon, if the peer has one
+	stop   func() error
 	// the measured work is done by a daemon: its CPU time is only known with control groups
 	served bool
 }
@@ -88,6 +91,10 @@ func (p *peer) layerbuild(bin, run string) {
 		return []string{bin, "build", "--root=" + p.dir, "--progress=plain", "-t", tag, dir}
 	}
 	p.push = func(tag string) []string { return []string{bin, "push", "--root=" + p.dir, tag} }
+	p.cached = func(dir, tag, cache string) [][]string {
+		return [][]string{{bin, "build", "--root=" + p.dir, "--progress=plain", "--cache=" + cache,
+			"-t", tag, "--push", dir}}
+	}
 }
 
 // buildah makes a peer that runs commands with chroot isolation, which is faster than runc or crun.
@@ -110,6 +117,11 @@ func (p *peer) buildah(run string) error {
 			"--tls-verify=false", "-t", tag, dir)
 	}
 	p.push = func(tag string) []string { return line("push", "--tls-verify=false", tag) }
+	p.cached = func(dir, tag, cache string) [][]string {
+		return [][]string{line("bud", "--layers", "--isolation=chroot", "--network=host",
+			"--tls-verify=false", "--cache-from="+cache, "--cache-to="+cache, "-t", tag, dir),
+			p.push(tag)}
+	}
 	return nil
 }
 
@@ -192,6 +204,11 @@ func (p *peer) buildKit(buildkitd, buildctl, run string) error {
 	}
 	p.push = func(tag string) []string {
 		return line(contexts[tag], "type=image,push=true,name="+tag)
+	}
+	p.cached = func(dir, tag, cache string) [][]string {
+		return [][]string{append(line(dir, "type=image,push=true,name="+tag),
+			"--import-cache=type=registry,ref="+cache,
+			"--export-cache=type=registry,mode=max,ref="+cache)}
 	}
 	p.serve(run, func() ([][]string, error) {
 		config := filepath.Join(run, "buildkitd.toml")

@@ -33,6 +33,10 @@ func (l *lab) endRegistry() {
 		l.served.close()
 		l.served = nil
 	}
+	for _, f := range l.cleanup {
+		f()
+	}
+	l.cleanup = nil
 }
 
 // newRegistry starts a registry that keeps its blobs in dir; close ends it.

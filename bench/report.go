@@ -17,6 +17,8 @@ const (
 	size
 	wallPerUnit
 	cpuPerUnit
+	movedBytes
+	requests
 )
 
 // of returns the figure of one sample: seconds or bytes.
@@ -35,20 +37,30 @@ func (f figure) of(s sample, units int) float64 {
 		return s.wall.Seconds() / float64(units)
 	case cpuPerUnit:
 		return s.cpu.Seconds() / float64(units)
+	case movedBytes:
+		return float64(s.moved)
+	case requests:
+		return float64(s.requests)
 	default:
 		panic("unreachable")
 	}
 }
 
 func (f figure) format(v float64) string {
-	if f == memory || f == size {
+	if f == requests {
+		return fmt.Sprintf("%.0f", v)
+	}
+	if f == movedBytes && v < 1e6 {
+		return fmt.Sprintf("%.1f kB", v/1e3)
+	}
+	if f == movedBytes || f == memory || f == size {
 		return fmt.Sprintf("%.1f MB", v/1e6)
 	}
 	return span(v)
 }
 
 func (f figure) String() string {
-	return []string{"wall", "CPU", "peak memory", "size", "wall", "CPU"}[f]
+	return []string{"wall", "CPU", "peak memory", "size", "wall", "CPU", "moved", "requests"}[f]
 }
 
 // span prints seconds with three significant digits.
@@ -317,14 +329,19 @@ func (r *result) markdown(b *strings.Builder) {
 		fmt.Fprintf(b, "Left out: %s\n", line(r.note))
 		return
 	}
-	sizes, units := false, false
+	sizes, units, moved := false, false, false
 	for _, row := range r.rows {
 		units = units || row.units > 0
 		sizes = sizes || slices.ContainsFunc(row.samples, func(s sample) bool { return s.size > 0 })
+		moved = moved || slices.ContainsFunc(row.samples,
+			func(s sample) bool { return s.requests > 0 })
 	}
 	head := []string{"", "wall (least to most)", "CPU", "peak memory"}
 	if sizes {
 		head = append(head, "size")
+	}
+	if moved {
+		head = append(head, "moved", "requests")
 	}
 	if units {
 		head = append(head, "wall per "+r.unit, "CPU per "+r.unit)
@@ -339,7 +356,7 @@ func (r *result) markdown(b *strings.Builder) {
 			fmt.Fprintf(b, "| %s | failed: %s |\n", row.name, line(row.failure))
 			continue
 		}
-		cells(b, r.cells(i, sizes, units))
+		cells(b, r.cells(i, sizes, moved, units))
 	}
 	if r.account != nil {
 		r.account.markdown(b)
@@ -350,7 +367,7 @@ func (r *result) markdown(b *strings.Builder) {
 
 // cells returns the cells of a row of the table. All rows but the first are compared with the first
 // one.
-func (r *result) cells(i int, sizes, units bool) []string {
+func (r *result) cells(i int, sizes, moved, units bool) []string {
 	row := r.rows[i]
 	show := func(f figure) string { return f.format(median(row.values(f))) }
 	walls := row.values(wall)
@@ -358,6 +375,9 @@ func (r *result) cells(i int, sizes, units bool) []string {
 		span(slices.Max(walls))), show(cpu), show(memory)}
 	if sizes {
 		all = append(all, show(size))
+	}
+	if moved {
+		all = append(all, show(movedBytes), show(requests))
 	}
 	if units {
 		all = append(all, show(wallPerUnit), show(cpuPerUnit))
