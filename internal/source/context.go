@@ -500,7 +500,15 @@ func (c *Context) git(ctx context.Context, u *giturl.URL) error {
 
 // http makes the context from an archive or a Dockerfile at a URL.
 func (c *Context) http(ctx context.Context, address string) error {
-	f, err := c.download(ctx, address, &c.material)
+	f, err := c.download(ctx, address, &c.material, func(head []byte) int {
+		if isArchive(head) {
+			return 0
+		}
+		return maxDockerfile
+	})
+	if _, long := errors.AsType[longError](err); long {
+		return fmt.Errorf("read %s: %w", c.Name, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -515,11 +523,11 @@ func (c *Context) http(ctx context.Context, address string) error {
 }
 
 // download downloads a file without using earlier answers of the server. It sets from to what
-// identifies the file.
-func (c *Context) download(ctx context.Context, address string,
-	from **Material) (*Fetched, error) {
+// identifies the file. limit is that of HTTPOptions: an endless file must not fill the disk.
+func (c *Context) download(ctx context.Context, address string, from **Material,
+	limit func(head []byte) int) (*Fetched, error) {
 	o := c.o.HTTP
-	o.Store = nil
+	o.Store, o.limit = nil, limit
 	if o.TempDir == nil {
 		o.TempDir = c.o.TempDir
 	}
@@ -574,7 +582,10 @@ func (c *Context) ReadDockerfile(ctx context.Context) (string, []byte, error) {
 }
 
 func (c *Context) remoteDockerfile(ctx context.Context, address string) (string, []byte, error) {
-	f, err := c.download(ctx, address, &c.fileFrom)
+	f, err := c.download(ctx, address, &c.fileFrom, func([]byte) int { return maxDockerfile })
+	if _, long := errors.AsType[longError](err); long {
+		return "", nil, dockerfileError(giturl.Redact(address), err)
+	}
 	if err != nil {
 		return "", nil, err
 	}

@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/layerbuild/layerbuild/internal/giturl"
@@ -329,6 +332,52 @@ func TestContextCutArchive(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(temp); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestEndlessURL checks that the download of an endless Dockerfile ends at the limit, and that an
+// archive at a URL may be larger.
+func TestEndlessURL(t *testing.T) {
+	var sent atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/archive" {
+			big := "big " + strings.Repeat("x", maxDockerfile)
+			w.Write(tarball(t, false, "Dockerfile FROM a", big))
+			return
+		}
+		comment := bytes.Repeat([]byte("#"), 1<<20)
+		for sent.Load() < 1<<30 {
+			n, err := w.Write(comment)
+			if sent.Add(int64(n)); err != nil {
+				return
+			}
+		}
+	}))
+	defer srv.Close()
+	temp := t.TempDir()
+	o := Options{TempDir: below(temp)}
+	if _, err := Open(t.Context(), srv.URL+"/f", o); err == nil ||
+		!strings.Contains(err.Error(), "maximum allowed size of 16 MiB") {
+		t.Errorf("as a context: %v", err)
+	}
+	o.Dockerfile = srv.URL + "/f"
+	c, err := Open(t.Context(), t.TempDir(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, _, err := c.ReadDockerfile(t.Context()); err == nil ||
+		!strings.Contains(err.Error(), "the Dockerfile exceeds maximum allowed size of 16 MiB") {
+		t.Errorf("as a Dockerfile: %v", err)
+	}
+	if n := sent.Load(); n > 200<<20 {
+		t.Errorf("%d bytes were sent", n)
+	}
+	if left, _ := os.ReadDir(temp); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	if _, text, _ := content(t, open(t, srv.URL+"/archive", Options{})); text != "FROM a" {
+		t.Errorf("the archive has %q", text)
 	}
 }
 

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -48,7 +49,10 @@ func HTTP(ctx context.Context, address string, o HTTPOptions) (*Download, error)
 		return nil, fmt.Errorf("source %q: not an http or https URL", u.Redacted())
 	}
 	if o.Client == nil {
-		o.Client = http.DefaultClient
+		o.Client = &http.Client{CheckRedirect: checkRedirect}
+	}
+	if o.Silence == 0 {
+		o.Silence = 100 * time.Second
 	}
 	d := &Download{url: u, o: o, Name: safeName(path.Base(u.Path)), mtime: time.Unix(0, 0)}
 	if o.Checksum != "" {
@@ -211,7 +215,16 @@ type temporaryError struct{ error }
 
 func (e *temporaryError) Unwrap() error { return e.error }
 
-func (d *Download) request(ctx context.Context, method, etag string) (*http.Response, error) {
+func (d *Download) request(ctx context.Context, method,
+	etag string) (_ *http.Response, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(d.o.Silence, func() { cancel(errStalled) })
+	defer func() {
+		timer.Stop()
+		if err != nil {
+			cancel(nil)
+		}
+	}()
 	req, err := http.NewRequestWithContext(ctx, method, d.url.String(), nil)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: %w", d.url.Redacted(), err)
@@ -240,6 +253,8 @@ func (d *Download) request(ctx context.Context, method, etag string) (*http.Resp
 		}
 		return nil, &temporaryError{fmt.Errorf("get %s: %w", d.url.Redacted(), err)}
 	case resp.StatusCode == http.StatusOK, resp.StatusCode == http.StatusNotModified && etag != "":
+		resp.Body = &responseBody{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer,
+			silence: d.o.Silence, left: d.o.Silence}
 		return resp, nil
 	}
 	resp.Body.Close()
@@ -248,6 +263,58 @@ func (d *Download) request(ctx context.Context, method, etag string) (*http.Resp
 		err = &temporaryError{err}
 	}
 	return nil, err
+}
+
+// checkRedirect makes sure that credentials are sent only to the server that they are for. net/http
+// also sends them to subdomains, to other ports and from https to plain http.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= 10 {
+		return errors.New("more than 10 redirects")
+	}
+	first := via[0].URL
+	for _, r := range append(via[1:], req) {
+		if r.URL.Scheme != first.Scheme || r.URL.Host != first.Host {
+			req.Header.Del("Authorization")
+			req.Header.Del("Referer") // it may contain a signed address
+		}
+	}
+	return nil
+}
+
+// errStalled ends a download whose server sends nothing.
+var errStalled = errors.New("the server has sent no data for too long")
+
+// responseBody is the body of a response. Read returns an error if the server sends less than
+// 64 KiB in the time silence. Close cancels the request.
+type responseBody struct {
+	io.ReadCloser
+	ctx           context.Context // the request's, for the cause of its end
+	cancel        context.CancelCauseFunc
+	timer         *time.Timer
+	silence, left time.Duration // left: until the end, if less than 64 KiB arrive
+	got           int           // bytes since left was silence
+}
+
+func (b *responseBody) Read(p []byte) (int, error) {
+	b.timer.Reset(b.left)
+	start := time.Now()
+	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop() // the caller spends the time between reads
+	b.left -= time.Since(start)
+	if b.got += n; b.got >= 64<<10 {
+		b.left, b.got = b.silence, 0
+	}
+	if cause := context.Cause(b.ctx); cause != nil && err != nil && err != io.EOF {
+		err = cause
+	}
+	return n, err
+}
+
+func (b *responseBody) Close() error {
+	b.timer.Stop()
+	err := b.ReadCloser.Close()
+	b.cancel(nil)
+	return err
 }
 
 // save stores the body of a response and sets the fields that depend on the response.
@@ -285,9 +352,20 @@ func (d *Download) save(resp *http.Response) (_ *Fetched, err error) {
 	if d.Digest != "" {
 		verify = d.Digest.Algorithm().Digester()
 	}
-	n, err := io.Copy(io.MultiWriter(file, verify.Hash()), resp.Body)
+	content, limit := io.Reader(resp.Body), 0
+	if d.o.limit != nil {
+		in := bufio.NewReader(resp.Body)
+		head, _ := in.Peek(1024) // an error occurs again below
+		if content, limit = in, d.o.limit(head); limit > 0 {
+			content = io.LimitReader(in, int64(limit)+1)
+		}
+	}
+	n, err := io.Copy(io.MultiWriter(file, verify.Hash()), content)
 	if err != nil {
 		return nil, fmt.Errorf("get %s: after %d bytes: %w", d.url.Redacted(), n, err)
+	}
+	if limit > 0 && n > int64(limit) {
+		return nil, longError(limit)
 	}
 	if got := verify.Digest(); d.Digest == "" {
 		d.Digest = got

@@ -5,8 +5,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -326,6 +328,109 @@ func TestHTTPCutShort(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(temp); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// TestHTTPSilence checks that a download ends if the server does not answer, stops, or sends a byte
+// now and then, and that one with a slow reader does not.
+func TestHTTPSilence(t *testing.T) {
+	send := func(w http.ResponseWriter, n int) {
+		w.Write(make([]byte, n))
+		w.(http.Flusher).Flush()
+	}
+	for name, answer := range map[string]http.HandlerFunc{
+		"no answer": func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+		"half":      func(w http.ResponseWriter, r *http.Request) { send(w, 10); <-r.Context().Done() },
+		"bytes": func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				send(w, 1)
+				time.Sleep(10 * time.Millisecond)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(answer)
+			defer srv.Close()
+			temp := t.TempDir()
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			_, err := HTTP(ctx, srv.URL+"/f",
+				HTTPOptions{TempDir: below(temp), Silence: 200 * time.Millisecond})
+			if !errors.Is(err, errStalled) {
+				t.Errorf("error = %v, want that nothing was sent", err)
+			}
+			if left, _ := os.ReadDir(temp); len(left) > 0 {
+				t.Errorf("left behind: %v", left)
+			}
+		})
+	}
+	// A server that is slow, but not too slow.
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for range 4 {
+			send(w, 64<<10)
+			time.Sleep(300 * time.Millisecond)
+		}
+	}))
+	defer srv.Close()
+	if _, err := HTTP(t.Context(), srv.URL+"/f",
+		HTTPOptions{TempDir: below(t.TempDir()), Silence: time.Second}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHTTPRedirects checks that credentials are not sent along redirects to another host, port or
+// scheme, nor back from there.
+func TestHTTPRedirects(t *testing.T) {
+	var mu sync.Mutex
+	var got []string
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		got = append(got, r.URL.Path+" "+r.Header.Get("Authorization")+r.Header.Get("Referer"))
+		if to := r.URL.Query().Get("to"); to != "" {
+			http.Redirect(w, r, to, http.StatusFound)
+		}
+	})
+	first, second := httptest.NewServer(handler), httptest.NewServer(handler)
+	secure := httptest.NewTLSServer(handler)
+	for _, s := range []*httptest.Server{first, second, secure} {
+		t.Cleanup(s.Close)
+	}
+	transport := secure.Client().Transport.(*http.Transport)
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		_, port, _ := net.SplitHostPort(address)
+		return (&net.Dialer{}).DialContext(ctx, network, "127.0.0.1:"+port)
+	}
+	transport.TLSClientConfig.InsecureSkipVerify = true
+	client := &http.Client{Transport: transport, CheckRedirect: checkRedirect}
+	port := func(s *httptest.Server) string { return s.URL[strings.LastIndexByte(s.URL, ':'):] }
+	for _, tt := range []struct{ name, from, to, want string }{
+		{"the same server", "http://a.test" + port(first), "/x", "/x token"},
+		{"a subdomain", "http://a.test" + port(first), "http://b.a.test" + port(first) + "/x", "/x "},
+		{"another port", "http://a.test" + port(first), "http://a.test" + port(second) + "/x", "/x "},
+		{"plain http", "https://a.test" + port(secure), "http://a.test" + port(first) + "/x", "/x "},
+		{"there and back", "http://a.test" + port(first), "http://b.test" + port(first) +
+			"/?to=http://a.test" + port(first) + "/x", "/x "},
+	} {
+		got = nil
+		_, err := HTTP(t.Context(), tt.from+"/?to="+url.QueryEscape(tt.to), HTTPOptions{
+			TempDir: below(t.TempDir()), Client: client,
+			Authorization: func(context.Context, string) string { return "token" }})
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		last := got[len(got)-1]
+		if tt.name == "the same server" {
+			last, _, _ = strings.Cut(last, "http:") // the address of the same server is no secret
+		}
+		if last != tt.want || got[0] != "/ token" {
+			t.Errorf("%s: the servers got %q, want %q last", tt.name, got, tt.want)
+		}
+	}
+	d, err := HTTP(t.Context(), first.URL, HTTPOptions{TempDir: below(t.TempDir())})
+	if err != nil || d.o.Client.CheckRedirect == nil {
+		t.Errorf("without a client: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/layerbuild/layerbuild/internal/atomicfile"
 	"github.com/layerbuild/layerbuild/internal/giturl"
@@ -87,8 +88,14 @@ type HTTPOptions struct {
 	// Store stores information from responses of servers, so that the key of unchanged content is
 	// known without a download; nil: nothing is stored.
 	Store Metadata
-	// Client makes the requests; nil: http.DefaultClient.
+	// Client makes the requests; nil: one that sends no credentials along redirects to other
+	// servers.
 	Client *http.Client
+	// Silence is the time after which a download ends with an error if the server sends nothing,
+	// or less than 64 KiB; 0: 100 s.
+	Silence time.Duration
+	// limit returns the largest size of a file that begins with head, 0 for any; nil: any.
+	limit func(head []byte) int
 	// Authorization returns the Authorization header for a host, "" for none; nil: no host has
 	// one.
 	Authorization func(ctx context.Context, host string) string
