@@ -99,6 +99,7 @@ func visible(all []verb) []verb {
 func main() {
 	executor.Main(archive.Unpack)
 	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
+	setHome(e)
 	args := os.Args[1:]
 	if isExecutor(os.Args[0]) {
 		args = append([]string{"executor"}, args...)

@@ -41,8 +41,7 @@ var variables = [...]variable{
 		"Certificates of certificate authorities to trust instead of the system's."},
 	{"PATH", "The directories in which git, fuse-overlayfs, newuidmap, newgidmap and credential " +
 		"helpers are looked for."},
-	{"HOME", "The user's home directory. If it is not set, that of the user database is used for " +
-		"the state directory."},
+	{"HOME", "The user's home directory. If it is not set, that of the user database is used."},
 	{"USER",
 		"The user's name in /etc/subuid and /etc/subgid, if the user database does not have one."},
 	{"XDG_DATA_HOME", "The directory above the state directory of a user other than root. The " +

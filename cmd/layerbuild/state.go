@@ -113,6 +113,23 @@ func defaultRoot(e *env) (string, error) {
 	return filepath.Join(home, ".local", "share", "layerbuild"), err
 }
 
+// setHome sets HOME to the home directory in the user database if it is not set (cron, systemd
+// units): credentials and settings are below it, too. It removes HOME if that is a relative path,
+// below which there may be files of a build context.
+func setHome(e *env) {
+	if filepath.IsAbs(e.getenv("HOME")) {
+		return
+	}
+	os.Unsetenv("HOME")
+	info, err := ns.Current()
+	if err != nil {
+		return
+	}
+	if dir, err := homeDir(e, info.HostUID); err == nil {
+		os.Setenv("HOME", dir)
+	}
+}
+
 // homeDir returns the user's home directory: HOME or, if it is not set (cron, systemd units), the
 // one in the user database.
 func homeDir(e *env, uid int) (string, error) {

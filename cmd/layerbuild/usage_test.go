@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"net"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -719,6 +721,27 @@ func TestHomeDir(t *testing.T) {
 	}}
 	if dir, err := homeDir(e, 1<<30); dir != "/home/me" || err != nil {
 		t.Errorf("HOME=/home/me: %q, %v", dir, err)
+	}
+}
+
+// Without HOME, credentials and settings of the user are found by the user database, and none are
+// read in the current directory.
+func TestSetHome(t *testing.T) {
+	u, err := user.LookupId(strconv.Itoa(os.Getuid()))
+	if err != nil {
+		t.Skip(err)
+	}
+	want := u.HomeDir
+	if fi, err := os.Stat(want); err != nil || !fi.IsDir() {
+		want = ""
+	}
+	e := &env{getenv: os.Getenv}
+	for home, want := range map[string]string{"": want, "relative": want, "/a": "/a"} {
+		t.Setenv("HOME", home)
+		setHome(e)
+		if got := os.Getenv("HOME"); got != want {
+			t.Errorf("HOME=%q becomes %q, want %q", home, got, want)
+		}
 	}
 }
 
