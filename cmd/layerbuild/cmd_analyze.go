@@ -239,6 +239,10 @@ func (f *analyzeFlags) forBuild(e *env, o *imagebuild.Options) (gateRules, error
 		}
 		return gateRules{}, nil
 	}
+	if o.Check || o.ListTargets || o.Outline {
+		return gateRules{}, errors.New("--analyze, --fail-over, --fail-on and --config have no " +
+			"effect with --check or --call: no image is made")
+	}
 	if !o.WantsImage() {
 		return gateRules{}, errors.New(
 			"--analyze: the outputs are files or cacheonly, and no image is made")
