@@ -119,6 +119,10 @@ func (c *indexCreation) source(f *indexFlags, word string) error {
 		s.ref.Name, s.word = word, word // locate adds the repository
 	} else if s.ref, err = f.place(word, f.registry); err != nil {
 		return err
+	} else if s.ref.Scheme == imageref.Plain {
+		if err := checkImage(word); err != nil {
+			return err
+		}
 	}
 	c.sources = append(c.sources, s)
 	return nil
