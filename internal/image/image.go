@@ -99,7 +99,7 @@ func parse(name string, origin Origin, root, d ocispec.Descriptor, manifest,
 	for i, l := range img.Manifest.Layers {
 		if !ocidoc.IsLayer(l.MediaType) {
 			return nil, fmt.Errorf(
-				"image %s cannot be used as a base: layer %s has the media type %q", name, l.Digest,
+				"image %s has no file system: its layer %s has the media type %q", name, l.Digest,
 				l.MediaType)
 		}
 		if err := errors.Join(l.Digest.Validate(),

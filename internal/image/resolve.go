@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/layerbuild/layerbuild/internal/ocidoc"
@@ -160,6 +161,9 @@ func (r *Resolver) known(ctx context.Context, name string, o ResolveOptions) (*I
 			}
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
+			}
+			if strings.HasPrefix(err.Error(), "image "+name+" ") {
+				return nil, err // that of parse
 			}
 			return nil, fmt.Errorf("image %s: %w", name, err)
 		}
