@@ -110,10 +110,10 @@ var objects = []object{
 	{name: "layer without a snapshot", find: layer(4), lost: []string{"push", "run", "analyze"}},
 	{name: "manifest", find: blobOf(func(img *imagetest.Image) string {
 		return img.Descriptor.Digest.String()
-	}), lost: []string{"push", "run", "analyze"}},
+	}), lost: []string{"push", "run", "analyze"}, silent: true},
 	{name: "configuration", find: blobOf(func(img *imagetest.Image) string {
 		return img.Manifest.Config.Digest.String()
-	}), lost: []string{"push", "run", "analyze"}},
+	}), lost: []string{"push", "run", "analyze"}, silent: true},
 	{name: "records of steps", find: files("cache/step", nil), silent: true},
 	{name: "records of chains", find: files("cache/chain", nil), silent: true},
 	{name: "records of layers", find: files("cache/sealed", nil), silent: true},
@@ -144,8 +144,10 @@ var objects = []object{
 var damages = []struct {
 	name   string
 	damage func(path string, data []byte) error
+	warns  bool // a repair is reported; a missing file may have been removed on purpose
 }{
-	{"truncated", func(p string, data []byte) error { return os.Truncate(p, int64(len(data)/2)) }},
+	{"truncated", func(p string, data []byte) error { return os.Truncate(p, int64(len(data)/2)) },
+		true},
 	{"flipped", func(p string, data []byte) error {
 		if len(data) == 0 {
 			return nil
@@ -159,19 +161,19 @@ var damages = []struct {
 		// A disk that loses a bit does not change the time.
 		return errors.Join(os.WriteFile(p, flipped, 0o644),
 			os.Chtimes(p, time.Time{}, fi.ModTime()))
-	}},
-	{"empty", func(p string, _ []byte) error { return os.Truncate(p, 0) }},
-	{"missing", func(p string, _ []byte) error { return os.Remove(p) }},
-	{"mode 0", func(p string, _ []byte) error { return os.Chmod(p, 0) }},
+	}, true},
+	{"empty", func(p string, _ []byte) error { return os.Truncate(p, 0) }, true},
+	{"missing", func(p string, _ []byte) error { return os.Remove(p) }, false},
+	{"mode 0", func(p string, _ []byte) error { return os.Chmod(p, 0) }, false},
 	{"unreadable", func(p string, _ []byte) error {
 		return errors.Join(os.Remove(p), os.Symlink(filepath.Base(p), p))
-	}},
+	}, true},
 	{"directory", func(p string, _ []byte) error {
 		return errors.Join(os.Remove(p), os.MkdirAll(filepath.Join(p, "sub"), 0o755))
-	}},
+	}, true},
 	{"garbage", func(p string, _ []byte) error {
 		return os.WriteFile(p, []byte("layerbuild-record 9\n\x00{garbage"), 0o644)
-	}},
+	}, true},
 }
 
 // operations are performed on a damaged state. They return a description of what is wrong.
@@ -287,10 +289,12 @@ func TestDamage(t *testing.T) {
 				t.Run(o.name+"/"+d.name+"/"+op.name, func(t *testing.T) {
 					lab.Output(t, "cp", "-a", pristine, tp.State)
 					defer os.RemoveAll(tp.State)
-					for _, path := range o.find(t, tp) {
-						path = filepath.Join(tp.State, path)
-						data, err := os.ReadFile(path)
-						if err != nil {
+					var path string
+					var data []byte
+					for _, name := range o.find(t, tp) {
+						path = filepath.Join(tp.State, name)
+						var err error
+						if data, err = os.ReadFile(path); err != nil {
 							t.Fatal(err)
 						}
 						if err := d.damage(path, data); err != nil {
@@ -298,6 +302,11 @@ func TestDamage(t *testing.T) {
 						}
 					}
 					log, wrong, err := op.do(t, tp)
+					now, e := os.ReadFile(path)
+					if e == nil && bytes.Equal(now, data) && !o.silent &&
+						d.warns && op.name != "no-cache" && !strings.Contains(log, "damaged") {
+						t.Errorf("repaired without a warning:\n%s", log)
+					}
 					switch {
 					case wrong != "":
 						t.Errorf("%s\n%s", wrong, log)
