@@ -25,8 +25,11 @@ type TextOptions struct {
 // orDefaults returns the options with defaults for those that are not set.
 func (o TextOptions) orDefaults(top int) TextOptions {
 	return TextOptions{Width: cmp.Or(o.Width, 100), Color: o.Color, Top: cmp.Or(o.Top, top),
-		wrap: cmp.Or(o.Width, 80)}
+		wrap: cmp.Or(o.Width, sentenceWidth)}
 }
+
+// sentenceWidth is the column at which sentences are wrapped if there is no terminal.
+const sentenceWidth = 80
 
 // WriteJSON writes the report as JSON. docs/ANALYZE.md describes the format.
 func (r *Report) WriteJSON(w io.Writer) error {
@@ -98,6 +101,14 @@ func (p *printer) printf(format string, args ...any) {
 	}
 }
 
+// Wrap writes text after first, in lines of at most width columns (0: 80) where words allow it, as
+// WriteText writes sentences.
+func Wrap(w io.Writer, first, text string, width int) error {
+	p := &printer{w: w}
+	p.wrapped(first, text, cmp.Or(width, sentenceWidth))
+	return p.err
+}
+
 // wrapped writes text after first, in lines of at most width columns where words allow it. The
 // further lines are indented to the end of first.
 func (p *printer) wrapped(first, text string, width int) {
@@ -159,11 +170,11 @@ func (r *Report) WriteText(w io.Writer, o TextOptions) error {
 	r.textDebris(p, o)
 	r.textDuplicates(p, o)
 	for _, w := range r.Warnings {
-		p.printf("warning: %s\n", Printable(w))
+		p.wrapped("warning: ", Printable(w), o.wrap)
 	}
 	if g := r.Gate; g != nil {
 		for _, f := range g.Failures {
-			p.printf("gate: %s\n", Printable(f))
+			p.wrapped("gate: ", Printable(f), o.wrap)
 		}
 		if g.Passed {
 			p.printf("gate: passed\n")

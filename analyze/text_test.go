@@ -41,13 +41,17 @@ func TestTextWidth(t *testing.T) {
 	const remedy = "append ‘&& rm -rf /var/lib/apt/lists /var/cache/apt/archives /root/.pip’ " +
 		"to the RUN at line 3; use RUN --mount=type=cache,target=/var/cache/apt at line 4 and " +
 		"line 6; add ‘**/node_modules’ to .dockerignore, because no instruction needs it"
+	const sentence = "/usr/share/some/file: the layer at line 12 has a hard link to a file that " +
+		"no layer below it has, so that the link is left out of the final file system"
 	r := &Report{Image: "app", Layers: []Layer{{}},
 		Instructions:   []Instruction{{Text: "RUN " + strings.Repeat("make ", 30), Line: 3}},
 		Findings:       []Finding{{Path: "/a", Bytes: 10, Remedy: remedy}},
 		Debris:         []Debris{{Path: "/usr/share/doc", Bytes: 5, Files: 20, Remedy: remedy}},
 		DuplicateBytes: 4, Duplicates: []Duplicate{{Size: 4, Extra: 4, Copies: 2,
 			Paths:  []string{"/opt/one/of/them/with/a/long/name", "/srv/the/other/with/one"},
-			Remedy: remedy}}}
+			Remedy: remedy}},
+		Warnings: []string{"warn " + sentence},
+		Gate:     &Gate{Failures: []string{"fail " + sentence}}}
 	for _, width := range []int{0, 50, 80, 120} {
 		var b strings.Builder
 		if err := r.WriteText(&b, TextOptions{Width: width}); err != nil {
@@ -68,6 +72,11 @@ func TestTextWidth(t *testing.T) {
 		whole := strings.Join(strings.Fields(text), " ")
 		if n := strings.Count(whole, "→ "+remedy); n != 3 {
 			t.Errorf("width %d: %d whole remedies, want 3:\n%s", width, n, text)
+		}
+		for _, want := range []string{"warning: warn ", "gate: fail "} {
+			if !strings.Contains(whole, want+sentence) {
+				t.Errorf("width %d: no %q:\n%s", width, want+sentence, text)
+			}
 		}
 		if !strings.Contains(text, "‘&& rm -rf /var/lib/apt/lists /var/cache/apt/archives ") {
 			t.Errorf("width %d: a command is broken:\n%s", width, text)
