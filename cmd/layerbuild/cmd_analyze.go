@@ -298,6 +298,14 @@ func (f *analyzeFlags) reportAll(e *env, reports []*analyze.Report) error {
 	return failed
 }
 
+// columns returns the width of the terminal that a file is, and 0 for none.
+func columns(f *os.File) int {
+	if width, _, err := term.GetSize(int(f.Fd())); err == nil {
+		return width
+	}
+	return 0
+}
+
 // report writes the report, and returns the gate's status if it failed.
 func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 	var b bytes.Buffer
@@ -317,7 +325,7 @@ func (f *analyzeFlags) report(e *env, r *analyze.Report) error {
 		o := analyze.TextOptions{Top: f.top}
 		if f.out == "" && term.IsTerminal(int(e.stdout.Fd())) {
 			o.Color = ui.Color(e.stdout, e.getenv)
-			o.Width, _, _ = term.GetSize(int(e.stdout.Fd()))
+			o.Width = columns(e.stdout)
 		}
 		err = r.WriteText(&b, o)
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/spf13/pflag"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/term"
 )
 
 func diffVerb() verb {
@@ -75,10 +74,7 @@ func (f *stateFlags) diff(ctx context.Context, e *env, args []string, want wante
 		if format == "json" {
 			return c.WriteJSON(e.json(e.stdout))
 		}
-		o := analyze.TextOptions{Top: top}
-		if term.IsTerminal(int(e.stdout.Fd())) {
-			o.Width, _, _ = term.GetSize(int(e.stdout.Fd()))
-		}
+		o := analyze.TextOptions{Top: top, Width: columns(e.stdout)}
 		head := fmt.Sprintf("A %s  %s\nB %s  %s\n\n", analyze.Printable(args[0]), reports[0].Digest,
 			analyze.Printable(args[1]), reports[1].Digest)
 		if _, err := io.WriteString(e.text(e.stdout), head); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,7 +118,7 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 			return ocispec.Descriptor{}, err
 		}
 		res.Manifest.Platform = &img.Platform
-		return res.Manifest, printPruned(e.text(e.stdout), res)
+		return res.Manifest, printPruned(e.text(e.stdout), res, columns(e.stdout))
 	}
 	res, err := imageanalysis.PruneIndex(ctx, state, im.resolver, img, o)
 	if err != nil {
@@ -127,7 +128,7 @@ func pruneImage(ctx context.Context, e *env, state *state.State, im *images, nam
 		if _, err := fmt.Fprintf(e.stdout, "%s:\n", parser.FormatPlatform(p.Platform)); err != nil {
 			return ocispec.Descriptor{}, err
 		}
-		if err := printPruned(e.text(e.stdout), p.Pruned); err != nil {
+		if err := printPruned(e.text(e.stdout), p.Pruned, columns(e.stdout)); err != nil {
 			return ocispec.Descriptor{}, err
 		}
 	}
@@ -151,25 +152,27 @@ func checkPruneImage(args, names []string, dryRun bool) error {
 	return checkNewNames("tag", names)
 }
 
-func printPruned(w io.Writer, res *imageanalysis.Pruned) error {
+// printPruned prints the removed bytes, in lines for a terminal of width columns, or 0 for none.
+func printPruned(w io.Writer, res *imageanalysis.Pruned, width int) error {
 	var b strings.Builder
+	room := max(cmp.Or(width, 91)-21, 10)
 	for _, l := range res.Layers {
 		by := []rune(analyze.Printable(l.Instruction))
-		if len(by) > 70 {
-			by = append(by[:69], '…')
+		if len(by) > room {
+			by = append(by[:room-1], '…')
 		}
 		fmt.Fprintf(&b, "%8s → %-8s  %s\n", units.Size(l.Before), units.Size(l.After), string(by))
 	}
 	if res.Base.Source == analyze.BaseGuess && res.Base.Layers > 0 {
-		fmt.Fprintf(&b, "the first %d layers are kept: they are the base image, as a guess; if "+
-			"it is wrong, give --base\n", res.Base.Layers)
+		_ = analyze.Wrap(&b, "", fmt.Sprintf("the first %d layers are kept: they are the base "+
+			"image, as a guess; if it is wrong, give --base", res.Base.Layers), width)
 	}
 	if res.Entries == 0 {
 		fmt.Fprintln(&b, "the image's own layers have no dead bytes")
 	} else {
-		fmt.Fprintf(&b,
-			"%s of dead content removed; the compressed image is %s smaller, with the same "+
-				"files\n", units.Size(res.Bytes), signed(res.Compressed))
+		_ = analyze.Wrap(&b, "", fmt.Sprintf("%s of dead content removed; the compressed image is "+
+			"%s smaller, with the same files", units.Size(res.Bytes), signed(res.Compressed)),
+			width)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
