@@ -124,7 +124,8 @@ func (f *buildFlags) define(fs *pflag.FlagSet) {
 
 func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
 	fs.VarP(&f.file, "file", "f", "`FILE` Dockerfile; - reads standard input\n"+
-		"Without the flag it is the file Dockerfile of the context, or else Containerfile.")
+		"FILE may also be an http URL. Without the flag it is the file Dockerfile of the context, "+
+		"or else Containerfile.")
 	fs.StringVar(&f.target, "target", "", "`STAGE` stage to build (default: the last)")
 	fs.Var((*list)(&f.buildArgs), "build-arg", "`NAME=VALUE` value of an ARG\n"+
 		"NAME alone takes its value from the environment.")
