@@ -9,20 +9,31 @@ import (
 	"github.com/layerbuild/layerbuild/test/lab"
 )
 
-// TestAttested has skopeo and podman read an image with attestations from a registry, in both forms
-// of the manifest that holds them.
+// TestAttested has skopeo and podman read images with attestations from a registry: in both forms
+// of the manifest that holds them, and in the index of an image for two platforms.
 func TestAttested(t *testing.T) {
 	lab.Need(t, "skopeo", "docker-registry", "podman")
 	lab.Root(t)
 	host := lab.DockerRegistry(t)
-	for _, form := range []string{"false", "true"} {
-		t.Run("oci-artifact="+form, func(t *testing.T) {
+	const (
+		runs   = "FROM busybox\nRUN echo attested > /f\n"
+		copies = "FROM scratch\nCOPY Dockerfile /\n"
+	)
+	for tag, tt := range map[string]struct {
+		dockerfile string
+		flags      []string
+	}{
+		"image":    {runs, []string{"--output=type=image,oci-artifact=false"}},
+		"artifact": {runs, []string{"--output=type=image,oci-artifact=true"}},
+		"index":    {copies, []string{"--platform=linux/amd64,linux/arm64"}},
+	} {
+		t.Run(tag, func(t *testing.T) {
 			l := lab.New(t)
 			l.Busybox()
-			l.Write("Dockerfile", "FROM busybox\nRUN echo attested > /f\n")
-			name := host + "/attested/app:" + form
-			l.Run("build", "--provenance=true", "--sbom=true", "-t", name, "--push", "-o",
-				"type=image,oci-artifact="+form, ".")
+			l.Write("Dockerfile", tt.dockerfile)
+			name := host + "/attested/app:" + tag
+			l.Run("build", append(tt.flags, "--provenance=true", "--sbom=true", "-t", name,
+				"--push", ".")...)
 			want := l.Image(name)
 			out := skopeo(t, "inspect", "--tls-verify=false", "--format", "{{.Digest}}",
 				"docker://"+name)
