@@ -84,9 +84,9 @@ func TestGitHubWorkflow(t *testing.T) {
 	if out, err := goRun(t, dir, program, "-shellcheck=", "-pyflakes="); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	write(workflow, strings.Replace(text, "cache-from:", "cache-form:", 1))
+	write(workflow, strings.Replace(text, " cache:", " cash:", 1))
 	if out, err := goRun(t, dir, program, "-shellcheck=", "-pyflakes="); err == nil ||
-		!strings.Contains(out, `"cache-form" is not defined in action`) {
+		!strings.Contains(out, `"cash" is not defined in action`) {
 		t.Errorf("an unknown input is not found: %v\n%s", err, out)
 	}
 }
@@ -137,10 +137,12 @@ func TestGitHubAction(t *testing.T) {
 	log, out, err := s.act(t, map[string]string{"context": ".", "push": "true", "load": "false",
 		"tags":       host + "/team/app:1," + host + "/team/app:2\n" + host + "/team/other:3\n",
 		"build-args": "\n  A=some, text=$x `y`\n\nB=unused\n", "no-cache": "false",
+		"cache":  host + "/team/cache",
 		"labels": "l=1\r\nm=\"2\"\r\n", "annotations": "a=b c",
 		"cache-to":   "type=registry,ref=" + host + "/team/app:cache",
 		"cache-from": "type=registry,ref=" + host + "/team/app:cache"})
-	s.pushed(t, log, err, "team/app:1", "team/app:2", "team/other:3", "team/app:cache")
+	s.pushed(t, log, err, "team/app:1", "team/app:2", "team/other:3", "team/app:cache",
+		"team/cache:layerbuild-1-")
 	if !strings.HasPrefix(out["digest"], "sha256:") || !strings.HasPrefix(out["imageid"],
 		"sha256:") || !strings.Contains(out["metadata"], out["digest"]) {
 		t.Errorf("outputs %q", out)

@@ -77,7 +77,7 @@ func TestGitLabLocal(t *testing.T) {
 				t.Errorf("the jobs are %v, want %v", got, jobs)
 			}
 			out, err := s.run(t, local, "--no-color")
-			s.pushed(t, out, err, "team/app:main", "team/app/cache:latest")
+			s.pushed(t, out, err, "team/app:main", "team/app/cache:layerbuild-1-")
 			for job, when := range jobs {
 				passed := regexp.MustCompile(`(?m)PASS  ` + job + ` *$`).MatchString(out)
 				if passed != (when != "never") {
