@@ -159,6 +159,38 @@ func TestFuse(t *testing.T) {
 	})
 }
 
+// TestFuseVolume checks that changes below a volume with the option O are seen by the command, and
+// thrown away when it ends.
+func TestFuseVolume(t *testing.T) {
+	users(t, func(t *testing.T, l *lab.Lab) {
+		data := filepath.Join(l.Dir, "dir")
+		before, err := os.Stat(filepath.Join(data, "b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Write("volume", "FROM busybox\nRUN echo changed >/data/b && rm -r /data/sub && "+
+			"mkdir /data/new && cat /data/b >/seen\nRUN cat /data/b /data/sub/c >>/seen && "+
+			"test ! -e /data/new\nRUN cat /seen\n")
+		volume := "--volume=" + data + ":/data:O"
+		l.Run("build", fuse, volume, "-t", "volume", "-f", "volume", ".")
+		for _, args := range [][]string{{"volume", "cat", "/seen"}, {"volume", "sh", "-c",
+			"cat /data/b /data/sub/c; rm -r /data/*; ls -A /data; echo x >/data/b; cat /data/b"}} {
+			want := map[bool]string{true: "changed\nb\nc\n", false: "b\nc\nx\n"}[len(args) == 3]
+			if got := l.Run("run", append([]string{fuse, volume}, args...)...); got != want {
+				t.Errorf("run %q printed %q, want %q", args, got, want)
+			}
+		}
+		after, err := os.Stat(filepath.Join(data, "b"))
+		if err != nil || !os.SameFile(before, after) || after.ModTime() != before.ModTime() {
+			t.Errorf("the file is another one: %v", err)
+		}
+		if names, err := filepath.Glob(data + "/*"); err != nil || len(names) != 2 {
+			t.Errorf("the directory has %q, %v", names, err)
+		}
+		nothingLeft(t, l)
+	})
+}
+
 // TestDriversInTurn builds on one state with one driver after another, each time with one more
 // step: the image must have the same digest as on a new state.
 func TestDriversInTurn(t *testing.T) {
