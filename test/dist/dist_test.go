@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -83,6 +84,9 @@ func TestTwice(t *testing.T) {
 	t.Run("archive", func(t *testing.T) { checkArchive(t, filepath.Join(made[0], base)) })
 	t.Run("deb", func(t *testing.T) {
 		checkDeb(t, filepath.Join(made[0], "layerbuild_1.2.3_"+runtime.GOARCH+".deb"))
+	})
+	t.Run("rpm", func(t *testing.T) {
+		checkRPM(t, filepath.Join(made[0], "layerbuild-1.2.3-1."+rpmArch[runtime.GOARCH]+".rpm"))
 	})
 	t.Run("sbom", func(t *testing.T) { checkSBOM(t, filepath.Join(made[0], base+".spdx.json")) })
 	t.Run("inplace", func(t *testing.T) {
@@ -358,6 +362,55 @@ func checkDeb(t *testing.T, path string) {
 		}
 	}
 	entries(t, bytes.NewReader(dpkg("--ctrl-tarfile", path)))
+}
+
+// rpmArch has RPM's name for each architecture.
+var rpmArch = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}
+
+// Tags of the header of an RPM package.
+const (
+	rpmName     = 1000
+	rpmVersion  = 1001
+	rpmArchTag  = 1022
+	rpmRequires = 1049
+	rpmBases    = 1117 // the names of the files, without their directories
+)
+
+// checkRPM reads the header of an RPM package, which follows the one with the signature.
+func checkRPM(t *testing.T, path string) {
+	data := read(t, path)
+	magic := []byte{0x8e, 0xad, 0xe8, 1, 0, 0, 0, 0}
+	at := bytes.LastIndex(data[:min(len(data), 1<<16)], magic)
+	if at < 0 {
+		t.Fatal("there is no header")
+	}
+	data = data[at+len(magic):]
+	entries := int(binary.BigEndian.Uint32(data))
+	index, values := data[8:8+16*entries], data[8+16*entries:]
+	texts := func(tag uint32) []string {
+		for e := index; len(e) > 0; e = e[16:] {
+			if binary.BigEndian.Uint32(e) == tag {
+				text := string(values[binary.BigEndian.Uint32(e[8:]):])
+				n := int(binary.BigEndian.Uint32(e[12:]))
+				return strings.SplitN(text, "\x00", n+1)[:n]
+			}
+		}
+		return nil
+	}
+	for tag, want := range map[uint32]string{rpmName: "layerbuild", rpmVersion: "1.2.3",
+		rpmArchTag: rpmArch[runtime.GOARCH]} {
+		if got := texts(tag); len(got) != 1 || got[0] != want {
+			t.Errorf("the tag %d is %q, want %s", tag, got, want)
+		}
+	}
+	if got := texts(rpmRequires); !slices.Contains(got, "/usr/bin/newuidmap") {
+		t.Errorf("the package requires %q, want newuidmap", got)
+	}
+	for _, name := range []string{"layerbuild", "layerbuild.1.gz", "_layerbuild"} {
+		if got := texts(rpmBases); !slices.Contains(got, name) {
+			t.Errorf("%s is not among the files %q", name, got)
+		}
+	}
 }
 
 // checkSBOM checks that the list has the program itself and what is linked into it.
