@@ -497,6 +497,10 @@ func (f *buildFlags) explain(e *env, b *finished, err error, print ui.PrintOptio
 		fail = ui.Failure{File: parse.File, Source: res.Text, Start: parse.Range.Start,
 			End: parse.Range.End, Err: parse.Err}
 	}
+	// Several targets may have one Dockerfile, so that its name is not enough.
+	if t, ok := errors.AsType[*imagebuild.TargetError](err); ok && fail.Err != err {
+		fail.Err = &imagebuild.TargetError{Name: t.Name, Err: fail.Err}
+	}
 	_ = fail.Print(e.text(e.stderr), print)
 	f.runner.failed(e, err, f.dockerfilePath(e, &b.o, res))
 	return exitError{exitFailed}
