@@ -69,10 +69,36 @@ is refused.`,
 			var f bakeFlags
 			f.define(fs)
 			f.others.define(fs)
+			for _, kind := range []string{"targets", "variables"} {
+				alias := fs.VarPF(&listAlias{&f.list, kind}, "list-"+kind, "",
+					"the same as --list "+kind)
+				alias.Hidden, alias.NoOptDefVal = true, "true"
+			}
 			return f.prepare
 		},
 	}
 }
+
+// listAlias is a flag that earlier versions of buildx had in place of --list KIND, and that it
+// still takes.
+type listAlias struct {
+	list *given
+	kind string
+}
+
+func (a *listAlias) Set(s string) error {
+	is, err := strconv.ParseBool(s)
+	if err != nil {
+		return errors.New("true or false is expected")
+	}
+	if is {
+		*a.list = given(a.kind)
+	}
+	return nil
+}
+
+func (a *listAlias) String() string { return "" }
+func (a *listAlias) Type() string   { return "bool" }
 
 func (f *bakeFlags) define(fs *pflag.FlagSet) {
 	f.state.define(fs)
@@ -100,9 +126,8 @@ func (f *bakeFlags) defineInputs(fs *pflag.FlagSet) {
 		"fs.write=PATH and fs=PATH. Files outside the working directory are only read and "+
 		"written if one of the last three permits it.")
 	defineSpecDirs(fs, &f.specDirs)
-	fs.Var(&f.jobs, "jobs", "`N` RUN commands at the same time\n"+
+	fs.VarP(&f.jobs, "jobs", "j", "`N` RUN commands at the same time\n"+
 		"Without the flag, and with 0, all that do not depend on others run at the same time.")
-	fs.Lookup("jobs").Shorthand = "j"
 }
 
 func (f *bakeFlags) defineOutputs(fs *pflag.FlagSet) {

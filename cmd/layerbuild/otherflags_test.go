@@ -207,6 +207,37 @@ func (o *otherTable) checkValue(t *testing.T, row otherFlag, arg, value string) 
 	}
 }
 
+// TestBakeFlags looks up the flags of docker buildx bake, version 0.38, with their short forms.
+func TestBakeFlags(t *testing.T) {
+	fs := newFlagSet(bakeVerb())
+	bakeVerb().withOthers(fs)
+	for name := range strings.FieldsSeq(`allow builder call check debug file jobs list list-targets
+list-variables load metadata-file no-cache policy print progress provenance pull push sbom set var`) {
+		if fs.Lookup(name) == nil {
+			t.Errorf("bake has no --%s", name)
+		}
+	}
+	for short, name := range map[string]string{"f": "file", "j": "jobs", "D": "debug"} {
+		if f := fs.ShorthandLookup(short); f == nil || f.Name != name {
+			t.Errorf("bake has no -%s for --%s", short, name)
+		}
+	}
+}
+
+// TestShorthands looks up each short form that the help lists: one that is set after the definition
+// of its flag is in the help, and is not parsed.
+func TestShorthands(t *testing.T) {
+	for _, v := range verbs() {
+		fs := newFlagSet(v)
+		v.flags(fs)
+		fs.VisitAll(func(f *pflag.Flag) {
+			if f.Shorthand != "" && fs.ShorthandLookup(f.Shorthand) != f {
+				t.Errorf("%s does not parse -%s for --%s", v.name, f.Shorthand, f.Name)
+			}
+		})
+	}
+}
+
 // Flags that are left out for one reason have one line.
 func TestOtherNotes(t *testing.T) {
 	fs := pflag.NewFlagSet("", pflag.ContinueOnError)
