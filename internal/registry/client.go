@@ -105,6 +105,7 @@ type Client struct {
 type hostKey struct {
 	name     string
 	insecure bool
+	web      bool // see host
 }
 
 // blobIn is a blob in a repository of a host.
@@ -171,8 +172,10 @@ type host struct {
 	c         *Client
 	name      string // host[:port] as connected to
 	insecure  bool   // plain http and unverified certificates are allowed: see hostKey
+	web       bool   // it is not a registry
 	transport *http.Transport
 	http      *http.Client
+	direct    *http.Client // returns redirects
 	auth      authState
 	scheme    memo.Map[string, string] // that of name, once it is known
 	noTLS     atomic.Pointer[error]    // why scheme is http, until a request has succeeded
@@ -180,8 +183,13 @@ type host struct {
 
 // host returns the state of a server, which is created on first use.
 func (c *Client) host(name string, insecure bool) (*host, error) {
-	key := hostKey{name, insecure || c.o.Insecure || slices.ContainsFunc(c.o.InsecureHosts,
-		func(domain string) bool { return serverOf(domain) == name })}
+	return c.hostOf(hostKey{name: name, insecure: insecure || c.o.Insecure ||
+		slices.ContainsFunc(c.o.InsecureHosts,
+			func(domain string) bool { return serverOf(domain) == name })})
+}
+
+// hostOf is host for any kind of server.
+func (c *Client) hostOf(key hostKey) (*host, error) {
 	if h := c.known(key); h != nil {
 		return h, nil
 	}
@@ -219,7 +227,8 @@ func (c *Client) known(key hostKey) *host {
 
 // newHost reads the certificates for a server, and returns its state.
 func (c *Client) newHost(key hostKey) (*host, error) {
-	h := &host{c: c, name: key.name, insecure: key.insecure || isLoopback(key.name)}
+	h := &host{c: c, name: key.name, insecure: key.insecure || isLoopback(key.name),
+		web: key.web}
 	tlsConfig, err := tlsFor(key.name, h.insecure, c.o.CertDir)
 	if err != nil {
 		return nil, err
@@ -243,11 +252,17 @@ func (c *Client) newHost(key hostKey) (*host, error) {
 		TLSHandshakeTimeout: 10 * time.Second,
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     30 * time.Second,
-		DisableCompression:  true, // digests are computed over the stored bytes
-		ReadBufferSize:      64 << 10,
-		WriteBufferSize:     64 << 10,
+		// for requests with "Expect: 100-continue"
+		ExpectContinueTimeout: time.Second,
+		DisableCompression:    true, // digests are computed over the stored bytes
+		ReadBufferSize:        64 << 10,
+		WriteBufferSize:       64 << 10,
 	}
 	h.http = &http.Client{Transport: h.transport, CheckRedirect: h.checkRedirect}
+	h.direct = &http.Client{Transport: h.transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		}}
 	h.auth.host = h
 	return h, nil
 }
@@ -399,6 +414,9 @@ type call struct {
 	scope string
 	bare  bool // send no credentials: the address is of another server
 	once  bool // the caller retries
+	// authorize adds the headers of a bare call that authenticate it; nil: there are none
+	authorize func(*http.Request) error
+	direct    bool // return the answer if it is a redirect
 	// the limit for the first bytes of the answer; 0: Options.Idle
 	wait time.Duration
 
@@ -548,7 +566,20 @@ func (h *host) send(ctx context.Context, q call) (resp *http.Response, sent stri
 			req.Header.Set("Authorization", sent)
 		}
 	}
-	resp, err = h.http.Do(req)
+	client := h.http
+	if q.direct {
+		client = h.direct
+	}
+	if q.authorize != nil {
+		if err := q.authorize(req); err != nil {
+			cancel(nil)
+			if body != nil {
+				body.Close()
+			}
+			return nil, "", err
+		}
+	}
+	resp, err = client.Do(req)
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause

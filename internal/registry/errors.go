@@ -1,12 +1,14 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -91,9 +93,21 @@ func failure(resp *http.Response) error {
 		default:
 			e.Message = answer.Message
 		}
+	} else if bytes.Contains(data, []byte("<Code>")) { // of S3, and of storage of Azure
+		e.Code, e.Message = element(data, "Code"), element(data, "Message")
 	}
 	e.Code, e.Message = printable(e.Code), printable(e.Message)
 	return e
+}
+
+// element returns the text of the first XML element with a name.
+func element(data []byte, name string) string {
+	_, rest, _ := bytes.Cut(data, []byte("<"+name+">"))
+	text, _, ok := bytes.Cut(rest, []byte("</"+name+">"))
+	if !ok {
+		return ""
+	}
+	return html.UnescapeString(string(text))
 }
 
 // printable makes a server's text safe for a terminal.
@@ -143,6 +157,12 @@ func withRemedy(h *host, err error) error {
 	var authority x509.UnknownAuthorityError
 	var name x509.HostnameError
 	switch {
+	case h.web && speaksPlainHTTP(err):
+		return fmt.Errorf("%s answers with plain http: %w; its address begins with http://",
+			h.name, err)
+	case h.web && (errors.As(err, &authority) || errors.As(err, &name)):
+		return fmt.Errorf("%s: %w; put its certificate authority into "+
+			"/etc/containers/certs.d/%s/ca.crt", h.name, err, h.name)
 	case speaksPlainHTTP(err):
 		return fmt.Errorf("%s answers with plain http: %w; to allow that, set insecure = true "+
 			"for it in registries.conf", h.name, err)

@@ -182,6 +182,9 @@ type Source struct {
 	c      *Client
 	name   reference.Name
 	places []endpoint
+	// request is the request for the only blob of a server that is not a registry; nil: places are
+	// of registries.
+	request *Request
 }
 
 // Source returns the repository of a name without a request. It is not known then which of its
@@ -278,6 +281,16 @@ func (s *Source) documentBytes(ctx context.Context, e endpoint,
 	}
 	q := call{method: http.MethodGet, url: "/v2/" + e.repo + "/manifests/" + ref,
 		header: http.Header{"Accept": accepted}, scope: pullScope(e.repo), budget: s.waitBudget()}
+	return h.read(ctx, q, ocidoc.MaxManifest, "manifest "+ref)
+}
+
+// read sends a call and returns the header and the body of the answer, which has at most limit
+// bytes. If the connection breaks, it sends the call again. what is the document, for errors.
+func (h *host) read(ctx context.Context, q call, limit int64, what string) (http.Header, []byte,
+	error) {
+	if q.budget == nil {
+		q.budget = &waitBudget{limit: h.c.o.MaxWait}
+	}
 	for try := 1; ; try++ {
 		resp, err := h.do(ctx, q)
 		if err != nil {
@@ -286,18 +299,17 @@ func (s *Source) documentBytes(ctx context.Context, e endpoint,
 		if resp.StatusCode != http.StatusOK {
 			return nil, nil, failure(resp)
 		}
-		data, err := io.ReadAll(io.LimitReader(resp.Body, ocidoc.MaxManifest+1))
+		data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 		resp.Body.Close()
 		switch {
-		case err == nil && len(data) > ocidoc.MaxManifest:
-			return nil, nil, fmt.Errorf("manifest %s has more than %d bytes", ref,
-				ocidoc.MaxManifest)
+		case err == nil && int64(len(data)) > limit:
+			return nil, nil, fmt.Errorf("%s has more than %d bytes", what, limit)
 		case err == nil:
 			return resp.Header, data, nil
 		case ctx.Err() != nil || !retryable(err) || try >= maxTries || q.budget.left() <= 0:
-			return nil, nil, fmt.Errorf("manifest %s: %w", ref, err)
+			return nil, nil, fmt.Errorf("%s: %w", what, err)
 		}
-		if err := s.c.sleep(ctx, s.c.o.Backoff<<(try-1)); err != nil {
+		if err := h.c.sleep(ctx, h.c.o.Backoff<<(try-1)); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -353,6 +365,11 @@ func (s *Source) Open(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser,
 	if slices.Contains(accepted, d.MediaType) {
 		return s.openDocument(ctx, d)
 	}
+	return s.openBlob(ctx, d)
+}
+
+// openBlob is Open for a blob that is not a manifest.
+func (s *Source) openBlob(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	b := &download{ctx: ctx, s: s, d: d, end: d.Size}
 	if d.Size >= s.c.o.Ranges {
 		b.end = s.c.o.Piece
@@ -419,12 +436,11 @@ type download struct {
 // open requests the blob, or the rest of it.
 func (b *download) open() error {
 	e := b.s.places[b.place]
-	h, err := b.s.c.host(e.host, e.insecure)
+	h, q, err := b.s.blobCall(e, b.d.Digest)
 	if err != nil {
 		return err
 	}
-	q := call{method: http.MethodGet, url: "/v2/" + e.repo + "/blobs/" + b.d.Digest.String(),
-		scope: pullScope(e.repo), header: http.Header{}, budget: b.budget}
+	q.budget = b.budget
 	if b.foreign != "" {
 		if !strings.HasPrefix(b.foreign, "https://") && !strings.HasPrefix(b.foreign, "http://") {
 			return fmt.Errorf("%s: not an address to fetch from", printable(b.foreign))
@@ -464,8 +480,20 @@ func (b *download) open() error {
 		return failure(resp)
 	}
 	b.body = resp.Body
-	b.s.c.addHolder(e, b.d.Digest)
+	if b.s.request == nil {
+		b.s.c.addHolder(e, b.d.Digest)
+	}
 	return nil
+}
+
+// blobCall returns the call that gets a blob from a place, and the server.
+func (s *Source) blobCall(e endpoint, d digest.Digest) (*host, call, error) {
+	if s.request != nil {
+		return s.c.callOf(*s.request)
+	}
+	h, err := s.c.host(e.host, e.insecure)
+	return h, call{method: http.MethodGet, url: "/v2/" + e.repo + "/blobs/" + d.String(),
+		scope: pullScope(e.repo), header: http.Header{}}, err
 }
 
 // checkRange checks the range that a server sends: "bytes FIRST-LAST/SIZE", or "*" as the size.
