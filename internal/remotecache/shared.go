@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -28,7 +29,9 @@ import (
 
 // SharedPlace is a cache that builds on many machines read and write at once: a value of --cache.
 type SharedPlace struct {
-	// Ref is a repository of a registry, without a tag.
+	// Ref is a repository of a registry, without a tag, or the address of another store, such as
+	// https://cache.example.com/team or s3://bucket/prefix. It may have a password: messages have
+	// Name instead.
 	Ref string
 	// ReadOnly is set if the build writes nothing.
 	ReadOnly bool
@@ -37,26 +40,56 @@ type SharedPlace struct {
 	Key *Key
 }
 
-// ParseShared parses a value of --cache: REF or REF,ro.
+// ParseShared parses a value of --cache: REF or REF,ro. It does not check the address of a store
+// that is not a registry.
 func ParseShared(s string) (SharedPlace, error) {
 	ref, option, more := strings.Cut(s, ",")
 	p := SharedPlace{Ref: ref, ReadOnly: more}
 	switch {
-	case ref == "" || strings.Contains(ref, "="):
+	case ref == "" || strings.Contains(ref, "=") && !p.HasScheme():
 		return p, errors.New("the name of a repository is expected, such as " +
-			"registry.example.com/team/cache")
+			"registry.example.com/team/cache, or an address that begins with https://, http://, " +
+			"s3:// or gha")
 	case more && option != "ro":
-		return p, fmt.Errorf("option %q: ro is expected", option)
+		return p, fmt.Errorf("option %q: ro is expected", printableOption(p, option))
 	}
 	return p, nil
 }
 
-// String returns the place in the form of ParseShared.
+// printableOption returns an option for a message. The rest of an address may be a part of a
+// password.
+func printableOption(p SharedPlace, option string) string {
+	if p.HasScheme() && strings.Contains(option, "@") {
+		return "…"
+	}
+	return option
+}
+
+// HasScheme reports whether the place is not a repository of a registry: names of repositories have
+// no scheme.
+func (p SharedPlace) HasScheme() bool {
+	return strings.Contains(p.Ref, "://") || p.Ref == "gha" || strings.HasPrefix(p.Ref, "gha:")
+}
+
+// Name returns the place for messages, with xxxxx instead of a password.
+func (p SharedPlace) Name() string {
+	if !strings.Contains(p.Ref, "://") {
+		return p.Ref
+	}
+	u, err := url.Parse(p.Ref)
+	if err != nil {
+		scheme, _, _ := strings.Cut(p.Ref, "://")
+		return scheme + "://…"
+	}
+	return u.Redacted()
+}
+
+// String returns the place in the form of ParseShared, with xxxxx instead of a password.
 func (p SharedPlace) String() string {
 	if p.ReadOnly {
-		return p.Ref + ",ro"
+		return p.Name() + ",ro"
 	}
-	return p.Ref
+	return p.Name()
 }
 
 // Store has documents by name, and the blobs to which the documents refer. It is safe for
@@ -140,7 +173,7 @@ type Shared struct {
 func NewShared(place SharedPlace, store Store, hint string, sink event.Sink) *Shared {
 	sum := sha256.Sum256([]byte(hint))
 	return &Shared{place: place, store: store, hint: hintPrefix + hex.EncodeToString(sum[:16]),
-		sink: sink, id: event.ID("cache " + place.Ref + " " + hint),
+		sink: sink, id: event.ID("cache " + place.Name() + " " + hint),
 		slots: make(chan struct{}, writers), hinted: map[cache.Key][]Found{},
 		current: map[cache.Key][]Record{}, written: map[cache.Key]Record{},
 		rejected: map[digest.Digest]bool{}, found: map[cache.Key][]Record{},
@@ -162,7 +195,7 @@ func (s *Shared) ReadHint(ctx context.Context) {
 		return
 	}
 	id := s.id + " hint"
-	s.sink(event.Start{ID: id, Name: "reading the cache " + s.place.Ref, Time: time.Now()})
+	s.sink(event.Start{ID: id, Name: "reading the cache " + s.place.Name(), Time: time.Now()})
 	records := s.read(ctx, s.hint)
 	s.sink(event.Done{ID: id, Note: fmt.Sprintf("%d records of the last build", len(records)),
 		Time: time.Now()})
@@ -192,7 +225,7 @@ func (s *Shared) read(ctx context.Context, name string) []Found {
 		records, err = decodeRecords(data)
 	}
 	if err != nil && !errors.Is(err, ErrNoDocument) && ctx.Err() == nil {
-		s.fail(&s.unreadable, fmt.Errorf("the cache at %s is not read: %w", s.place.Ref, err))
+		s.fail(&s.unreadable, fmt.Errorf("the cache at %s is not read: %w", s.place.Name(), err))
 	}
 	records = s.signed(records)
 	list := make([]Found, len(records))
@@ -410,7 +443,7 @@ func (s *Shared) Publish(ctx context.Context,
 func (s *Shared) writeFailed(ctx context.Context, err error) {
 	if err != nil && ctx.Err() == nil {
 		s.fail(&s.unwritable, fmt.Errorf("no more steps are written to the cache at %s: %w",
-			s.place.Ref, err))
+			s.place.Name(), err))
 	}
 }
 
@@ -503,7 +536,7 @@ func (s *Shared) Finish(ctx context.Context) {
 	if s.place.ReadOnly {
 		return
 	}
-	s.sink(event.Start{ID: s.id, Name: "writing steps to the cache " + s.place.Ref,
+	s.sink(event.Start{ID: s.id, Name: "writing steps to the cache " + s.place.Name(),
 		Time: time.Now()})
 	s.wg.Wait()
 	s.writeFailed(ctx, s.verify(ctx))

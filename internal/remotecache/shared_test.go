@@ -128,6 +128,13 @@ func TestParseShared(t *testing.T) {
 		{"r.example.com/a/b,rw", "", `option "rw": ro is expected`},
 		{"r.example.com/a/b,", "", `option "": ro is expected`},
 		{"", "", "the name of a repository is expected"},
+		{"https://c.example.com/a?b=c,ro", "https://c.example.com/a?b=c,ro", ""},
+		{"https://me:secret@c.example.com/a", "https://me:xxxxx@c.example.com/a", ""},
+		{"https://me:sec,ret@c.example.com/a", "", `option "…": ro is expected`},
+		{"https://me:%zz@c.example.com/a", "https://…", ""},
+		{"s3://bucket/prefix?region=x,rw", "", `option "rw": ro is expected`},
+		{"gha", "gha", ""},
+		{"gha:main,ro", "gha:main,ro", ""},
 		{"type=registry,ref=x", "", "the name of a repository is expected"},
 	} {
 		p, err := ParseShared(tt.in)
