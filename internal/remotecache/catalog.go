@@ -38,6 +38,14 @@ type Leaser interface {
 	Lease(ctx context.Context, name string) (io.Closer, error)
 }
 
+// HintStore is a Store that limits the number of documents or of requests. Only hints and blobs are
+// written to it: a build finds the results of the last build with its name, and no others.
+type HintStore interface {
+	Store
+	// HintsOnly does nothing.
+	HintsOnly()
+}
+
 // LeaseTime is the time after which a lease ends if the machine that has it does not renew it.
 const LeaseTime = time.Minute
 

@@ -51,18 +51,12 @@ func ParseShared(s string) (SharedPlace, error) {
 			"registry.example.com/team/cache, or an address that begins with https://, http://, " +
 			"s3:// or gha")
 	case more && option != "ro":
-		return p, fmt.Errorf("option %q: ro is expected", printableOption(p, option))
+		if strings.Contains(option, "@") { // a part of a password
+			return p, errors.New("the comma of a password is written as %2C")
+		}
+		return p, fmt.Errorf("option %q: ro is expected", option)
 	}
 	return p, nil
-}
-
-// printableOption returns an option for a message. The rest of an address may be a part of a
-// password.
-func printableOption(p SharedPlace, option string) string {
-	if p.HasScheme() && strings.Contains(option, "@") {
-		return "…"
-	}
-	return option
 }
 
 // HasScheme reports whether the place is not a repository of a registry: names of repositories have
@@ -71,17 +65,27 @@ func (p SharedPlace) HasScheme() bool {
 	return strings.Contains(p.Ref, "://") || p.Ref == "gha" || strings.HasPrefix(p.Ref, "gha:")
 }
 
-// Name returns the place for messages, with xxxxx instead of a password.
+// Name returns the place for messages, with xxxxx instead of a password, or of a user without one,
+// which may be a token.
 func (p SharedPlace) Name() string {
-	if !strings.Contains(p.Ref, "://") {
+	scheme, rest, ok := strings.Cut(p.Ref, "://")
+	end := strings.LastIndexByte(rest, '@')
+	if !ok || end < 0 {
 		return p.Ref
 	}
 	u, err := url.Parse(p.Ref)
-	if err != nil {
-		scheme, _, _ := strings.Cut(p.Ref, "://")
-		return scheme + "://…"
+	if err == nil && u.User == nil {
+		return p.Ref // the @ is in the path
 	}
-	return u.Redacted()
+	shown := "xxxxx"
+	if err == nil {
+		authority, _, _ := strings.Cut(rest, "/")
+		end = strings.LastIndexByte(authority, '@')
+		if _, ok := u.User.Password(); ok {
+			shown = url.User(u.User.Username()).String() + ":xxxxx"
+		}
+	}
+	return scheme + "://" + shown + rest[end:]
 }
 
 // String returns the place in the form of ParseShared, with xxxxx instead of a password.
@@ -143,8 +147,10 @@ type Shared struct {
 	place SharedPlace
 	store Store
 	hint  string // the name of the hint
-	sink  event.Sink
-	id    event.ID
+	// hintsOnly is set if keys have no documents: see HintStore.
+	hintsOnly bool
+	sink      event.Sink
+	id        event.ID
 
 	lookups memo.Map[cache.Key, []Found]
 	slots   chan struct{} // one for each document that is being written
@@ -158,6 +164,7 @@ type Shared struct {
 	found    map[cache.Key][]Record // by find
 	current  map[cache.Key][]Record // used or made in this build, for the next hint
 	written  map[cache.Key]Record
+	sent     map[cache.Key]bool // the keys that are only in the hint
 	// lastWrite is the time of the last write of a document of a key, and slowest the longest time
 	// from the reading of such a document to the end of its write.
 	lastWrite time.Time
@@ -172,10 +179,13 @@ type Shared struct {
 // should have the same.
 func NewShared(place SharedPlace, store Store, hint string, sink event.Sink) *Shared {
 	sum := sha256.Sum256([]byte(hint))
-	return &Shared{place: place, store: store, hint: hintPrefix + hex.EncodeToString(sum[:16]),
+	_, hintsOnly := store.(HintStore)
+	return &Shared{place: place, store: store, hintsOnly: hintsOnly,
+		hint: hintPrefix + hex.EncodeToString(sum[:16]),
 		sink: sink, id: event.ID("cache " + place.Name() + " " + hint),
 		slots: make(chan struct{}, writers), hinted: map[cache.Key][]Found{},
 		current: map[cache.Key][]Record{}, written: map[cache.Key]Record{},
+		sent:     map[cache.Key]bool{},
 		rejected: map[digest.Digest]bool{}, found: map[cache.Key][]Record{},
 		locks: map[cache.Key]*sync.Mutex{}}
 }
@@ -244,7 +254,7 @@ func (s *Shared) signed(records []Record) []Record {
 	records = slices.DeleteFunc(records, func(r Record) bool { return !s.place.Key.valid(r) })
 	if len(records) < n {
 		s.fail(&s.unsigned, fmt.Errorf("the cache at %s has results without a signature of the "+
-			"key of --cache-key: they are not used", s.place.Ref))
+			"key of --cache-key: they are not used", s.place.Name()))
 	}
 	return records
 }
@@ -273,7 +283,7 @@ func decodeRecords(data []byte) ([]Record, error) {
 // steps have results, and of these the latest.
 func (s *Shared) find(ctx context.Context, key cache.Key) []Found {
 	list := s.known(key)
-	if len(list) == 0 {
+	if len(list) == 0 && !s.hintsOnly {
 		var err error
 		list, err = s.lookups.Do(ctx, key, func() ([]Found, error) {
 			return slices.DeleteFunc(s.read(ctx, nameOf(key)),
@@ -433,7 +443,12 @@ func (s *Shared) Publish(ctx context.Context,
 		case <-ctx.Done():
 			return
 		}
-		if err = s.store.Send(ctx, r.Layer.Descriptor); err == nil {
+		err = s.store.Send(ctx, r.Layer.Descriptor)
+		switch {
+		case err != nil:
+		case s.hintsOnly:
+			s.noteSent(r)
+		default:
 			err = s.merge(ctx, r)
 		}
 		s.writeFailed(ctx, err)
@@ -509,6 +524,15 @@ func (s *Shared) merge(ctx context.Context, r Record) error {
 	return nil
 }
 
+// noteSent adds a record whose layer was sent to the next hint.
+func (s *Shared) noteSent(r Record) {
+	r.Written = time.Now().UTC()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.use(r)
+	s.sent[r.Key] = true
+}
+
 // put writes a document. keep is set if the store keeps the layers of its records.
 func (s *Shared) put(ctx context.Context, name string, list []Record, keep bool) error {
 	doc := Document{Records: list, Written: time.Now().UTC()}
@@ -542,7 +566,7 @@ func (s *Shared) Finish(ctx context.Context) {
 	s.writeFailed(ctx, s.verify(ctx))
 	s.writeFailed(ctx, s.writeHint(ctx))
 	s.mu.Lock()
-	n := len(s.written)
+	n := len(s.written) + len(s.sent)
 	s.mu.Unlock()
 	s.sink(event.Done{ID: s.id, Note: fmt.Sprintf("%d new", n), Time: time.Now()})
 }
@@ -592,7 +616,7 @@ func (s *Shared) writeHint(ctx context.Context) error {
 		return nil
 	}
 	var list []Record
-	changed := len(s.current) != len(s.hinted)
+	changed := len(s.current) != len(s.hinted) && !s.hintsOnly
 	for key, records := range s.current {
 		list = append(list, records...)
 		for _, r := range records {
@@ -601,9 +625,33 @@ func (s *Shared) writeHint(ctx context.Context) error {
 			})
 		}
 	}
+	if s.hintsOnly {
+		list = append(list, s.unused()...)
+	}
 	s.mu.Unlock()
 	if !changed || len(list) == 0 {
 		return nil
 	}
 	return s.put(ctx, s.hint, list[:min(len(list), maxHint)], false)
+}
+
+// hintAge is the age up to which the hint of a HintStore keeps a record that builds do not use.
+const hintAge = 4 * refreshAge
+
+// unused returns the records of the hint that this build has not used, for a store that has them
+// nowhere else: a build that has failed used only some. s.mu is held.
+func (s *Shared) unused() (list []Record) {
+	for key, found := range s.hinted {
+		for _, f := range found {
+			last := f.Created
+			if f.Written.After(last) {
+				last = f.Written
+			}
+			if s.current[key] == nil && time.Since(last) < hintAge &&
+				(f.Layer == nil || !s.rejected[f.Layer.Descriptor.Digest]) {
+				list = append(list, f.Record)
+			}
+		}
+	}
+	return list
 }
