@@ -123,6 +123,8 @@ var floors = []floor{
 			"internal/platform internal/reference internal/source parser"},
 		{"internal/remotecache", "export internal/cache internal/event internal/image " +
 			"internal/layers internal/memo internal/ocidoc internal/ocijson internal/sorting internal/store"},
+		{"internal/cachestore", "internal/hostfile internal/image internal/memo internal/registry " +
+			"internal/remotecache internal/sorting"},
 		{"internal/runmount", "executor internal/cachemount internal/cdi internal/layers internal/mount " +
 			"internal/secret parser snapshot"},
 		{"internal/outputs", "diff export internal/attest internal/event internal/image " +
@@ -146,7 +148,8 @@ var floors = []floor{
 	}},
 	{"program", []allowed{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +
-			"export internal/atomicfile internal/attest internal/bake internal/build internal/cdi " +
+			"export internal/atomicfile internal/attest internal/bake internal/build " +
+			"internal/cachestore internal/cdi " +
 			"internal/container internal/engine " +
 			"internal/event internal/explain internal/github internal/giturl internal/gotemplate " +
 			"internal/hostfile internal/image " +
@@ -174,6 +177,8 @@ var floors = []floor{
 		{"executor/copyfs/copyfstest", "executor/copyfs internal/fileentry"},
 		{"snapshot/snapshottest",
 			"internal/fstree internal/mount internal/mount/mounttest snapshot"},
+		{"internal/remotecache/remotecachetest", "internal/image internal/registry " +
+			"internal/remotecache internal/state"},
 		{"analyze/analyzetest", "analyze"},
 		{"bench", "diff internal/counting"},
 		{"test/lab", "internal/counting internal/imagetest internal/registrytest"},
