@@ -183,11 +183,13 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 		"`STAGE` run the steps of these stages again")
 	fs.Var(&f.cacheTTL, "cache-ttl", "`TIME` do not use results older than TIME (72h)\n"+
 		"The age is that of the run of the step. 0 is the same as --no-cache.")
-	fs.Var((*list)(&f.caches), "cache", "`REPOSITORY` share results with other machines\n"+
-		"REPOSITORY is one of a registry, such as registry.example.com/team/cache. Each step is "+
-		"written to it as soon as it is done, also in a build that fails later, and any number "+
-		"of builds may use it at the same time. With REPOSITORY,ro nothing is written. Without "+
-		"the flag the caches are those of $LAYERBUILD_CACHE, or of a line cache = REPOSITORY in "+
+	fs.Var((*list)(&f.caches), "cache", "`PLACE` share results with other machines\n"+
+		"PLACE is a repository of a registry, such as registry.example.com/team/cache, a bucket "+
+		"of S3 (s3://BUCKET/PREFIX?endpoint=URL&region=NAME&path-style=true), a server that "+
+		"Bazel can use as a cache (https://HOST/PREFIX), or gha in a job of GitHub Actions. Each "+
+		"step is written to it as soon as it is done, also in a build that fails later, and any "+
+		"number of builds may use it at the same time. With PLACE,ro nothing is written. Without "+
+		"the flag the caches are those of $LAYERBUILD_CACHE, or of a line cache = PLACE in "+
 		"the configuration file.")
 	fs.StringVar(&f.cacheKey, "cache-key", "", "`FILE` sign the results in --cache with the key\n"+
 		"Results that another key or none has signed are not used. FILE has an Ed25519 key in PEM "+

@@ -25,7 +25,7 @@ type cacheFlags struct {
 	keep         string
 	dry, verbose bool
 
-	ref     string
+	place   remotecache.SharedPlace
 	options remotecache.PruneOptions
 }
 
@@ -34,7 +34,7 @@ func cacheVerb() verb {
 		name: "cache", args: "ls CACHE | rm CACHE KEY… | prune CACHE",
 		words:   []string{"ls", "rm", "prune"},
 		summary: "list, or delete from, a cache that machines share (--cache)",
-		notes: `CACHE is a value of 'layerbuild build --cache': the name of a repository.
+		notes: `CACHE is a value of 'layerbuild build --cache': the name of a repository, or s3://BUCKET/PREFIX. Other caches cannot be listed.
 
 ls lists the steps, with the number of results, the size of their layers, and the time when they were last written. A build that uses a
 result that was written more than 7 days ago writes it again, so that the time is, to a week, that of the last use. A hint is a copy
@@ -44,7 +44,8 @@ rm deletes the steps whose keys, as ls prints them, begin with KEY. Builds run t
 
 prune deletes the steps that were last written before the TIME of --unused (below 168h also steps that are in use), and with --keep-storage
 those that were written longest ago, until the layers of the others have at most SIZE. Hints that refer to them are deleted, too. A registry
-deletes the layers when it collects garbage; many registries permit no deletion unless they are configured so.`,
+deletes the layers when it collects garbage; many registries permit no deletion unless they are configured so. In S3 prune itself deletes
+the layers that are older than 2 days and that no step refers to.`,
 		examples: []example{
 			{"layerbuild cache ls registry.example.com/team/cache", "list the steps"},
 			{"layerbuild cache prune --unused 720h registry.example.com/team/cache",
@@ -122,9 +123,9 @@ func (f *cacheFlags) prepare(e *env, args []string) (runFunc, error) {
 	}
 	p, err := parseCache(args[0])
 	if err != nil {
-		return nil, fmt.Errorf("%q: %w", args[0], err)
+		return nil, fmt.Errorf("%q: %w", shownCache(args[0]), err)
 	}
-	f.ref = p.Ref
+	f.place = p
 	do := map[string]func(context.Context, *env, remotecache.Catalog) error{
 		"ls": f.list, "prune": f.prune,
 		"rm": func(ctx context.Context, e *env, c remotecache.Catalog) error {
@@ -142,9 +143,9 @@ func (f *cacheFlags) run(ctx context.Context, e *env,
 		return err
 	}
 	defer s.Close()
-	c, ok := im.cacheStore(f.ref, s).(remotecache.Catalog)
+	c, ok := im.cacheStore(f.place, s).(remotecache.Catalog)
 	if !ok {
-		return fmt.Errorf("%s: caches of this kind cannot be listed", f.ref)
+		return fmt.Errorf("%s: caches of this kind cannot be listed", f.place.Name())
 	}
 	err = do(ctx, e, c)
 	if errors.Is(err, registry.ErrNoDelete) {

@@ -34,8 +34,20 @@ var variables = [...]variable{
 		"containers-auth.json(5). The default is $XDG_RUNTIME_DIR/containers/auth.json."},
 	{"CONTAINERS_REGISTRIES_CONF",
 		"The configuration file for registries; see containers-registries.conf(5)."},
+	{"AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN",
+		"The keys for a cache in S3; see --cache."},
+	{"AWS_REGION, AWS_DEFAULT_REGION", "The region of a cache in S3, if its address has none. " +
+		"The default is us-east-1."},
+	{"AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL", "The address of the server of a cache in S3, if " +
+		"the address of the cache has none. The default is that of AWS."},
+	{"AWS_PROFILE", "The profile with the keys, the region and the endpoint for a cache in S3 " +
+		"that other variables do not set. The default is default."},
+	{"AWS_SHARED_CREDENTIALS_FILE, AWS_CONFIG_FILE", "The files with the profiles. The default " +
+		"is ~/.aws/credentials and ~/.aws/config."},
+	{"ACTIONS_RESULTS_URL, ACTIONS_RUNTIME_TOKEN", "The address and the token of the cache " +
+		"service of GitHub Actions, for --cache gha. The runner sets them for actions only."},
 	{"HTTP_PROXY, HTTPS_PROXY, NO_PROXY",
-		"The proxies for registries, URLs and git. The lower-case names are read too."},
+		"The proxies for registries, URLs, caches and git. The lower-case names are read too."},
 	{"ALL_PROXY, GIT_SSL_CAINFO", "They are passed on to git."},
 	{"SSL_CERT_FILE, SSL_CERT_DIR",
 		"Certificates of certificate authorities to trust instead of the system's."},

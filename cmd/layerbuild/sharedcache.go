@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/layerbuild/layerbuild/internal/cachestore"
 	"github.com/layerbuild/layerbuild/internal/hostfile"
 	"github.com/layerbuild/layerbuild/internal/imagebuild"
 	"github.com/layerbuild/layerbuild/internal/reference"
@@ -42,7 +43,7 @@ func setting(e *env, variable, of, key string) (value, at string, err error) {
 func (f *buildFlags) sharedCaches(o *imagebuild.Options, e *env) error {
 	for _, s := range f.caches {
 		if err := addCache(o, s); err != nil {
-			return badValue("cache", s, err)
+			return badValue("cache", shownCache(s), err)
 		}
 	}
 	if len(f.caches) == 0 {
@@ -52,7 +53,7 @@ func (f *buildFlags) sharedCaches(o *imagebuild.Options, e *env) error {
 		}
 		for _, s := range strings.Fields(value) {
 			if err := addCache(o, s); err != nil {
-				return usageError{fmt.Errorf("%s: %q: %w", at, s, err)}
+				return usageError{fmt.Errorf("%s: %q: %w", at, shownCache(s), err)}
 			}
 		}
 	}
@@ -87,7 +88,7 @@ func (f *buildFlags) readCacheKey(o *imagebuild.Options, e *env) error {
 		p := &o.Cache.Shared[i].Place
 		if !p.ReadOnly && !key.CanSign() {
 			return failed(fmt.Errorf("a public key cannot sign what the build writes to %s: give "+
-				"the private key, or %s,ro", p.Ref, p.Ref))
+				"the private key, or %s,ro", p.Name(), p.Name()))
 		}
 		p.Key = key
 	}
@@ -127,6 +128,9 @@ func parseCache(s string) (p remotecache.SharedPlace, err error) {
 	if p, err = remotecache.ParseShared(s); err != nil {
 		return p, err
 	}
+	if p.HasScheme() {
+		return p, cachestore.Check(p)
+	}
 	n, err := reference.Parse(p.Ref)
 	if err != nil {
 		return p, err
@@ -142,19 +146,31 @@ func parseCache(s string) (p remotecache.SharedPlace, err error) {
 	return p, nil
 }
 
+// shownCache returns a value of --cache without the password that it may have.
+func shownCache(s string) string { return remotecache.SharedPlace{Ref: s}.Name() }
+
 // openCaches sets the stores of the caches of --cache.
 func (im *images) openCaches(o *imagebuild.Options, state *state.State) {
 	for i := range o.Cache.Shared {
 		c := &o.Cache.Shared[i]
-		if n, err := reference.Full(c.Place.Ref); err == nil {
+		if n, err := reference.Full(c.Place.Ref); err == nil && !c.Place.HasScheme() {
 			im.caches = append(im.caches, n.Repository())
 		}
-		c.Store = im.cacheStore(c.Place.Ref, state)
+		c.Store = im.cacheStore(c.Place, state)
 	}
 }
 
 // cacheStore returns the store of a cache.
-func (im *images) cacheStore(ref string, state *state.State) remotecache.Store {
+func (im *images) cacheStore(p remotecache.SharedPlace, state *state.State) remotecache.Store {
+	if p.HasScheme() {
+		s, err := cachestore.Open(p, cachestore.Options{Client: im.client, Blobs: state.Store,
+			Getenv: os.Getenv})
+		if err != nil {
+			panic("unreachable: parseCache has checked the address")
+		}
+		return s
+	}
+	ref := p.Ref
 	return &remotecache.RegistryStore{Ref: ref, Artifacts: im.resolver, Store: state.Store,
 		Repository: func(ctx context.Context) (remotecache.Repository, error) {
 			p, err := im.pusher(ctx, place{name: ref})
