@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/url"
 	"slices"
@@ -158,11 +159,13 @@ type Shared struct {
 
 	mu       sync.Mutex
 	hintRead bool
-	rejected map[digest.Digest]bool // layers that cannot be used
-	hinted   map[cache.Key][]Found  // of the hint
-	depths   map[digest.Digest]int  // by chain ID: the layers of the hint on it
-	found    map[cache.Key][]Record // by find
-	current  map[cache.Key][]Record // used or made in this build, for the next hint
+	rejected map[digest.Digest]bool  // layers that cannot be used
+	hinted   map[cache.Key][]Found   // of the hint
+	later    map[cache.Key][]Found   // written by another machine during this build
+	held     map[cache.Key]io.Closer // leases
+	depths   map[digest.Digest]int   // by chain ID: the layers of the hint on it
+	found    map[cache.Key][]Record  // by find
+	current  map[cache.Key][]Record  // used or made in this build, for the next hint
 	written  map[cache.Key]Record
 	sent     map[cache.Key]bool // the keys that are only in the hint
 	// lastWrite is the time of the last write of a document of a key, and slowest the longest time
@@ -173,6 +176,8 @@ type Shared struct {
 	// unreadable and unwritable are set after an error, and unsigned after a warning about records
 	// without a valid signature.
 	unreadable, unwritable, unsigned bool
+	// unleasable is set if no more leases are taken.
+	unleasable bool
 }
 
 // NewShared returns a Shared that reads nothing yet. hint names the build: builds of the same image
@@ -185,7 +190,8 @@ func NewShared(place SharedPlace, store Store, hint string, sink event.Sink) *Sh
 		sink: sink, id: event.ID("cache " + place.Name() + " " + hint),
 		slots: make(chan struct{}, writers), hinted: map[cache.Key][]Found{},
 		current: map[cache.Key][]Record{}, written: map[cache.Key]Record{},
-		sent:     map[cache.Key]bool{},
+		sent: map[cache.Key]bool{}, later: map[cache.Key][]Found{},
+		held:     map[cache.Key]io.Closer{},
 		rejected: map[digest.Digest]bool{}, found: map[cache.Key][]Record{},
 		locks: map[cache.Key]*sync.Mutex{}}
 }
@@ -331,10 +337,13 @@ func (s *Shared) isRejected(l *Layer) bool {
 	return s.rejected[l.Descriptor.Digest]
 }
 
-// known returns the records of a key in the hint.
+// known returns the records of a key in the hint, or those that findLater has found.
 func (s *Shared) known(key cache.Key) []Found {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if list := s.later[key]; len(list) > 0 {
+		return list
+	}
 	return s.hinted[key]
 }
 
@@ -427,6 +436,7 @@ func (s *Shared) Publish(ctx context.Context,
 		if err != nil {
 			return // the build ends with this error
 		}
+		defer s.release(r.Key)
 		if s.place.Key != nil {
 			r.Signature = s.place.Key.sign(r)
 		}
