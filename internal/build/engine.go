@@ -216,10 +216,19 @@ func (e *Engine) perform(ctx context.Context, cur rootfs, j *job.Job, l *line,
 	mine := false
 	run := string(j.Key) + " on " + string(cur.top)
 	res, err = e.shared.runs.Try(ctx, run, func() (stepResult, error) {
+		if req.useCache && j.IsCommand() {
+			if res, ok, err := e.results.leased(ctx, cur, j, l); ok || err != nil {
+				return res, err
+			}
+		}
 		if mine = true; req.runs != nil {
 			req.runs(j)
 		}
-		return e.make(ctx, cur, j, output{l}, req)
+		res, err := e.make(ctx, cur, j, output{l}, req)
+		if err != nil {
+			e.results.imports.Release(j.Key)
+		}
+		return res, err
 	})
 	if err != nil {
 		return stepResult{}, false, err

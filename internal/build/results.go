@@ -335,6 +335,20 @@ func (r *results) imported(ctx context.Context, cur rootfs, j *job.Job,
 	return stepResult{}, false, nil
 }
 
+// leased takes the lease of a job that is about to run, so that no other machine runs it at the
+// same time. If another machine runs it, leased waits for the result, and returns it.
+func (r *results) leased(ctx context.Context, cur rootfs, j *job.Job,
+	l *line) (stepResult, bool, error) {
+	if !r.imports.Lease(ctx, j.Key, l.name) {
+		return stepResult{}, false, context.Cause(ctx)
+	}
+	res, ok, err := r.imported(ctx, cur, j, l)
+	if !ok && err == nil {
+		r.imports.Apart()
+	}
+	return res, ok, err
+}
+
 // fetch adds the lazy snapshot of an imported record. Unless the record is lazy, it fetches and
 // checks the layer at once, so that the step can run if the layer is missing or the record is
 // wrong.

@@ -38,6 +38,7 @@ func (a *batch) repeat(ctx context.Context, lazy *layers.Lazy) error {
 	defer func() { // the layers of the last attempt
 		cancel()
 		a.wait()
+		a.closeShared()
 		a.saveAccounts()
 	}()
 	a.repairs.begin()

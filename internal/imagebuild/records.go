@@ -101,6 +101,15 @@ func (a *batch) finishShared(ctx context.Context) {
 	}
 }
 
+// closeShared ends the leases of steps whose results were not published.
+func (a *batch) closeShared() {
+	for _, b := range a.running() {
+		for _, s := range b.shared {
+			s.Close()
+		}
+	}
+}
+
 // exportRecords exports the results of the solvers to the places of --cache-to.
 func exportRecords(ctx context.Context, st *state.State, o *Options,
 	solvers []*build.Solver) error {

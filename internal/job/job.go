@@ -38,6 +38,12 @@ type Job struct {
 	action action
 }
 
+// IsCommand reports whether the job runs a command.
+func (j *Job) IsCommand() bool {
+	_, ok := j.action.(*runAction)
+	return ok
+}
+
 // action is the work of a job: *copyAction, *runAction or *mkdirAction.
 type action interface {
 	// contentKey digests the inputs, and returns the content key and the value of Job.Inputs.
