@@ -524,6 +524,9 @@ func (m *composer) setSecrets(t *Target, b *node) error {
 			if err != nil {
 				return err
 			}
+			if value != "" && key == "src" {
+				value = path.Clean(value) // as buildx does
+			}
 			if value != "" {
 				e[key] = value
 			}

@@ -1,12 +1,16 @@
 package bake
 
 import (
+	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -157,8 +161,9 @@ func TestPrintAgain(t *testing.T) {
 	}
 }
 
-// TestPrintAsBuildx compares the golden files with the output of buildx. It needs a buildx program,
-// whose path is that of LAYERBUILD_BUILDX.
+// TestPrintAsBuildx compares the golden files with the output of buildx. That has some lists in a
+// random order, and 0:0 for a ulimit of compose that is one number. The test needs a buildx
+// program, whose path is that of LAYERBUILD_BUILDX.
 func TestPrintAsBuildx(t *testing.T) {
 	program := os.Getenv("LAYERBUILD_BUILDX")
 	if program == "" {
@@ -182,11 +187,18 @@ func TestPrintAsBuildx(t *testing.T) {
 	}
 }
 
+// decoded decodes an output of --print. buildx prints the targets of a matrix in a random order.
 func decoded(t *testing.T, text string) any {
 	t.Helper()
-	var v any
+	var v struct {
+		Group  map[string]struct{ Targets []string }
+		Target map[string]any
+	}
 	if err := json.Unmarshal([]byte(text), &v); err != nil {
 		t.Fatal(err)
+	}
+	for _, g := range v.Group {
+		slices.Sort(g.Targets)
 	}
 	return v
 }
@@ -204,6 +216,21 @@ func (c *testCase) runBuildx(t *testing.T, program string) string {
 			t.Fatal(err)
 		}
 	}
+	// buildx looks for the files of secrets, and reads those of keys and in the place of an agent.
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})
+	for name := range strings.FieldsSeq("f other.txt token.txt x y KEY a.pem b.pem id_rsa") {
+		if err := os.WriteFile(filepath.Join(dir, name), key, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	args := []string{"bake", "--print"}
 	for _, f := range c.files {
 		args = append(args, "-f", f)
@@ -212,7 +239,8 @@ func (c *testCase) runBuildx(t *testing.T, program string) string {
 		args = append(args, "--set", s)
 	}
 	cmd := exec.Command(program, append(args, c.args...)...)
-	cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH")}
+	cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"),
+		"SSH_AUTH_SOCK=" + filepath.Join(dir, "KEY")}
 	for name, value := range c.env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
