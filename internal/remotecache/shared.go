@@ -22,6 +22,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/memo"
 	"github.com/layerbuild/layerbuild/internal/ocijson"
 	"github.com/layerbuild/layerbuild/internal/sorting"
+	"github.com/layerbuild/layerbuild/internal/store"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -455,6 +456,8 @@ func (s *Shared) Publish(ctx context.Context,
 		}
 		err = s.store.Send(ctx, r.Layer.Descriptor)
 		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return // the result was found in the cache, which has lost the layer
 		case err != nil:
 		case s.hintsOnly:
 			s.noteSent(r)

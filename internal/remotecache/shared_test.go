@@ -16,6 +16,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/cache"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/internal/image"
+	"github.com/layerbuild/layerbuild/internal/store"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -521,5 +522,39 @@ func TestSharedHintStore(t *testing.T) {
 	three.Finish(t.Context())
 	if m.puts != 0 {
 		t.Error("a hint that has all records was written again")
+	}
+}
+
+// lacking is a memory of a machine that lacks a blob.
+type lacking struct {
+	*memory
+	blob digest.Digest
+}
+
+func (l lacking) Send(ctx context.Context, d ocispec.Descriptor) error {
+	if d.Digest == l.blob {
+		return fmt.Errorf("blob %s: %w", d.Digest, store.ErrNotFound)
+	}
+	return l.memory.Send(ctx, d)
+}
+
+// TestSharedLostLayer checks that a build goes on to write results if a layer of a result that it
+// has found is missing in the cache, and so on this machine.
+func TestSharedLostLayer(t *testing.T) {
+	m := newMemory()
+	lost, next := result("a", "", "a", 1), result("b", "a", "b", 2)
+	var warnings []event.Event
+	s := NewShared(SharedPlace{Ref: "r/c"}, lacking{m, lost.Layer.Descriptor.Digest}, "app",
+		func(e event.Event) {
+			if _, ok := e.(event.Warning); ok {
+				warnings = append(warnings, e)
+			}
+		})
+	publish(t, s, lost)
+	s.wg.Wait()
+	publish(t, s, next)
+	s.Finish(t.Context())
+	if len(warnings) > 0 || m.docs[nameOf("b")] == nil || m.docs[nameOf("a")] != nil {
+		t.Errorf("warnings %v, %d documents", warnings, len(m.docs))
 	}
 }
