@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/layerbuild/layerbuild/internal/registry"
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	digest "github.com/opencontainers/go-digest"
 )
@@ -36,9 +35,14 @@ var errTaken = errors.New("another machine has the lease")
 func (s *s3Store) Lease(ctx context.Context, name string) (io.Closer, error) {
 	l := &s3Lease{s: s, key: s.lease(name), id: rand.Text(),
 		stopped: make(chan struct{}), done: make(chan struct{})}
-	err := l.write(ctx, "If-None-Match", "*")
-	if errors.Is(err, errTaken) {
-		err = l.takeOver(ctx)
+	old, err := l.write(ctx, "If-None-Match", "*")
+	switch {
+	case !errors.Is(err, errTaken):
+	case old == nil: // the machine has just ended its lease
+		_, err = l.write(ctx, "If-None-Match", "*")
+	case ageOf(old) > remotecache.LeaseTime:
+		// The machine has not renewed the lease, by the clock of the server.
+		_, err = l.write(ctx, "If-Match", old.Get("ETag"))
 	}
 	if errors.Is(err, errTaken) {
 		return nil, nil
@@ -50,8 +54,10 @@ func (s *s3Store) Lease(ctx context.Context, name string) (io.Closer, error) {
 	return l, nil
 }
 
-// write writes the object under a condition.
-func (l *s3Lease) write(ctx context.Context, condition, value string) error {
+// write writes the object under a condition. If another machine has the lease, the error is
+// errTaken, and old has the header of the object of that machine, if there still is one.
+func (l *s3Lease) write(ctx context.Context, condition, value string) (old http.Header,
+	err error) {
 	l.n++
 	data := fmt.Appendf(nil, "%s %d\n", l.id, l.n)
 	resp, err := l.s.do(ctx, object{method: http.MethodPut, key: l.key,
@@ -62,38 +68,24 @@ func (l *s3Lease) write(ctx context.Context, condition, value string) error {
 	case http.StatusPreconditionFailed, http.StatusConflict, http.StatusNotFound:
 		// The answer to an earlier attempt of the same request may have been lost.
 		header, got, err1 := l.s.read(ctx, object{method: http.MethodGet, key: l.key})
-		if err1 == nil && string(got) == string(data) {
+		switch {
+		case err1 == nil && string(got) == string(data):
 			l.etag = header.Get("ETag")
-			return nil
+			return nil, nil
+		case err1 != nil && !isMissing(err1):
+			return nil, err1
+		case err1 != nil:
+			header = nil
 		}
-		if e, ok := errors.AsType[*registry.Error](err); ok && e.Code == "NoSuchBucket" {
-			return err
-		}
-		return errTaken
+		return header, errTaken
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if l.etag = resp.Header.Get("ETag"); l.etag == "" {
-		return errors.New("the server has written a lease without an ETag")
+		return nil, errors.New("the server has written a lease without an ETag")
 	}
-	return nil
-}
-
-// takeOver takes the lease of a machine that has not renewed it for remotecache.LeaseTime, by the
-// clock of the server.
-func (l *s3Lease) takeOver(ctx context.Context) error {
-	header, _, err := l.s.read(ctx, object{method: http.MethodGet, key: l.key})
-	if isMissing(err) { // the machine has just ended its lease
-		return l.write(ctx, "If-None-Match", "*")
-	}
-	if err != nil {
-		return err
-	}
-	if ageOf(header) <= remotecache.LeaseTime {
-		return errTaken
-	}
-	return l.write(ctx, "If-Match", header.Get("ETag"))
+	return nil, nil
 }
 
 // renew renews the lease until Close is called or another machine has the lease.
@@ -110,7 +102,8 @@ func (l *s3Lease) renew(ctx context.Context) {
 		// A request that has begun is not canceled by Close, which needs the ETag that it results
 		// in. Another error than errTaken may be gone at the next attempt.
 		timed, cancel := context.WithTimeout(ctx, remotecache.LeaseTime/6)
-		l.lost = errors.Is(l.write(timed, "If-Match", l.etag), errTaken)
+		_, err := l.write(timed, "If-Match", l.etag)
+		l.lost = errors.Is(err, errTaken)
 		cancel()
 	}
 }

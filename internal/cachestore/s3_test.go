@@ -172,7 +172,7 @@ func TestS3Leases(t *testing.T) {
 	if second == nil || take(time.Hour) != nil {
 		t.Fatal("a lease that has ended is not taken over, or is by two")
 	}
-	if err := first.write(t.Context(), "If-Match", first.etag); !errors.Is(err, errTaken) {
+	if _, err := first.write(t.Context(), "If-Match", first.etag); !errors.Is(err, errTaken) {
 		t.Errorf("the first machine renews the lease of the second one: %v", err)
 	}
 	first.stopped = make(chan struct{})
