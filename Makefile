@@ -5,7 +5,7 @@
 # make images     make dist, and container images. HELPERS=ecr,gcr,acr has the credential helpers that the image gets
 # make release    make images, if the tree is that of a tag vX.Y.Z
 # make test       all checks: lint, unit and integration tests as an unprivileged user and as root, a short fuzz
-# make release-test  tests that are too long for make test or need more packages: a release made twice, its image, gitlab-ci-local
+# make release-test  tests that are too long for make test or need more packages: a release made twice, its image, gitlab-ci-local, servers of caches
 # make fuzz       each fuzz target for FUZZTIME (1m)
 # make faults     hours of randomized tests, hostile input and fuzzing. LAYERBUILD_FAULTS_BUDGET=2h limits a run; the next one continues
 # make race       unit tests under the race detector (needs a C compiler)
@@ -24,7 +24,7 @@
 GO = $(eval GO := $(or $(shell scripts/go-command),$(error no Go toolchain; see above)))$(GO)
 ROOTFS = examples/debian-base/rootfs.tar.zst
 TEST_PACKAGES = attr binutils btrfs-progs busybox-static bzip2 ca-certificates curl docker-cli:if-known docker-registry docker.io \
-	e2fsprogs erofs-utils fish fuse-overlayfs git groff-base libcap2-bin mandoc mmdebstrap openssh-client podman procps python3 \
+	e2fsprogs erofs-utils fish fuse-overlayfs git groff-base libcap2-bin mandoc mmdebstrap nginx openssh-client podman procps python3 \
 	skopeo squashfs-tools uidmap umoci util-linux util-linux-extra xz-utils zsh zstd
 BENCH_PACKAGES = buildah busybox-static ca-certificates containerd docker-cli:if-known docker-registry docker.io e2fsprogs \
 	git gzip mmdebstrap runc tar uidmap util-linux zstd
@@ -73,9 +73,12 @@ test:
 release-test:
 	scripts/packages $(TEST_PACKAGES) rsync $(if $(shell command -v npm),,npm)
 	$(MAKE) build
-	$(if $(filter-out 0,$(shell id -u)),sudo --preserve-env )env GO=$(GO) PATH="$(dir $(GO)):$$PATH:/usr/sbin:/sbin" \
+	GO=$(GO) scripts/cache-servers bin/servers
+	$(if $(filter-out 0,$(shell id -u)),sudo --preserve-env )env GO=$(GO) \
+		PATH="$(dir $(GO)):$(CURDIR)/bin/servers:$$PATH:/usr/sbin:/sbin" \
 		LAYERBUILD=$(CURDIR)/bin/layerbuild LAYERBUILD_NPM=1 LAYERBUILD_DIST=$(or $(LAYERBUILD_DIST),all) \
-		$(GO) test -count=1 -timeout 2h -run 'TestGitLabLocal|TestTwice|TestImage' ./test/ci ./test/dist
+		$(GO) test -count=1 -timeout 2h -run 'TestGitLabLocal|TestTwice|TestImage|InStores|TestStores|TestLease' \
+		./test/caches ./test/ci ./test/dist
 
 fuzz:
 	GO=$(GO) scripts/fuzz $(or $(FUZZTIME),1m)

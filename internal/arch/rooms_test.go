@@ -183,7 +183,8 @@ var floors = []floor{
 		{"bench", "diff internal/counting"},
 		{"test/lab", "internal/counting internal/imagetest internal/registrytest"},
 		{"test/golden", "internal/imagetest test/lab"},
-		{"test/caches", "internal/counting test/lab"},
+		{"test/caches", "internal/cachestore internal/counting internal/remotecache " +
+			"internal/remotecache/remotecachetest test/lab"},
 		{"test/ci", "internal/schematest test/lab"},
 		{"test/explain", "internal/fstree test/lab"},
 		{"test/differential", "diff internal/layercheck internal/mount internal/mount/mounttest " +
