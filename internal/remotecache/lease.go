@@ -17,7 +17,7 @@ const (
 	// intervals that double until they are lastPoll.
 	firstPoll = 500 * time.Millisecond
 	lastPoll  = 5 * time.Second
-	// maxLeaseWait limits the time for which a step waits for other machines. It ends a wait for a
+	// maxLeaseWait limits the time for which a build waits for one result. It ends a wait for a
 	// machine whose step waits for something that this build would do later.
 	maxLeaseWait = time.Hour
 )
@@ -55,10 +55,14 @@ func (im *Imports) Release(key cache.Key) {
 // below them than the steps of this build, also in later steps.
 func (im *Imports) Apart() {
 	for _, s := range im.shared {
-		s.mu.Lock()
-		s.unleasable = true
-		s.mu.Unlock()
+		s.stopLeasing()
 	}
+}
+
+func (s *Shared) stopLeasing() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unleasable = true
 }
 
 // mayLease reports whether a step takes a lease. It does not if it has one, or if there are
@@ -101,7 +105,11 @@ func (s *Shared) lease(ctx context.Context, leaser Leaser, key cache.Key,
 			s.release(key)
 			return true
 		}
-		if taken || time.Since(began) > maxLeaseWait {
+		if taken {
+			return false
+		}
+		if time.Since(began) > maxLeaseWait {
+			s.stopLeasing() // or a hostile cache makes each step wait so long
 			return false
 		}
 		if !waiting {

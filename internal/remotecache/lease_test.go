@@ -200,6 +200,11 @@ func TestLeaseEnds(t *testing.T) {
 					t.Errorf("a result is found: %v", found)
 				}
 				two.has("waiting for the machine that runs k")
+				asked := count(&m, "lease")
+				two.imports.Lease(t.Context(), "another", "another")
+				if got := count(&m, "lease") > asked; got != (tt.name != "the step does not end") {
+					t.Errorf("the next step takes a lease: %v", got)
+				}
 				time.Sleep(2 * time.Hour)
 				one.end()
 				two.end()
