@@ -275,6 +275,8 @@ func (u *unpacker) entry(h *Header) error {
 // them keeps only what the stream has made.
 func (u *unpacker) leftOut(h *Header) (done bool, err error) {
 	switch {
+	case u.o.NoDevices && (h.Type == TypeChar || h.Type == TypeBlock):
+		return true, bad("a device")
 	case h.Type == TypeHardlink:
 		u.tgt = cleanName(u.tgt[:0], h.Link)
 		return bytes.Equal(u.tgt, u.clean), nil

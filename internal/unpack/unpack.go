@@ -60,6 +60,8 @@ type Options struct {
 	// OnStandIn, if not nil, is called for a device that may not be made and for which a file
 	// stands (dirfd.Device). nil: such devices are skipped.
 	OnStandIn func(path string)
+	// NoDevices makes a device an error.
+	NoDevices bool
 
 	maxPending int // for tests; 0: the constant
 	maxNames   int // likewise
