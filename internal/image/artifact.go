@@ -152,6 +152,51 @@ func (a *Artifact) Layer(d ocispec.Descriptor, diffID digest.Digest) (*Image, er
 	return img, nil
 }
 
+// Read calls use with the bytes of a blob of the artifact, which is not copied into the store. It
+// returns an error if the blob does not have the size and the digest of d. use may have read other
+// bytes then.
+func (a *Artifact) Read(ctx context.Context, d ocispec.Descriptor, o UnpackOptions,
+	use func(io.Reader) error) error {
+	err := a.read(ctx, d, o, use)
+	if err != nil {
+		err = fmt.Errorf("blob %s of %s: %w", d.Digest, a.Name, err)
+	}
+	return err
+}
+
+func (a *Artifact) read(ctx context.Context, d ocispec.Descriptor, o UnpackOptions,
+	use func(io.Reader) error) error {
+	if err := d.Digest.Validate(); err != nil {
+		return err
+	}
+	if a.source == nil || d.Size < 0 {
+		return fmt.Errorf("it cannot be read: %d bytes", d.Size)
+	}
+	body, err := a.source.Open(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	watched, done := (&unpacking{o: o}).watch(body, "download", d)
+	defer done()
+	verifier := d.Digest.Verifier()
+	r := &io.LimitedReader{R: watched, N: d.Size + 1}
+	whole := io.TeeReader(r, verifier)
+	if err := use(whole); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, whole); err != nil {
+		return err
+	}
+	if r.N != 1 {
+		return fmt.Errorf("it does not have %d bytes", d.Size)
+	}
+	if !verifier.Verified() {
+		return errors.New("it has another digest")
+	}
+	return nil
+}
+
 // EnsureLayer copies the layer of an image that Artifact.Layer has returned into the store. It
 // returns an error if the layer is not a tar or does not have the diffID: the descriptor and the
 // diffID may be wrong, since they do not come from an image. Each layer is read once for this; the
