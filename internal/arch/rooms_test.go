@@ -92,7 +92,8 @@ var floors = []floor{
 		{"internal/bake", "internal/suggest"},
 		{"internal/cdi", "internal/suggest"},
 		{"internal/cache", "internal/atomicfile internal/smallfile internal/state/ledger"},
-		{"internal/cachemount", "internal/lock internal/memo parser"},
+		{"internal/cachemount", "diff internal/dirfd internal/lock internal/memo internal/sorting " +
+			"internal/unpack parser"},
 		{"internal/outline", "diff internal/dirfd"},
 		{"internal/sbom", "internal/unpack"},
 		{"internal/source", "internal/subprocess internal/atomicfile internal/dirfd internal/fileentry " +

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/layerbuild/layerbuild/internal/lock"
 	"github.com/layerbuild/layerbuild/internal/memo"
@@ -31,8 +32,13 @@ type Store struct {
 	// FixType moves a directory that has the name of a file, or a file that has the name of a
 	// directory, out of the way. nil: nothing is moved.
 	FixType func(path string, dir bool) error
+	// Copies has the copies of caches that other machines have made; nil: there are none.
+	Copies Copies
 
-	emptied memo.Map[string, struct{}] // by the cache's directory
+	emptied, dropped memo.Map[string, struct{}] // by the cache's directory
+
+	mu   sync.Mutex
+	used []used
 }
 
 // Mount is a cache mount of a command.
@@ -40,6 +46,8 @@ type Mount struct {
 	Name    string // the result of Name
 	ID      string
 	Sharing parser.Sharing
+	// Platform is that of the command.
+	Platform string
 	// Fill makes the initial files of a cache in an empty directory of the host. It also sets the
 	// mode and the owner of the directory.
 	Fill func(ctx context.Context, dir string) error
@@ -58,16 +66,17 @@ func Name(identity ...any) (string, error) {
 // Locked are the caches that a command uses. Close releases them.
 type Locked struct {
 	store *Store
-	files []string          // by the mount's index: the directory of its files
-	known map[string]string // the locked directories of caches, with the directories of their files
+	dirs  []string // of the caches, by the mount's index
 	locks []*lock.Held
+	// known has the directories of the files, by the directory of the cache.
+	known memo.Map[string, string]
 }
 
 // Lock finds and locks the directories of all caches of a command. A directory is locked once, with
 // the strictest of the modes of its mounts. Directories are locked in the order of their names, so
 // that two commands cannot deadlock.
 func (s *Store) Lock(ctx context.Context, mounts []Mount) (_ *Locked, err error) {
-	l := &Locked{store: s, known: map[string]string{}}
+	l := &Locked{store: s}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.Close())
@@ -99,7 +108,7 @@ func (s *Store) Lock(ctx context.Context, mounts []Mount) (_ *Locked, err error)
 		if err := os.WriteFile(filepath.Join(dir, "id"), []byte(m.ID+"\n"), 0o600); err != nil {
 			return nil, err
 		}
-		l.files = append(l.files, dir)
+		l.dirs = append(l.dirs, dir)
 	}
 	return l, nil
 }
@@ -115,23 +124,19 @@ func (l *Locked) Close() error {
 }
 
 // Files returns the directory with the files of mount i. It makes the files if the cache has none.
+// It may be called for several mounts at once.
 func (l *Locked) Files(ctx context.Context, i int, m Mount) (string, error) {
-	dir := l.files[i]
-	if files := l.known[dir]; files != "" {
-		return files, nil
-	}
-	n, err := newestFiles(dir)
-	if err != nil {
-		return "", err
-	}
-	files := filesOf(dir, n)
-	if n < 0 {
-		if files, err = fill(ctx, dir, m, n); err != nil {
+	dir := l.dirs[i]
+	return l.known.Try(ctx, dir, func() (string, error) {
+		n, err := newestFiles(dir)
+		if err == nil && n < 0 {
+			n, err = l.store.fill(ctx, dir, m, n)
+		}
+		if err != nil {
 			return "", err
 		}
-	}
-	l.known[dir] = files
-	return files, nil
+		return filesOf(dir, n), l.store.use(dir, n, m)
+	})
 }
 
 // stricter returns the one of two sharing modes that admits fewer steps at once.
@@ -157,8 +162,8 @@ func (l *Locked) lock(ctx context.Context, base string, m Mount,
 		if err := l.store.makeDir(dir); err != nil {
 			return "", err
 		}
-		if l.store.Empty && sharing == parser.SharingShared {
-			if err := l.store.empty(ctx, dir, m, false); err != nil {
+		if sharing == parser.SharingShared {
+			if err := l.store.begin(ctx, dir, m, false); err != nil {
 				return "", err
 			}
 		}
@@ -179,11 +184,19 @@ func (l *Locked) lock(ctx context.Context, base string, m Mount,
 			return "", err
 		}
 		l.locks = append(l.locks, held)
-		if l.store.Empty && sharing != parser.SharingShared {
-			err = l.store.empty(ctx, dir, m, true)
+		if sharing != parser.SharingShared {
+			err = l.store.begin(ctx, dir, m, true)
 		}
 		return dir, err
 	}
+}
+
+// begin removes files with which a build must not begin.
+func (s *Store) begin(ctx context.Context, dir string, m Mount, locked bool) error {
+	if s.Empty {
+		return s.empty(ctx, dir, m, locked)
+	}
+	return s.dropEmpty(ctx, dir, m, locked)
 }
 
 // makeDir makes the directory of a cache if it is missing, and moves files of the wrong type in it
@@ -205,7 +218,9 @@ func (s *Store) makeDir(dir string) error {
 	}
 	n, err := newestFiles(dir)
 	if n >= 0 {
-		err = fixType(filesOf(dir, n), true)
+		platforms, copies := notes(dir, n)
+		err = errors.Join(fixType(filesOf(dir, n), true), fixType(platforms, false),
+			fixType(copies, false))
 	}
 	return errors.Join(append(errs, err)...)
 }
@@ -240,32 +255,38 @@ func newestFiles(dir string) (int, error) {
 }
 
 // fill makes new files in the directory of a cache, unless the cache has files with a number higher
-// than old. It returns their directory.
-func fill(ctx context.Context, dir string, m Mount, old int) (string, error) {
+// than old. The files are those of a copy or, if there is none, the initial ones. It returns their
+// number.
+func (s *Store) fill(ctx context.Context, dir string, m Mount, old int) (int, error) {
 	held, err := lock.Acquire(ctx, filepath.Join(dir, "fill"), true)
 	if err != nil {
-		return "", err
+		return -1, err
 	}
 	defer held.Close()
 	n, err := newestFiles(dir)
 	if err != nil {
-		return "", err
+		return -1, err
 	}
 	if n > old {
-		return filesOf(dir, n), nil // another build has made them
+		return n, nil // another build has made them
 	}
+	n++
 	tmp := filepath.Join(dir, "new")
-	if err := os.RemoveAll(tmp); err != nil { // left by a build that was killed
-		return "", err
+	// a build that was killed may have left both
+	if err := errors.Join(os.RemoveAll(tmp), removeNotes(dir, n)); err != nil {
+		return -1, err
 	}
 	if err := os.Mkdir(tmp, 0o755); err != nil {
-		return "", err
+		return -1, err
 	}
-	if err := m.Fill(ctx, tmp); err != nil {
-		return "", err
+	fetched, err := s.fetch(ctx, dir, tmp, n, m)
+	if err == nil && !fetched {
+		err = m.Fill(ctx, tmp)
 	}
-	files := filesOf(dir, n+1)
-	return files, os.Rename(tmp, files)
+	if err != nil {
+		return -1, err
+	}
+	return n, os.Rename(tmp, filesOf(dir, n))
 }
 
 // empty empties a cache, once in a build. After an error it may be called again: the step may be
@@ -281,7 +302,7 @@ func (s *Store) empty(ctx context.Context, dir string, m Mount, locked bool) err
 		if !locked {
 			held, err := lock.Try(filepath.Join(dir, "lock"), true)
 			if errors.Is(err, lock.ErrHeld) {
-				_, err := fill(ctx, dir, m, old)
+				_, err := s.fill(ctx, dir, m, old)
 				return struct{}{}, err
 			}
 			if err != nil {
@@ -291,7 +312,7 @@ func (s *Store) empty(ctx context.Context, dir string, m Mount, locked bool) err
 		}
 		var errs []error
 		for n := old; n >= 0; n-- {
-			errs = append(errs, os.RemoveAll(filesOf(dir, n)))
+			errs = append(errs, os.RemoveAll(filesOf(dir, n)), removeNotes(dir, n))
 		}
 		return struct{}{}, errors.Join(errs...)
 	})

@@ -72,8 +72,8 @@ func TestPrivateHasDirectoriesOfItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer second.Close()
-	if first.files[0] == second.files[0] {
-		t.Errorf("two commands use %s at once", first.files[0])
+	if first.dirs[0] == second.dirs[0] {
+		t.Errorf("two commands use %s at once", first.dirs[0])
 	}
 }
 

@@ -317,7 +317,8 @@ func (r *runAction) mounts() []runmount.Mount {
 			Snapshot: func(ctx context.Context) (snapshot.ID, string, error) {
 				return r.mountedSnapshot(ctx, i, m)
 			},
-			Cache: func() (string, error) { return r.cacheName(i, m) },
+			Cache:    func() (string, error) { return r.cacheName(i, m) },
+			Platform: r.platform,
 		}
 		if f := r.from[i]; f != nil {
 			list[i].Fill = func(ctx context.Context,

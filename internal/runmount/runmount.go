@@ -14,6 +14,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/secret"
 	"github.com/layerbuild/layerbuild/parser"
 	"github.com/layerbuild/layerbuild/snapshot"
+	"golang.org/x/sync/errgroup"
 )
 
 // Snapshots makes snapshots visible. *snapshot.Store implements it.
@@ -40,6 +41,8 @@ type Mount struct {
 	Snapshot func(ctx context.Context) (snapshot.ID, string, error)
 	// Cache returns the name of a cache mount's cache, made by cachemount.Name.
 	Cache func() (string, error)
+	// Platform is the platform of the command, for a cache mount.
+	Platform string
 	// Fill copies the initial files of a cache mount to an empty directory; nil if there are none.
 	Fill func(ctx context.Context, dir string) error
 }
@@ -232,6 +235,7 @@ func (a *adding) lockCaches(ctx context.Context, list []Mount) (map[int]string, 
 		}
 		index = append(index, i)
 		mounts = append(mounts, cachemount.Mount{Name: name, ID: m.ID, Sharing: m.Sharing,
+			Platform: m.Platform,
 			Fill: func(ctx context.Context, dir string) error {
 				if m.Fill != nil {
 					if err := m.Fill(ctx, dir); err != nil {
@@ -249,11 +253,23 @@ func (a *adding) lockCaches(ctx context.Context, list []Mount) (map[int]string, 
 		return nil, err
 	}
 	a.undo = append(a.undo, locked.Close)
-	files := map[int]string{}
+	// copies of several caches are fetched at once
+	dirs := make([]string, len(mounts))
+	g, gctx := errgroup.WithContext(ctx)
 	for k, m := range mounts {
-		if files[index[k]], err = locked.Files(ctx, k, m); err != nil {
-			return nil, fmt.Errorf("mount %s: %w", list[index[k]].name(), err)
-		}
+		g.Go(func() (err error) {
+			if dirs[k], err = locked.Files(gctx, k, m); err != nil {
+				err = fmt.Errorf("mount %s: %w", list[index[k]].name(), err)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	files := map[int]string{}
+	for k, i := range index {
+		files[i] = dirs[k]
 	}
 	return files, nil
 }
