@@ -123,7 +123,8 @@ var floors = []floor{
 		{"internal/provenance", "internal/attest internal/image internal/inputs " +
 			"internal/platform internal/reference internal/source parser"},
 		{"internal/remotecache", "export internal/cache internal/event internal/image " +
-			"internal/layers internal/memo internal/ocidoc internal/ocijson internal/sorting internal/store"},
+			"internal/layers internal/memo internal/ocidoc internal/ocijson internal/sorting " +
+			"internal/store internal/units"},
 		{"internal/cachestore", "internal/hostfile internal/image internal/memo internal/registry " +
 			"internal/remotecache internal/sorting"},
 		{"internal/runmount", "executor internal/cachemount internal/cdi internal/layers internal/mount " +

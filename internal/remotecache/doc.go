@@ -6,10 +6,10 @@
 // the image's configuration.
 //
 // A Shared is a cache that many machines read and write at once. It has a document for each key, in
-// a Store.
+// a Store, and one for each cache mount whose files are shared.
 //
-// It imports export, cache, event, image, layers, memo, ocidoc, ocijson, sorting and store. It
-// makes no system calls. It reads and writes layouts and registries by way of other packages.
+// It imports export, cache, event, image, layers, memo, ocidoc, ocijson, sorting, store and units.
+// It makes no system calls. It reads and writes layouts and registries by way of other packages.
 //
 // To test it, run go test ./internal/remotecache as any user. FuzzRecords reads hostile documents,
 // FuzzHint those of a Shared, FuzzPlace values of --cache-to and --cache-from. go test

@@ -174,9 +174,9 @@ type Shared struct {
 	lastWrite time.Time
 	slowest   time.Duration
 	locks     map[cache.Key]*sync.Mutex
-	// unreadable and unwritable are set after an error, and unsigned after a warning about records
-	// without a valid signature.
-	unreadable, unwritable, unsigned bool
+	// unreadable and unwritable are set after an error, noMounts after one of writing a mount, and
+	// unsigned after a warning about records without a valid signature.
+	unreadable, unwritable, noMounts, unsigned bool
 	// unleasable is set if no more leases are taken.
 	unleasable bool
 }
