@@ -39,7 +39,7 @@ func (f *buildFlags) options(e *env, args []string) (imagebuild.Options, error) 
 		err = badValue("jobs", strconv.Itoa(f.jobs), errors.New("a number is expected, 0 or more"))
 	}
 	steps := []func(*imagebuild.Options, *env) error{f.sources, f.sourcePolicy, f.args, f.action,
-		f.cache, f.sharedCaches, f.runOptions,
+		f.cache, f.sharedCaches, f.copiedMounts, f.runOptions,
 		f.access, f.attestations, f.output, f.imageOptions}
 	for _, step := range steps {
 		err = errors.Join(err, step(&o, e))

@@ -45,7 +45,8 @@ type buildFlags struct {
 	tags, buildArgs, labels, annotations, contexts      []string
 	outputs, platforms, secrets, ssh, addHosts, ulimits []string
 	allow, noCacheFilter, cacheFrom, cacheTo, specDirs  []string
-	caches                                              []string
+	caches, mounts                                      []string
+	mountsLimit                                         string
 	volumes                                             []string
 	caps                                                capFlags
 	dns                                                 dnsFlags
@@ -195,6 +196,16 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 		"Results that another key or none has signed are not used. FILE has an Ed25519 key in PEM "+
 		"(openssl genpkey -algorithm ed25519 -out FILE), or at least 32 bytes as a common secret. "+
 		"With a public key (openssl pkey -in FILE -pubout) the caches must be read-only.")
+	fs.Var((*list)(&f.mounts), "cache-mounts", "`all|none|ID,…` share files of cache mounts, too\n"+
+		"Before the first RUN that uses a cache mount (RUN --mount=type=cache) without files, its "+
+		"files are fetched from the caches of --cache. If they have changed when the build ends, "+
+		"they are written to them, also if it fails. The id of a mount is its target, unless it "+
+		"has the option id. Who can write to the cache can put files into these mounts. Without "+
+		"the flag they are those of $"+cacheMounts+", or of a line cache-mounts = all in the "+
+		"configuration file, or else none.")
+	fs.StringVar(&f.mountsLimit, "cache-mounts-limit", mountsLimit,
+		"`SIZE` do not share larger cache mounts\n"+
+			"SIZE is that of the files of one mount, uncompressed, such as 500m or 2g.")
 	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` read results of steps from PLACE\n"+
 		"PLACE is an image name, type=registry,ref=NAME or type=local,src=DIR.")
 	fs.Var((*list)(&f.cacheTo), "cache-to", "`PLACE` write results of steps to PLACE\n"+

@@ -36,9 +36,9 @@ func cacheVerb() verb {
 		summary: "list, or delete from, a cache that machines share (--cache)",
 		notes: `CACHE is a value of 'layerbuild build --cache': the name of a repository, or s3://BUCKET/PREFIX. Other caches cannot be listed.
 
-ls lists the steps, with the number of results, the size of their layers, and the time when they were last written. A build that uses a
-result that was written more than 7 days ago writes it again, so that the time is, to a week, that of the last use. A hint is a copy
-of the records of an image's last build.
+ls lists the steps, and the cache mounts of --cache-mounts, with the number of results, the size of their layers, and the time when they
+were last written. A build that uses a result that was written more than 7 days ago writes it again, so that the time is, to a week, that
+of the last use. A hint is a copy of the records of an image's last build.
 
 rm deletes the steps whose keys, as ls prints them, begin with KEY. Builds run them again.
 

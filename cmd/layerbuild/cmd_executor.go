@@ -189,7 +189,7 @@ func executorArgument(args []string) error {
 
 // build returns the flags of a build that has the same result, and its context.
 func (f *executorFlags) build(e *env) (*buildFlags, string, error) {
-	b := &buildFlags{ignorePolicy: true}
+	b := &buildFlags{ignorePolicy: true, mountsLimit: mountsLimit}
 	b.define(newFlagSet(buildVerb()))
 	b.state, b.others = f.state, f.others
 	b.buildArgs, b.labels, b.secrets = nil, f.labels, f.secrets

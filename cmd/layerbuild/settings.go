@@ -17,6 +17,8 @@ var variables = [...]variable{
 		"10g (10 GiB), or off."},
 	{sharedCache, "The caches of --cache, if there is no --cache, separated by spaces."},
 	{sharedKey, "The file of the key for --cache, if there is no --cache-key."},
+	{cacheMounts, "The cache mounts of --cache-mounts, if there is no --cache-mounts: all, none, " +
+		"or ids with commas between them."},
 	{checkLayers, "If it is 1, a build compares each layer that it makes with the files that the " +
 		"step left. A difference ends the build. The comparison makes builds slower."},
 	{defaultPlatform, "The platform, if there is no --platform; for build, several separated by " +
@@ -142,6 +144,8 @@ var settingsFiles = [...]configFile{
 				"spaces, if there is neither --cache nor $" + sharedCache + "."},
 			{"cache-key", "/etc/layerbuild/cache.key", "The file of the key for --cache, if " +
 				"there is neither --cache-key nor $" + sharedKey + "."},
+			{"cache-mounts", "all", "The cache mounts of --cache-mounts, if there is neither " +
+				"--cache-mounts nor $" + cacheMounts + "."},
 		}},
 	{analyze.ConfigFile, "The rules of the gate of analyze and of build --analyze, in YAML. It " +
 		"is read from the current directory, unless --config names another file. Flags have " +

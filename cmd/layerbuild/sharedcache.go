@@ -15,6 +15,7 @@ import (
 	"github.com/layerbuild/layerbuild/internal/remotecache"
 	"github.com/layerbuild/layerbuild/internal/state"
 	"github.com/layerbuild/layerbuild/internal/store"
+	"github.com/layerbuild/layerbuild/internal/units"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -114,6 +115,71 @@ func keyOf(file string) (*remotecache.Key, error) {
 
 // maxCacheKey limits the size of the file of a key.
 const maxCacheKey = 64 << 10
+
+// cacheMounts is the variable that sets the default of --cache-mounts.
+const cacheMounts = "LAYERBUILD_CACHE_MOUNTS"
+
+// mountsLimit is the default of --cache-mounts-limit.
+const mountsLimit = "2g"
+
+// copiedMounts parses the cache mounts that are copied from and to the caches of --cache: those of
+// --cache-mounts, or of the variable, or of a configuration file.
+func (f *buildFlags) copiedMounts(o *imagebuild.Options, e *env) error {
+	m := &o.Cache.Mounts
+	var err error
+	if m.Limit, err = units.ParseDocker(f.mountsLimit); err == nil && m.Limit == 0 {
+		err = errors.New("a size such as 500m or 2g is expected")
+	}
+	if err != nil {
+		return badValue("cache-mounts-limit", f.mountsLimit, err)
+	}
+	for _, s := range f.mounts {
+		if err := addMounts(m, s); err != nil {
+			return badValue("cache-mounts", s, err)
+		}
+		if s != noMounts && len(o.Cache.Shared) == 0 {
+			return usageError{errors.New("--cache-mounts needs --cache: the files of cache " +
+				"mounts are copied from and to that cache")}
+		}
+	}
+	if len(f.mounts) > 0 {
+		return nil
+	}
+	value, at, err := setting(e, cacheMounts, e.getenv(cacheMounts), "cache-mounts")
+	if value == "" || err != nil {
+		return err
+	}
+	if err := addMounts(m, value); err != nil {
+		return usageError{fmt.Errorf("%s: %q: %w", at, value, err)}
+	}
+	return nil
+}
+
+// allMounts and noMounts are values of --cache-mounts. The others are ids.
+const (
+	allMounts = "all"
+	noMounts  = "none"
+)
+
+// addMounts parses a value of --cache-mounts.
+func addMounts(m *imagebuild.MountOptions, s string) error {
+	switch s {
+	case allMounts:
+		m.All = true
+		return nil
+	case noMounts:
+		*m = imagebuild.MountOptions{Limit: m.Limit}
+		return nil
+	}
+	for id := range strings.SplitSeq(s, ",") {
+		if id == "" || id == allMounts || id == noMounts {
+			return errors.New("all, none, or ids of cache mounts with commas between them are " +
+				"expected")
+		}
+		m.IDs = append(m.IDs, id)
+	}
+	return nil
+}
 
 func addCache(o *imagebuild.Options, s string) error {
 	p, err := parseCache(s)

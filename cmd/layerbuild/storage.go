@@ -92,9 +92,10 @@ func configured(file, wanted string) (value, at string, err error) {
 		}
 		key, v, ok := strings.Cut(line, "=")
 		key = strings.TrimSpace(key)
-		if !ok || key != "keep-storage" && key != "cache" && key != "cache-key" {
-			return "", "", fmt.Errorf("%s:%d: %q: keep-storage = SIZE, cache = REPOSITORY or "+
-				"cache-key = FILE is expected", file, n, line)
+		if !ok || key != "keep-storage" && key != "cache" && key != "cache-key" &&
+			key != "cache-mounts" {
+			return "", "", fmt.Errorf("%s:%d: %q: keep-storage = SIZE, cache = REPOSITORY, "+
+				"cache-key = FILE or cache-mounts = ID is expected", file, n, line)
 		}
 		if key == wanted {
 			value, at = strings.TrimSpace(v), fmt.Sprintf("%s:%d", file, n)

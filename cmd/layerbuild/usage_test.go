@@ -121,6 +121,8 @@ var badValues = []struct {
 		"s3://bucket?path-style=maybe", "gha:", "gha:a b", "gha:main,rw"}},
 	{"build", "cache-key", []string{"WORK/nosuch", "WORK/dir", "WORK/file",
 		"WORK/big", "WORK/pipe"}},
+	{"build", "cache-mounts", []string{"", ",", "a,,b", "a,all", "none,a"}},
+	{"build", "cache-mounts-limit", []string{"", "x", "-1", "0", "1q"}},
 	{"build", "cache-from", []string{"", "type=nonsense", "type=registry", "type=local",
 		"type=local,src=x,nonsense=1", "UPPER", "type=registry,ref=a b",
 		"type=local,src=x,digest=nonsense"}},

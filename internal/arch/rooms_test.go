@@ -146,7 +146,8 @@ var floors = []floor{
 			"internal/event internal/image internal/imageanalysis internal/inputs internal/job " +
 			"internal/layers internal/memo internal/outputs internal/provenance internal/sbom " +
 			"internal/reference internal/scanner snapshot " +
-			"internal/remotecache internal/runmount internal/secret internal/source internal/state internal/store parser"},
+			"internal/remotecache internal/runmount internal/secret internal/source internal/state internal/store " +
+			"internal/units parser"},
 	}},
 	{"program", []allowed{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +

@@ -153,6 +153,7 @@ func (a *batch) run(ctx context.Context) (err error) {
 		}
 	}
 	a.finishShared(ctx)
+	a.warnUnknownMounts()
 	for _, b := range a.running() {
 		b.opts.Sink(event.Result{Names: b.made.Names, Digest: b.made.Root.Digest.String(),
 			Time: time.Now()})

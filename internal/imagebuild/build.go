@@ -104,6 +104,9 @@ func newBuilder(all *batch, o Options) (*builder, error) {
 	st := all.state
 	b.cacheMounts = &cachemount.Store{Top: func() (string, error) { return st.Path(state.Mounts) },
 		Empty: o.Cache.No, Lease: st.LeaseMount, FixType: st.FixType}
+	if b.copiesMounts() {
+		b.cacheMounts.Copies = mountCopies{b}
+	}
 	return b, nil
 }
 

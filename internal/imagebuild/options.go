@@ -149,8 +149,20 @@ type CacheOptions struct {
 	From, To []remotecache.Place
 	// Shared lists caches that builds on many machines read and write at once.
 	Shared []SharedCache
+	// Mounts selects cache mounts whose files are copied from and to the caches of Shared.
+	Mounts MountOptions
 	// Sync writes the results of the build to the disk before the build ends.
 	Sync bool
+}
+
+// MountOptions select the cache mounts that are copied between machines. The zero value selects
+// none.
+type MountOptions struct {
+	// All selects all cache mounts; otherwise those with an id of IDs are selected.
+	All bool
+	IDs []string
+	// Limit is the size in bytes above which a mount is not copied.
+	Limit int64
 }
 
 // SharedCache is a cache that builds on many machines read and write at once.

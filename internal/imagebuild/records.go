@@ -89,7 +89,8 @@ func (b *builder) publish(ctx context.Context) func(
 	}
 }
 
-// finishShared waits until the results that were published are in the shared caches.
+// finishShared waits until the results that were published are in the shared caches, and saves the
+// cache mounts.
 func (a *batch) finishShared(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
@@ -98,6 +99,9 @@ func (a *batch) finishShared(ctx context.Context) {
 		for _, s := range b.shared {
 			s.Finish(ctx)
 		}
+	}
+	for _, b := range a.running() {
+		b.saveMounts(ctx)
 	}
 }
 
