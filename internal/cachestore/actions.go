@@ -204,14 +204,17 @@ func (s *actionsStore) Send(ctx context.Context, d ocispec.Descriptor) error {
 // key is new also if another job has begun to write an entry and has not ended it.
 func (s *actionsStore) write(ctx context.Context, key string, size int64,
 	body func() (io.ReadCloser, error)) error {
-	entry := actionsEntry{Key: key + strconv.FormatInt(s.now().UnixMicro(), 10),
-		Version: actionsVersion}
+	entry := actionsEntry{Version: actionsVersion}
 	var created struct {
 		OK  bool   `json:"ok"`
 		URL string `json:"signed_upload_url"`
 	}
-	if err := s.call(ctx, "CreateCacheEntry", entry, &created); err != nil {
-		return err
+	// If the answer to an earlier attempt was lost, there is an entry with the first key.
+	for n := 0; n < 2 && !created.OK; n++ {
+		entry.Key = key + strconv.FormatInt(s.now().UnixMicro(), 10)
+		if err := s.call(ctx, "CreateCacheEntry", entry, &created); err != nil {
+			return err
+		}
 	}
 	if !created.OK {
 		return errors.New("the service refuses a new entry; the job may have no permission to " +

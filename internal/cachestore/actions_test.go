@@ -27,7 +27,8 @@ type fakeActions struct {
 	blocks   map[string][]byte
 	log      []string
 	readOnly bool
-	throttle int // how many requests are answered with 429
+	throttle int  // how many requests are answered with 429
+	lose     bool // the next answer about a new entry is lost
 }
 
 type actionsFile struct {
@@ -76,7 +77,12 @@ func (f *fakeActions) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusUnauthorized)
 		return
 	}
-	json.NewEncoder(w).Encode(f.answer(method, in.Key, in.Version, in.Restore, in.Size))
+	out := f.answer(method, in.Key, in.Version, in.Restore, in.Size)
+	if f.lose && method == "CreateCacheEntry" {
+		f.lose = false
+		panic(http.ErrAbortHandler)
+	}
+	json.NewEncoder(w).Encode(out)
 }
 
 func (f *fakeActions) answer(method, key, version string, restore []string,
@@ -202,6 +208,11 @@ func TestActionsEntries(t *testing.T) {
 	}
 	if e := f.entries[len(f.entries)-1]; !e.complete || digest.FromBytes(e.data) != d.Digest {
 		t.Errorf("the last entry is %s", e.key)
+	}
+
+	f.lose = true
+	if err := opened(t, "gha", m, env).Put(t.Context(), "n", []byte("x"), nil); err != nil {
+		t.Errorf("an answer was lost: %v", err)
 	}
 
 	f.readOnly = true
