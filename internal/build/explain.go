@@ -70,6 +70,7 @@ type explained struct {
 	number int
 
 	record *explain.Step // set when the step runs
+	began  time.Time     // when it began to run
 	reason explain.Reason
 }
 
@@ -80,14 +81,14 @@ func (x *explained) runs(ctx context.Context, j *job.Job, useCache bool) {
 		return
 	}
 	s := x.s
-	r := &explain.Step{Stage: stageName(x.st), Number: x.number,
+	r := &explain.Step{Stage: StageName(x.st), Number: x.number,
 		Platform: parser.FormatPlatform(x.st.Platform), Line: x.step.Range.Start,
 		Text: x.step.Text, Key: string(j.Key), Parent: string(x.cur.key)}
 	x.base(ctx, r)
 	j.Depends(r)
 	x.variables(r)
 	again := x.record != nil // the inputs changed while they were read
-	x.record = r
+	x.record, x.began = r, time.Now()
 	switch {
 	case !useCache && s.o.NoCache.All:
 		x.reason = explain.Reason{Code: explain.NoCache, Text: "--no-cache"}
@@ -187,12 +188,13 @@ func (x *explained) ended(res stepResult, err error) {
 		a.outcomes[i] = out
 	}
 	if out.State == explain.Ran && x.record != nil {
+		x.record.Took = time.Since(x.began)
 		a.ran = append(a.ran, *x.record)
 	}
 }
 
-// stageName returns the name of a stage, or its number.
-func stageName(st *parser.Stage) string {
+// StageName returns the name of a stage or, if it has none, its number.
+func StageName(st *parser.Stage) string {
 	if st.Name != "" {
 		return st.Name
 	}

@@ -28,6 +28,8 @@ type prediction struct {
 	missed int
 	// needs lists the stages whose files are needed for results that the cache does not have.
 	needs []*parser.Stage
+	// steps are set for a Preview.
+	steps []StepPreview
 }
 
 func (f prediction) name() job.InputName {
@@ -44,6 +46,8 @@ type predictor struct {
 	preparer *job.Preparer
 	results  *results
 	noCache  NoCache
+	// describe is set to keep what is known about each step, for a Preview.
+	describe bool
 
 	predictions memo.Map[*parser.Stage, prediction]
 	start       memo.Map[struct{}, map[*parser.Stage]bool] // the stages that the build starts
@@ -120,23 +124,21 @@ func (p *predictor) makePrediction(ctx context.Context, st *parser.Stage) predic
 	var f prediction
 	if base, ok := st.Base.(parser.StageInput); ok {
 		below := p.predict(ctx, base.Stage)
-		if !below.known {
-			return unknown
-		}
-		f.cur, f.needs = below.cur, []*parser.Stage{base.Stage}
+		f.cur, f.needs, f.known = below.cur, []*parser.Stage{base.Stage}, below.known
 	} else {
 		name, err := fixedName(ctx, p.inputs, st.Base)
-		if err != nil || name.Key == "" {
-			return unknown
-		}
+		f.known = err == nil && name.Key != ""
 		if f.cur.config, err = p.inputs.BaseConfig(ctx, st); err != nil {
 			return unknown
 		}
 		f.cur.key = cache.Key(name.Key)
 	}
+	if !f.known && !p.describe {
+		return unknown
+	}
 	base := f.cur.config
 	f.cur.config = st.Start(base)
-	f.known = !p.noCache.has(st)
+	f.known = f.known && !p.noCache.has(st)
 	n := firstStep - 1
 	for step, err := range st.Steps(base) {
 		if err != nil {
@@ -148,9 +150,13 @@ func (p *predictor) makePrediction(ctx context.Context, st *parser.Stage) predic
 		}
 		n++
 		hit := false
+		of := StepPreview{Step: step, From: inputs.From(step.Action)}
 		if f.known {
-			f.cur.key, f.cur.top, hit = p.predictStep(ctx, st, f.cur, step)
+			f.cur.key, f.cur.top, hit = p.predictStep(ctx, st, f.cur, step, &of)
 			f.known = f.cur.key != ""
+		}
+		if p.describe {
+			f.steps = append(f.steps, of)
 		}
 		if !hit {
 			f.missed = cmp.Or(f.missed, n)
@@ -162,9 +168,10 @@ func (p *predictor) makePrediction(ctx context.Context, st *parser.Stage) predic
 
 // predictStep returns the content key of a step, and the snapshot of its result if the local cache
 // has one. The key is "" if it is only known after running the step. hit reports whether there is a
-// result, in the local cache or in the places of --cache-from.
+// result, in the local cache or in the places of --cache-from. With p.describe, of gets what is
+// known.
 func (p *predictor) predictStep(ctx context.Context, st *parser.Stage, cur rootfs,
-	step parser.Step) (key cache.Key, top snapshot.ID, hit bool) {
+	step parser.Step, of *StepPreview) (key cache.Key, top snapshot.ID, hit bool) {
 	j, err := p.preparer.Job(ctx, st.Platform, cur.key, step.Action,
 		func(ctx context.Context, in parser.Input) (job.InputName, error) {
 			stage, ok := in.(parser.StageInput)
@@ -190,6 +197,10 @@ func (p *predictor) predictStep(ctx context.Context, st *parser.Stage, cur rootf
 		return j.Key, "", false
 	}
 	key, top, hit = p.results.predict(ctx, cur, j)
+	if p.describe {
+		of.Local = top != ""
+		key, hit = p.results.describe(ctx, j, key, of), hit || len(of.Places) > 0
+	}
 	return cmp.Or(j.Key, key), top, hit
 }
 

@@ -323,7 +323,7 @@ func (s *Solver) base(ctx context.Context, st *parser.Stage) (rootfs, error) {
 		return rootfs{}, err
 	}
 	if in, ok := st.Base.(parser.StageInput); ok {
-		cur.before.stage, cur.before.number = stageName(in.Stage), 0
+		cur.before.stage, cur.before.number = StageName(in.Stage), 0
 	} else {
 		cur.before = stepBefore{}
 	}

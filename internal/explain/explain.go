@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Step is a step of a build and what its result depends on.
@@ -22,8 +23,10 @@ type Step struct {
 	Text string
 	// Key is the key of the result, and Parent that of the file system on which the step runs.
 	Key, Parent string
-	Parts       []Part
-	Files       []Files
+	// Took is the time that the step ran.
+	Took  time.Duration `json:",omitempty"`
+	Parts []Part
+	Files []Files
 }
 
 // Kind is a kind of value on which the result of a step depends.

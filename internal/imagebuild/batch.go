@@ -115,7 +115,7 @@ func (a *batch) build(ctx context.Context, res []*Result) (err error) {
 		return err
 	}
 	if len(a.running()) == 0 {
-		return nil
+		return a.previews(ctx, lazy, res)
 	}
 	err = a.repeat(ctx, lazy)
 	for i, b := range a.builders {
@@ -172,7 +172,7 @@ func (a *batch) running() []*builder {
 
 // runs reports whether the build runs steps.
 func (b *builder) runs() bool {
-	return !b.opts.ListTargets && !b.opts.Check && !b.opts.Outline
+	return !b.opts.ListTargets && !b.opts.Check && !b.opts.Outline && !b.opts.Preview
 }
 
 // failed returns the error of the build as a *TargetError if there are several builds.

@@ -131,8 +131,10 @@ func (b *builder) plan(ctx context.Context, res *Result) (err error) {
 		return nil
 	}
 	warnNoCacheStages(&b.opts, res.Targets)
-	if err := b.attester.check(ctx); err != nil {
-		return err
+	if !b.opts.Preview {
+		if err := b.attester.check(ctx); err != nil {
+			return err
+		}
 	}
 	b.writer, err = b.newWriter()
 	return err

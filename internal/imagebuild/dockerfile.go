@@ -104,13 +104,17 @@ func (d *dockerfile) planOptions(o *Options, p ocispec.Platform,
 			empty = append(empty, name)
 		}
 	}
-	return parser.PlanOptions{
+	plan := parser.PlanOptions{
 		Empty:     empty,
 		BuildArgs: o.Args, Target: o.Target, Labels: o.Image.Labels, Platform: p,
 		Contexts: slices.Sorted(maps.Keys(o.Source.Contexts)),
 		Ignore:   d.context.Tree().Ignore(), Lint: lint,
 		AllStages: o.Check && o.Target == "",
 	}
+	if o.Native {
+		plan.BuildPlatform = p
+	}
+	return plan
 }
 
 // plan is the plan of one platform.

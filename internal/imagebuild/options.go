@@ -61,6 +61,12 @@ type Options struct {
 	// Outline ends the build after the checks of the Dockerfile. Result.Outline has the parameters
 	// of the target.
 	Outline bool
+	// Preview ends the build before anything runs. Result.Previews has what is known about the
+	// steps by then.
+	Preview bool
+	// Native makes the plan of each platform as a machine of that platform would make it, which
+	// matters for stages with --platform=$BUILDPLATFORM. It is for plans that other machines build.
+	Native bool
 	// Attest selects the attestations of the image.
 	Attest AttestOptions
 	// Outputs lists the destinations of the image.
@@ -191,6 +197,8 @@ type Result struct {
 	Targets []parser.Target
 	// Outline has the parameters of the target on the first platform, if Options.Outline is true.
 	Outline parser.Outline
+	// Previews have what is known about the steps for each platform, if Options.Preview is true.
+	Previews []Preview
 	// Dockerfile is the file's name for messages, and Text its content. They are set even if the
 	// build failed.
 	Dockerfile string
