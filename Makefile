@@ -24,8 +24,8 @@
 GO = $(eval GO := $(or $(shell scripts/go-command),$(error no Go toolchain; see above)))$(GO)
 ROOTFS = examples/debian-base/rootfs.tar.zst
 TEST_PACKAGES = attr binutils btrfs-progs busybox-static bzip2 ca-certificates curl docker-cli:if-known docker-registry docker.io \
-	e2fsprogs erofs-utils fish fuse-overlayfs git groff-base libcap2-bin mandoc mmdebstrap nginx openssh-client podman procps python3 \
-	skopeo squashfs-tools uidmap umoci util-linux util-linux-extra xz-utils zsh zstd
+	e2fsprogs erofs-utils fish fuse-overlayfs git groff-base libcap2-bin mandoc mmdebstrap munge nginx openssh-client podman procps \
+	python3 skopeo slurm-client slurmctld slurmd squashfs-tools uidmap umoci util-linux util-linux-extra xz-utils zsh zstd
 BENCH_PACKAGES = buildah busybox-static ca-certificates containerd docker-cli:if-known docker-registry docker.io e2fsprogs \
 	git gzip mmdebstrap runc tar uidmap util-linux zstd
 
@@ -76,8 +76,8 @@ release-test:
 	GO=$(GO) scripts/cache-servers bin/servers
 	$(if $(filter-out 0,$(shell id -u)),sudo --preserve-env )env GO=$(GO) \
 		PATH="$(dir $(GO)):$(CURDIR)/bin/servers:$$PATH:/usr/sbin:/sbin" \
-		LAYERBUILD=$(CURDIR)/bin/layerbuild LAYERBUILD_NPM=1 LAYERBUILD_DIST=$(or $(LAYERBUILD_DIST),all) \
-		$(GO) test -count=1 -timeout 2h -run 'TestGitLabLocal|TestTwice|TestImage|InStores|TestStores|TestLease' \
+		LAYERBUILD=$(CURDIR)/bin/layerbuild LAYERBUILD_NPM=1 LAYERBUILD_PODSECURITY=1 LAYERBUILD_DIST=$(or $(LAYERBUILD_DIST),all) \
+		$(GO) test -count=1 -timeout 2h -run 'TestGitLabLocal|TestPodSecurity|TestTwice|TestImage|InStores|TestStores|TestLease' \
 		./test/caches ./test/ci ./test/dist
 
 fuzz:

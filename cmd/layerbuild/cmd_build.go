@@ -158,7 +158,7 @@ func (f *buildFlags) defineInputs(fs *pflag.FlagSet) {
 }
 
 func (f *buildFlags) defineOutputs(fs *pflag.FlagSet) {
-	fs.VarP((*list)(&f.tags), "tag", "t", "`NAME[:TAG]` name of the image")
+	f.defineTag(fs)
 	fs.VarP((*list)(&f.outputs), "output", "o", "`SPEC` where the image goes\n"+
 		"SPEC is type=TYPE,dest=PATH,… with the type oci, docker, local, tar, image or registry. "+
 		"It may also be a directory for the files of the image, or - for a tar archive of them "+
@@ -166,14 +166,22 @@ func (f *buildFlags) defineOutputs(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.push, "push", false, "push the image, as --output type=registry does")
 	fs.BoolVar(&f.load, "load", false, "load the image into docker or podman\n"+
 		"--output type=docker does the same.")
-	fs.Var((*list)(&f.labels), "label", "`KEY=VALUE` label of the image")
-	fs.Var((*list)(&f.annotations), "annotation", "`KEY=VALUE` annotation of the manifest\n"+
-		"KEY may begin with index:, manifest-descriptor: or index-descriptor: to annotate that "+
-		"object instead.")
+	f.defineLabels(fs)
 	f.defineAttestations(fs)
 	fs.StringVar(&f.iidFile, "iidfile", "", "`FILE` write the image ID to a file")
 	fs.StringVar(&f.metadataFile, "metadata-file", "",
 		"`FILE` write digests and names to a file, as JSON")
+}
+
+func (f *buildFlags) defineTag(fs *pflag.FlagSet) {
+	fs.VarP((*list)(&f.tags), "tag", "t", "`NAME[:TAG]` name of the image")
+}
+
+func (f *buildFlags) defineLabels(fs *pflag.FlagSet) {
+	fs.Var((*list)(&f.labels), "label", "`KEY=VALUE` label of the image")
+	fs.Var((*list)(&f.annotations), "annotation", "`KEY=VALUE` annotation of the manifest\n"+
+		"KEY may begin with index:, manifest-descriptor: or index-descriptor: to annotate that "+
+		"object instead.")
 }
 
 func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
@@ -184,6 +192,25 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 		"`STAGE` run the steps of these stages again")
 	fs.Var(&f.cacheTTL, "cache-ttl", "`TIME` do not use results older than TIME (72h)\n"+
 		"The age is that of the run of the step. 0 is the same as --no-cache.")
+	f.defineShared(fs)
+	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` read results of steps from PLACE\n"+
+		"PLACE is an image name, type=registry,ref=NAME or type=local,src=DIR.")
+	fs.Var((*list)(&f.cacheTo), "cache-to", "`PLACE` write results of steps to PLACE\n"+
+		"PLACE is type=inline, type=registry,ref=NAME or type=local,dest=DIR.")
+	fs.BoolVar(&f.sync, "sync", false, "write the cache to disk before the build ends\n"+
+		"With this flag the cache survives a crash, and can be moved to another machine.")
+	fs.StringVar(&f.keep, "keep-storage", "",
+		"`SIZE` limit of the build cache, such as 10g (GiB) or off\n"+
+			"A build that has run a step ends by removing the least recently used part of the "+
+			"build cache until the rest fits SIZE. Without the flag SIZE is that of "+
+			"$LAYERBUILD_KEEP_STORAGE, of the line keep-storage = SIZE in "+
+			"$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config) or "+
+			"/etc/layerbuild/config, or else the smaller of 20 GB and a tenth of the file "+
+			"system. Images with a name, and what running processes use, are never removed.")
+}
+
+// defineShared defines --cache and the flags about it.
+func (f *buildFlags) defineShared(fs *pflag.FlagSet) {
 	fs.Var((*list)(&f.caches), "cache", "`PLACE` share results with other machines\n"+
 		"PLACE is a repository of a registry, such as registry.example.com/team/cache, a bucket "+
 		"of S3 (s3://BUCKET/PREFIX?endpoint=URL&region=NAME&path-style=true), a server that "+
@@ -206,20 +233,6 @@ func (f *buildFlags) defineCache(fs *pflag.FlagSet) {
 	fs.StringVar(&f.mountsLimit, "cache-mounts-limit", mountsLimit,
 		"`SIZE` do not share larger cache mounts\n"+
 			"SIZE is that of the files of one mount, uncompressed, such as 500m or 2g.")
-	fs.Var((*list)(&f.cacheFrom), "cache-from", "`PLACE` read results of steps from PLACE\n"+
-		"PLACE is an image name, type=registry,ref=NAME or type=local,src=DIR.")
-	fs.Var((*list)(&f.cacheTo), "cache-to", "`PLACE` write results of steps to PLACE\n"+
-		"PLACE is type=inline, type=registry,ref=NAME or type=local,dest=DIR.")
-	fs.BoolVar(&f.sync, "sync", false, "write the cache to disk before the build ends\n"+
-		"With this flag the cache survives a crash, and can be moved to another machine.")
-	fs.StringVar(&f.keep, "keep-storage", "",
-		"`SIZE` limit of the build cache, such as 10g (GiB) or off\n"+
-			"A build that has run a step ends by removing the least recently used part of the "+
-			"build cache until the rest fits SIZE. Without the flag SIZE is that of "+
-			"$LAYERBUILD_KEEP_STORAGE, of the line keep-storage = SIZE in "+
-			"$XDG_CONFIG_HOME/layerbuild/config (~/.config/layerbuild/config) or "+
-			"/etc/layerbuild/config, or else the smaller of 20 GB and a tenth of the file "+
-			"system. Images with a name, and what running processes use, are never removed.")
 }
 
 func (f *buildFlags) defineIsolation(fs *pflag.FlagSet) {

@@ -47,7 +47,7 @@ func completionsOf(all []verb) []verbCompletion {
 	for _, v := range all {
 		c := verbCompletion{verb: v, onlyFirst: v.name == "run"}
 		switch name, rest, _ := strings.Cut(v.args, "|"); {
-		case v.args == "CONTEXT":
+		case v.args == "CONTEXT", v.args == "[CONTEXT]":
 			c.arguments = completeDirs
 		case v.words != nil:
 			c.arguments = completeWords

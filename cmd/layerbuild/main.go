@@ -86,6 +86,7 @@ func verbs() []verb {
 		runVerb(), imagesVerb(), imageVerb(), imagePruneVerb(), historyVerb(), inspectVerb(),
 		tagVerb(), removeVerb(), pullVerb(), pushVerb(), copyVerb(), saveVerb(), loadVerb(),
 		loginVerb(), logoutVerb(), indexVerb(), duVerb(), pruneVerb(), cacheVerb(), explainVerb(),
+		planVerb(),
 		infoVerb(), analyzeVerb(),
 		diffVerb(), pruneImageVerb(), sbomVerb(), helpVerb(), versionVerb(), docsVerb(),
 	}

@@ -219,7 +219,7 @@ func args(ts *testscript.TestScript, neg bool, all []string, low, high int) {
 
 var verbs = []string{"build", "run", "images", "history", "inspect", "tag", "rm", "pull", "push",
 	"prune", "info", "analyze", "diff", "prune-image", "save", "load", "copy", "du",
-	"index", "sbom", "bake", "executor"}
+	"index", "sbom", "bake", "executor", "plan"}
 
 func cmdLayerbuild(ts *testscript.TestScript, neg bool, all []string) {
 	s := of(ts)

@@ -152,6 +152,9 @@ var badValues = []struct {
 	{"inspect", "type", []string{"", "container"}},
 	{"save", "output", []string{"", "WORK/nosuch/x", "WORK/dir"}},
 	{"load", "input", []string{"", "WORK/nosuch", "WORK/dir"}},
+	{"plan", "min-cost", []string{"", "x", "-1h", "3"}},
+	{"plan", "builder-image", []string{"", "UPPER", "a b"}},
+	{"plan", "source", []string{"", "x", "WORK/dir", "pvc:", "pvc:A", "pvc:x", "ftp://host/x"}},
 	{"login", "username", []string{"", "a:b"}},
 	{"login", "password", []string{""}},
 	{"", "cert-dir", []string{"", "WORK/nosuch", "WORK/file"}},
@@ -219,7 +222,7 @@ const hex64 = "7cc4b5aefd1d0cadf8d97d4350462ba51c694ebca145b08d7d41b41acc8db5aa"
 
 // goodArgs are arguments that a verb accepts, so that only the flag is wrong.
 var goodArgs = map[string][]string{
-	"build": {"WORK/context"}, "run": {"app"}, "history": {"app"}, "inspect": {"app"},
+	"build": {"WORK/context"}, "plan": {"WORK/context"}, "run": {"app"}, "history": {"app"}, "inspect": {"app"},
 	"tag": {"app", "other"}, "rm": {"app"},
 	"image": {"ls"}, "cache": {"prune", "localhost/c"},
 	"index": {"create", "app", "other"}, "copy": {"app", "other"}, "save": {"app"},
@@ -312,8 +315,9 @@ func TestBadValues(t *testing.T) {
 			}
 			listed := false
 			for _, bad := range badValues {
-				// "-login" is for every verb but login.
-				if bad.flag != f.Name || bad.verb != "" && bad.verb != v.name &&
+				// "-login" is for every verb but login. plan has flags of build.
+				ofBuild := bad.verb == "build" && v.name == "plan"
+				if bad.flag != f.Name || bad.verb != "" && bad.verb != v.name && !ofBuild &&
 					bad.verb[0] != '-' || strings.Contains(bad.verb, "-"+v.name) {
 					continue
 				}
@@ -564,6 +568,28 @@ func TestBadCommandLines(t *testing.T) {
 		{"analyze UPPER", "lowercase"},
 		{"diff a", "two images are expected, not 1"},
 		{"diff a UPPER", "lowercase"},
+		{"plan context dir", "one build context is expected, not 2"},
+		{"plan nosuch", `build context "nosuch": no such directory`},
+		{"plan --no-cache context", "unknown flag --no-cache"},
+		{"plan --format slurm context", `--format "slurm": the image that the last node pushes has ` +
+			"no name; give --tag"},
+		{"plan --format slurm -t a.example/b context", "none is written; give --cache"},
+		{"plan --format k8s -t a.example/b --cache a.example/c,ro context",
+			"none is written; give --cache"},
+		{"plan --format k8s -t b --cache a.example/c context",
+			`--tag "b": the name of a registry is missing`},
+		{"plan --format k8s -t a.example/b --cache a.example/c --secret id=x,src=file context",
+			"--secret: pods have no files and variables of this machine"},
+		{"plan --format argo -t a.example/b --cache a.example/c --build-context x=dir context",
+			`--build-context "x=dir": pods have no directories of this machine`},
+		{"plan --format tekton -t a.example/b --cache a.example/c -f file context",
+			`--file "file": it is outside of the context, and the nodes have only that`},
+		{"plan --format slurm -t a.example/b --cache a.example/c --creds me:x context",
+			"--creds: a plan has no passwords"},
+		{"plan --format slurm -t a.example/b --cache a.example/c --source pvc:x context",
+			`--source "pvc:x": only argo, tekton and k8s have volume claims`},
+		{"plan --format slurm -t a.example/b --cache a.example/c -f - context",
+			"the nodes do not have the standard input of this process"},
 		{"prune-image a", "-t NAME"},
 		{"prune-image -t new", "an image is expected"},
 		{"prune-image -t new --dry-run a", "--dry-run makes no image"},

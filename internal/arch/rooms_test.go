@@ -27,6 +27,7 @@ var floors = []floor{
 	{"primitives", []allowed{
 		{"executor/rawproc", ""},
 		{"internal/blocks", ""},
+		{"internal/cluster", ""},
 		{"internal/dirfd", ""},
 		{"internal/event", ""},
 		{"internal/fileentry", ""},
@@ -153,7 +154,7 @@ var floors = []floor{
 		{"cmd/layerbuild", "analyze analyze/browse analyze/html executor executor/archive " +
 			"export internal/atomicfile internal/attest internal/bake internal/build " +
 			"internal/cachestore internal/cdi " +
-			"internal/container internal/engine " +
+			"internal/cluster internal/container internal/engine " +
 			"internal/event internal/explain internal/github internal/giturl internal/gotemplate " +
 			"internal/hostfile internal/image " +
 			"internal/imageanalysis internal/imagebuild internal/imageref internal/layers " +
@@ -204,6 +205,7 @@ var floors = []floor{
 		{"test/run", "test/run/report"},
 		{"test/runverb", "test/lab"},
 		{"test/sbom", "test/lab"},
+		{"test/slurm", "test/lab"},
 		{"test/soundness", "internal/imagebuild internal/imagetest internal/job internal/rounds " +
 			"internal/source parser test/lab"},
 		{"test/state", "internal/imagetest internal/rounds test/lab"},

@@ -82,11 +82,11 @@ func readProfile(getenv func(string) string) (*profile, error) {
 		section = p.name
 	}
 	home := getenv("HOME")
-	for _, f := range []struct{ variable, name, section string }{
-		{"AWS_CONFIG_FILE", "config", section},
-		{"AWS_SHARED_CREDENTIALS_FILE", "credentials", p.name},
+	for _, f := range []struct{ path, name, section string }{
+		{getenv("AWS_CONFIG_FILE"), "config", section},
+		{getenv("AWS_SHARED_CREDENTIALS_FILE"), "credentials", p.name},
 	} {
-		path := getenv(f.variable)
+		path := f.path
 		if path == "" && !filepath.IsAbs(home) {
 			continue
 		}
