@@ -259,7 +259,10 @@ func extended(t *testing.T, doc map[string]any) map[string]any {
 func TestKubernetes(t *testing.T) {
 	text := read(t, "kubernetes/job.yaml")
 	docs := documents(t, text)
-	t.Run("schema", kubernetesSchema)
+	t.Run("schema", func(t *testing.T) {
+		kubernetesSchema(t, text)
+		kubernetesSchema(t, read(t, "kubernetes/platforms.yaml"))
+	})
 	s := newSite(t)
 	docker := filepath.Join(s.Dir, "docker")
 	credentials(t, s, docker)
@@ -315,7 +318,9 @@ func credentials(t *testing.T, s *site, dir string) {
 // TestTekton checks the Task and the TaskRun with kubeconform, and runs the Task's script.
 func TestTekton(t *testing.T) {
 	task := documents(t, read(t, "tekton/task.yaml"))[0]
-	t.Run("schema", tektonSchema)
+	t.Run("schema", func(t *testing.T) {
+		tektonSchema(t, read(t, "tekton/task.yaml")+"---\n"+read(t, "tekton/taskrun.yaml"))
+	})
 	s := newSite(t)
 	docker := filepath.Join(s.Dir, "docker")
 	credentials(t, s, docker)

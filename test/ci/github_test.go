@@ -84,6 +84,10 @@ func TestGitHubWorkflow(t *testing.T) {
 	if out, err := goRun(t, dir, program, "-shellcheck=", "-pyflakes="); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	write(".github/workflows/plan.yml", read(t, "github-actions/plan.yml"))
+	if out, err := goRun(t, dir, program, "-shellcheck=", "-pyflakes="); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 	write(workflow, strings.Replace(text, " cache:", " cash:", 1))
 	if out, err := goRun(t, dir, program, "-shellcheck=", "-pyflakes="); err == nil ||
 		!strings.Contains(out, `"cash" is not defined in action`) {
