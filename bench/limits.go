@@ -162,7 +162,7 @@ func memories(_ context.Context, l *lab) ([]contender, error) {
 // commands.
 var children = map[string]func(ctx context.Context, args []string) error{
 	"seal": sealChild, "stdlib": stdlibChild, "unpack": unpackChild, "account": accountChild,
-	"check": checkChild,
+	"check": checkChild, "simulate": simulate,
 }
 
 // child runs one of children without measuring it.

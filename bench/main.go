@@ -59,9 +59,9 @@ func main() {
 		"`file` to put the results into, between its markers; - or nothing prints them")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(),
-			"usage: bench [flags]\n       bench check [flags]\n$BENCH_DIR is the directory for "+
-				"everything that is made, by default /var/tmp.\n$BUILDKITD and $BUILDCTL are the "+
-				"programs of the peer buildkit.\n\n")
+			"usage: bench [flags]\n       bench check [flags]\n       bench simulate [flags]\n"+
+				"$BENCH_DIR is the directory for everything that is made, by default "+
+				"/var/tmp.\n$BUILDKITD and $BUILDCTL are the programs of the peer buildkit.\n\n")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
