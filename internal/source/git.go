@@ -97,7 +97,7 @@ func (r *Repository) resolve(ctx context.Context) error {
 	g := r.git("")
 	ref := r.URL.Ref
 	if ref == "" {
-		out, err := g.run(ctx, "ls-remote", "--symref", "--", r.URL.Remote, "HEAD")
+		out, err := g.ask(ctx, "ls-remote", "--symref", "--", r.URL.Remote, "HEAD")
 		if err != nil {
 			return err
 		}
@@ -108,7 +108,7 @@ func (r *Repository) resolve(ctx context.Context) error {
 		}
 		ref = m[1]
 	}
-	out, err := g.run(ctx, "ls-remote", "--", r.URL.Remote, ref, ref+"^{}")
+	out, err := g.ask(ctx, "ls-remote", "--", r.URL.Remote, ref, ref+"^{}")
 	if err != nil {
 		return err
 	}
@@ -248,11 +248,11 @@ func (r *Repository) checkout(ctx context.Context, tree, gitDir string) error {
 // them out. A server of plain files (git's dumb HTTP) serves no shallow clones.
 func updateSubmodules(ctx context.Context, g *git) error {
 	update := []string{"submodule", "-q", "update", "--init", "--recursive"}
-	_, err := g.run(ctx, append(update, "--depth=1")...)
-	if err == nil || ctx.Err() != nil {
+	_, err := g.ask(ctx, append(update, "--depth=1")...)
+	if err == nil || ctx.Err() != nil || isSilent(err) {
 		return err
 	}
-	_, err = g.run(ctx, update...)
+	_, err = g.ask(ctx, update...)
 	return err
 }
 
@@ -262,9 +262,9 @@ func (r *Repository) fetch(ctx context.Context, g *git) error {
 	if !isCommit(r.ref) {
 		spec = "+" + r.ref + ":" + r.ref
 	}
-	_, shallow := g.run(ctx, "fetch", "-q", "--update-head-ok", "--depth=1", "--no-tags",
+	_, shallow := g.ask(ctx, "fetch", "-q", "--update-head-ok", "--depth=1", "--no-tags",
 		"--", "origin", spec)
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || isSilent(shallow) {
 		return shallow
 	}
 	if shallow == nil && r.has(ctx, g) {
@@ -272,11 +272,13 @@ func (r *Repository) fetch(ctx context.Context, g *git) error {
 	}
 	// The server does not serve single commits or shallow clones, or the branch has moved since
 	// it was resolved.
-	if _, err := g.run(ctx, "fetch", "-q", "--update-head-ok", "--no-tags", "--", "origin",
-		r.object); err == nil && r.has(ctx, g) {
+	if _, err := g.ask(ctx, "fetch", "-q", "--update-head-ok", "--no-tags", "--", "origin",
+		r.object); isSilent(err) {
+		return err
+	} else if err == nil && r.has(ctx, g) {
 		return nil
 	}
-	if _, err := g.run(ctx, "fetch", "-q", "--update-head-ok", "--tags", "--", "origin",
+	if _, err := g.ask(ctx, "fetch", "-q", "--update-head-ok", "--tags", "--", "origin",
 		"+refs/heads/*:refs/remotes/origin/*"); err != nil {
 		return errors.Join(shallow, err)
 	}
@@ -380,14 +382,29 @@ func (r *Repository) git(workTree string) *git {
 	return &git{o: r.o, remote: r.URL.Remote, workTree: workTree}
 }
 
+// run runs git for a command that asks no server.
 func (g *git) run(ctx context.Context, args ...string) (string, error) {
+	return g.runFor(ctx, 0, args)
+}
+
+// ask runs git for a command that asks servers. Once they have sent nothing for the time of
+// GitOptions.Silence, it returns an error for which isSilent returns true.
+func (g *git) ask(ctx context.Context, args ...string) (string, error) {
+	return g.runFor(ctx, cmp.Or(g.o.Silence, gitSilence), args)
+}
+
+// runFor runs git, and with a limit other than 0 ends it once its servers have sent nothing for
+// that time.
+func (g *git) runFor(ctx context.Context, limit time.Duration, args []string) (string, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	program := g.o.Git
 	if program == "" {
 		program = "git"
 	}
 	// A repository must not use this machine's repositories as submodules: the file protocol is
-	// permitted only for the user's own URLs. A request ends after 100 s without data from the
-	// server, even if this program was killed: git does not end its child that waits for the
+	// permitted only for the user's own URLs. A request by HTTP ends after 100 s without data from
+	// the server, even if this program was killed: git does not end its child that waits for the
 	// server.
 	full := []string{"-c", "protocol.file.allow=user", "-c", "advice.detachedHead=false",
 		"-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=100"}
@@ -402,7 +419,16 @@ func (g *git) run(ctx context.Context, args ...string) (string, error) {
 	cmd.Env = g.environ(ctx)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := withUmask(0o022, cmd.Run)
+	err := withUmask(0o022, func() error {
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		if limit > 0 {
+			stop := watch(cmd.Process.Pid, limit, func() { cancel(silentError{limit}) })
+			defer stop()
+		}
+		return cmd.Wait()
+	})
 	switch {
 	case err == nil:
 		return stdout.String(), nil
@@ -455,10 +481,12 @@ func (g *git) environ(ctx context.Context) []string {
 
 // sshEnviron returns the variables that make git run ssh with the permitted keys only. ssh finds
 // the user's files by the user's ID, whatever HOME is. It adds the keys of new servers to the first
-// file of known servers, which is the user's for the user's own repositories only.
+// file of known servers, which is the user's for the user's own repositories only. It ends once the
+// server has been silent for 100 s, even if this program was killed.
 func (g *git) sshEnviron() []string {
 	command := "GIT_SSH_COMMAND=ssh -F /dev/null -o BatchMode=yes" +
-		" -o StrictHostKeyChecking=accept-new"
+		" -o StrictHostKeyChecking=accept-new -o ConnectTimeout=100" +
+		" -o ServerAliveInterval=20 -o ServerAliveCountMax=5"
 	agent := g.o.SSH.Agent
 	if g.o.SSH.User && giturl.IsSSH(g.remote) {
 		agent = cmp.Or(agent, os.Getenv("SSH_AUTH_SOCK"))

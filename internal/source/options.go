@@ -127,6 +127,9 @@ type GitOptions struct {
 	CommitTime bool
 	// SSH are the keys for SSH servers.
 	SSH SSHKeys
+	// Silence is the time after which a server that has sent nothing is given up; 0: 100 s. It is
+	// always 100 s for HTTP.
+	Silence time.Duration
 	// Authorization returns the Authorization header for a host, "" for none; nil: no host has
 	// one.
 	Authorization func(ctx context.Context, host string) string

@@ -294,7 +294,9 @@ func TestSSHOptions(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", command, err, out)
 		}
-		for _, line := range tt.want {
+		// Without these, ssh waits for a silent server after this program was killed.
+		for _, line := range append(tt.want, "connecttimeout 100\n", "serveraliveinterval 20\n",
+			"serveralivecountmax 5\n") {
 			if !strings.Contains(string(out), line) {
 				t.Errorf("%s, %+v: the options lack %q", tt.address, tt.keys, line)
 			}
