@@ -39,7 +39,9 @@ func watch(session int, limit time.Duration, giveUp func()) (stop func()) {
 		defer close(ended)
 		ticker := time.NewTicker(limit / 20)
 		defer ticker.Stop()
-		last, since := readLife(session), time.Now()
+		// Most commands end before the first tick, and need no look at all processes.
+		var last life
+		since := time.Now()
 		for {
 			select {
 			case <-done:
@@ -82,10 +84,14 @@ func (l life) newer(old life, limit time.Duration) bool {
 // readLife returns the life of the programs of git in a session.
 func readLife(session int) life {
 	var l life
-	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, name := range stats {
+	entries, _ := os.ReadDir("/proc")
+	for _, entry := range entries {
+		if entry.Name()[0] < '0' || entry.Name()[0] > '9' {
+			continue
+		}
+		dir := filepath.Join("/proc", entry.Name())
 		// A process that cannot be read has ended.
-		stat, _ := os.ReadFile(name)
+		stat, _ := os.ReadFile(filepath.Join(dir, "stat"))
 		// The second field is the program's name in parentheses; it can have spaces.
 		start, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
 		if start < 0 || end < start {
@@ -106,14 +112,14 @@ func readLife(session int) life {
 			n, _ := strconv.ParseUint(field, 10, 64)
 			l.ticks += n
 		}
-		io, err := os.ReadFile(filepath.Join(filepath.Dir(name), "io"))
+		io, err := os.ReadFile(filepath.Join(dir, "io"))
 		value, _, ok := strings.Cut(strings.TrimPrefix(string(io), "rchar: "), "\n")
 		n, parseErr := strconv.ParseUint(value, 10, 64)
 		if os.IsNotExist(err) || err == nil && ok && parseErr == nil {
 			l.bytes += n
 			continue
 		}
-		if _, statErr := os.Stat(name); statErr == nil {
+		if _, statErr := os.Stat(dir); statErr == nil {
 			l.unlimited = true // the kernel does not count bytes
 		}
 	}
