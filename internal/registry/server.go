@@ -56,8 +56,12 @@ func (c *Client) callOf(r Request) (*host, call, error) {
 	if r.Size >= askFirst {
 		header.Set("Expect", "100-continue")
 	}
+	wait := c.o.Idle
+	if r.Body != nil {
+		wait *= 4 // a server may copy or check what was sent before it answers
+	}
 	return h, call{method: r.Method, url: r.URL, header: header, body: r.Body, size: r.Size,
-		bare: r.Authorize != nil, authorize: r.Authorize, direct: r.Direct, wait: c.o.Idle}, nil
+		bare: r.Authorize != nil, authorize: r.Authorize, direct: r.Direct, wait: wait}, nil
 }
 
 // askFirst is the size of a body from which the server is asked for its consent before the body is
