@@ -36,7 +36,7 @@ func NewMachine(t testing.TB) *Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := registry.New(registry.Options{Backoff: 5 * time.Millisecond, Idle: time.Second})
+	client := registry.New(registry.Options{Backoff: 5 * time.Millisecond})
 	m := &Machine{State: st, Client: client, Images: image.New(image.Options{Store: st.Store,
 		Cache: st.Cache, Snapshots: st.Snapshots, Registry: client})}
 	t.Cleanup(func() {
