@@ -179,6 +179,13 @@ func TestHTTPFaults(t *testing.T) {
 			f := &fakeHTTP{}
 			srv := startHTTP(t, f)
 			m, other := remotecachetest.NewMachine(t), remotecachetest.NewMachine(t)
+			if tt.name == "a stall" {
+				m.Client = registry.New(registry.Options{Backoff: time.Millisecond,
+					Idle: time.Second})
+				other.Client.Close()
+				other.Client = m.Client
+				defer m.Client.Close()
+			}
 			s := opened(t, srv.URL+"/prefix", m, nil)
 			d, id := m.Layer(t, 1, 100_000)
 			n := 0

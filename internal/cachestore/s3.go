@@ -349,8 +349,15 @@ func (s *s3Store) sendParts(ctx context.Context, key string, d ocispec.Descripto
 	}
 	body := []byte(`<CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">` +
 		list.String() + "</CompleteMultipartUpload>")
-	return s.post(ctx, object{method: http.MethodPost, key: key, query: id, body: bytesBody(body),
+	err = s.post(ctx, object{method: http.MethodPost, key: key, query: id, body: bytesBody(body),
 		size: int64(len(body)), sum: digest.FromBytes(body).Encoded()}, nil)
+	if isMissing(err) { // an earlier attempt has ended the upload, and its answer was lost
+		resp, err1 := s.do(ctx, object{method: http.MethodHead, key: key}, http.StatusOK)
+		if err1 == nil && resp.ContentLength == d.Size {
+			return nil
+		}
+	}
+	return err
 }
 
 // List implements remotecache.Catalog.

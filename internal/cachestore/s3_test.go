@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -285,6 +286,23 @@ func TestS3Parts(t *testing.T) {
 	if got := f.objects["a b/c/cas/sha256/"+d.Digest.Encoded()].data; digest.FromBytes(got) !=
 		d.Digest {
 		t.Errorf("the blob has %d bytes, not %d", len(got), d.Size)
+	}
+	clear(f.objects)
+	lost := false // the answer to the end of the upload
+	f.before = func(w http.ResponseWriter, r *http.Request) bool {
+		if lost || r.Method != http.MethodPost || !r.URL.Query().Has("uploadId") {
+			return false
+		}
+		lost = true
+		body, _ := io.ReadAll(r.Body)
+		f.part(httptest.NewRecorder(), r, strings.TrimPrefix(r.URL.Path, "/bucket/"),
+			r.URL.Query(), body)
+		panic(http.ErrAbortHandler)
+	}
+	s = opened(t, s3Address(srv.URL), m, s3Env).(*s3Store)
+	s.single, s.part = 1000, 30_000
+	if err := s.Send(t.Context(), d); err != nil || !lost || len(f.objects) != 1 {
+		t.Errorf("the answer to the end was lost: %v, %d objects", err, len(f.objects))
 	}
 	clear(f.objects)
 	f.before = func(w http.ResponseWriter, r *http.Request) bool {
