@@ -39,8 +39,9 @@ const sameMachine = "cache-key secret ssh volume authfile cert-dir cdi-spec-dir"
 
 // passedOn lists flags that nodes get as they are. The values of --build-arg and the flags for the
 // same are resolved; --creds is a secret.
-const passedOn = "pull pull-always pull-never build-context tls-verify network add-host dns " +
-	"dns-option dns-search cap-add cap-drop shm-size ulimit allow jobs " + sameMachine
+const passedOn = "cache-mounts cache-mounts-limit pull pull-always pull-never build-context " +
+	"tls-verify network add-host dns dns-option dns-search cap-add cap-drop shm-size ulimit " +
+	"allow jobs " + sameMachine
 
 // ofImage lists flags that only nodes of images get.
 const ofImage = "label annotation provenance sbom attest"
