@@ -26,6 +26,7 @@ type bakeFlags struct {
 	state    stateFlags
 	registry registryFlags
 	others   bakeOthers
+	set      *pflag.FlagSet // the flags of the command line
 
 	files, sets, vars, allow, specDirs         []string
 	list, metadataFile, jobs, sbom, provenance given
@@ -61,12 +62,12 @@ is refused.`,
 		common: []string{"file", "set", "var", "no-cache", "pull", "allow", "push", "load", "print",
 			"list", "check", "metadata-file", "progress"},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
-			var f bakeFlags
+			f := bakeFlags{set: fs}
 			f.define(fs)
 			return f.prepare
 		},
 		withOthers: func(fs *pflag.FlagSet) prepareFunc {
-			var f bakeFlags
+			f := bakeFlags{set: fs}
 			f.define(fs)
 			f.others.define(fs)
 			for _, kind := range []string{"targets", "variables"} {
@@ -196,11 +197,13 @@ func (f *bakeFlags) prepare(e *env, args []string) (runFunc, error) {
 	case kind != "":
 		e.noState = true
 		return func(ctx context.Context) error {
+			warnNoEffect(e, f.progress, f.withoutEffect())
 			return f.with(ctx, e, func() error { return f.printList(ctx, e, kind, asJSON) })
 		}, nil
 	case f.print:
 		e.noState = true
 		return func(ctx context.Context) error {
+			warnNoEffect(e, f.progress, f.withoutEffect())
 			return f.with(ctx, e, func() error { return f.printTargets(ctx, e, args) })
 		}, nil
 	}
@@ -211,6 +214,7 @@ func (f *bakeFlags) prepare(e *env, args []string) (runFunc, error) {
 		f.call.action = "check"
 	}
 	return func(ctx context.Context) error {
+		warnNoEffect(e, f.progress, f.withoutEffect())
 		return f.with(ctx, e, func() error { return f.run(ctx, e, args) })
 	}, nil
 }

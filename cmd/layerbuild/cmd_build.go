@@ -32,6 +32,8 @@ type buildFlags struct {
 	state    stateFlags
 	registry registryFlags
 	others   otherValues
+	// set has the flags of the command line; nil: the flags are attributes of a target of bake.
+	set *pflag.FlagSet
 	// ignorePolicy is set for a verb of a program that knows no policies.
 	ignorePolicy bool
 
@@ -98,13 +100,13 @@ input.`,
 			"push", "load", "no-cache", "cache", "cache-from", "cache-to",
 			"check", "analyze", "progress"},
 		flags: func(fs *pflag.FlagSet) prepareFunc {
-			var f buildFlags
+			f := buildFlags{set: fs}
 			f.define(fs)
 			return f.prepare
 		},
 		withOthers: func(fs *pflag.FlagSet) prepareFunc {
 			fs.SetNormalizeFunc(buildahName)
-			var f buildFlags
+			f := buildFlags{set: fs}
 			f.define(fs)
 			f.others.define(fs, otherFlags[:])
 			return f.prepare
@@ -331,7 +333,10 @@ func (f *buildFlags) prepare(e *env, args []string) (runFunc, error) {
 	}
 	if f.call.action == describeCall {
 		e.noState = true
-		return func(context.Context) error { return f.reportSubrequests(e) }, nil
+		return func(context.Context) error {
+			warnNoEffect(e, f.display(), f.withoutEffect(&o))
+			return f.reportSubrequests(e)
+		}, nil
 	}
 	if f.policy, err = storagePolicy(e, f.keep); err != nil {
 		return nil, err
@@ -363,13 +368,18 @@ func (f *buildFlags) checkQuiet() error {
 		errors.New("--quiet prints only the image ID; give one of them"))
 }
 
+// display returns the mode of the display.
+func (f *buildFlags) display() string {
+	if f.quiet {
+		return "quiet"
+	}
+	return f.progress
+}
+
 // run runs the build.
 func (f *buildFlags) run(ctx context.Context, e *env, o imagebuild.Options,
 	rules gateRules) (err error) {
-	mode := f.progress
-	if f.quiet {
-		mode = "quiet"
-	}
+	mode := f.display()
 	if o.ListTargets || o.Outline {
 		mode = "quiet"
 	}
@@ -427,6 +437,9 @@ type finished struct {
 func (f *buildFlags) finish(ctx context.Context, e *env, b *finished, err error) error {
 	print := ui.PrintOptions{Color: ui.Color(e.stderr, e.getenv),
 		Colors: e.getenv("BUILDKIT_COLORS")}
+	if !f.builds() {
+		printGeneral(e, f.display(), b.display.Warnings())
+	}
 	if b.o.ListTargets && err == nil {
 		return f.reportTargets(e, b.res)
 	}
@@ -589,18 +602,3 @@ func warningsForMetadata(e *env, display *ui.UI) (json.RawMessage, error) {
 // metadataWarnings is the variable that adds the warnings to the file of --metadata-file, as in
 // buildx.
 const metadataWarnings = "BUILDX_METADATA_WARNINGS"
-
-// withoutEffect warns about flags that are accepted for compatibility with scripts and have no
-// effect.
-func (f *buildFlags) withoutEffect(o *imagebuild.Options) []string {
-	var list []string
-	if f.iidFile != "" && !o.WantsImage() && !o.Check {
-		list = append(list,
-			"--iidfile gets an empty ID: the outputs are files or cacheonly, and no image is made")
-	}
-	if f.resultFormat() != "text" && !o.Check && !o.ListTargets && !o.Outline {
-		list = append(list, fmt.Sprintf("--format %s has no effect without --check or --call",
-			f.resultFormat()))
-	}
-	return append(list, f.others.notes()...)
-}

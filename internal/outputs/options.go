@@ -183,6 +183,14 @@ func (o *Options) Warn(sink event.Sink) {
 	if len(o.Names) > 0 && o.cacheOnly() {
 		warn("--tag has no effect: with --output type=cacheonly no image is made")
 	}
+	if o.InlineCache && !o.WantsImage() {
+		warn("--cache-to type=inline has no effect: the outputs are files or cacheonly, and no " +
+			"image is made")
+	}
+	if o.Attest.Any() && o.cacheOnly() {
+		warn("--provenance, --sbom and --attest have no effect: with --output type=cacheonly " +
+			"nothing is written")
+	}
 	for _, spec := range o.Specs {
 		switch rewrite := spec.Layers.RewriteTimestamp; {
 		case rewrite == nil:
@@ -192,9 +200,26 @@ func (o *Options) Warn(sink event.Sink) {
 			warn("output %s: rewrite-timestamp=false has no effect: with SOURCE_DATE_EPOCH the "+
 				"times in layers are always clamped", spec)
 		}
+		if key := attestKey(spec); key != "" && !o.Attest.Any() {
+			warn("output %s: %s has no effect: the build has no attestations", spec, key)
+		}
 		if spec.Layers.PruneDead && o.InlineCache {
 			warn("output %s: it has no cache records (--cache-to type=inline), because they "+
 				"would describe layers with dead bytes", spec)
 		}
 	}
+}
+
+// attestKey returns an attribute of an output that changes only attestations, or "".
+func attestKey(spec export.Spec) string {
+	inline := spec.Layers.InlineAttestations
+	switch {
+	case spec.Layers.Artifact:
+		return "oci-artifact=true"
+	case inline != nil && *inline:
+		return "attestation-inline=true"
+	case spec.AttestationPrefix != "":
+		return "attestation-prefix"
+	}
+	return ""
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/layerbuild/layerbuild/export"
+	"github.com/layerbuild/layerbuild/internal/attest"
 	"github.com/layerbuild/layerbuild/internal/event"
 	"github.com/layerbuild/layerbuild/parser"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -108,6 +109,7 @@ func TestCheck(t *testing.T) {
 func TestWarn(t *testing.T) {
 	const image = "type=image,name=a"
 	epoch := int64(1)
+	sbom := attest.Options{SBOM: &attest.SBOM{}}
 	for _, tt := range []struct {
 		name    string
 		outputs []string
@@ -129,6 +131,19 @@ func TestWarn(t *testing.T) {
 		{"no time without an epoch", []string{image + ",rewrite-timestamp=false"}, Options{}, nil},
 		{"records of two images", []string{image, "type=oci,dest=d,prune-dead=true"},
 			Options{InlineCache: true}, []string{"output type=oci,dest=d: it has no cache records"}},
+		{"records of files", []string{"type=local,dest=d"}, Options{InlineCache: true},
+			[]string{"--cache-to type=inline has no effect"}},
+		{"attestations of nothing", []string{"type=cacheonly"}, Options{Attest: sbom},
+			[]string{"--provenance, --sbom and --attest have no effect"}},
+		{"attestations of files", []string{"type=local,dest=d,attestation-prefix=a", "type=cacheonly",
+			image + ",oci-artifact=true,attestation-inline=true"}, Options{Attest: sbom}, nil},
+		{"attributes for attestations", []string{"type=local,dest=d,attestation-prefix=a",
+			"type=tar,dest=t,attestation-prefix=a", image + ",oci-artifact=true",
+			"type=oci,dest=o,attestation-inline=true"}, Options{},
+			[]string{"attestation-prefix has no effect", "attestation-prefix has no effect",
+				"oci-artifact=true has no effect", "attestation-inline=true has no effect"}},
+		{"attributes that are off", []string{image +
+			",oci-artifact=false,attestation-inline=false"}, Options{}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := &bench{T: t}
