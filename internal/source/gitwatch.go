@@ -37,11 +37,12 @@ func watch(session int, limit time.Duration, giveUp func()) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		ticker := time.NewTicker(limit / 20)
+		const looks = 20 // per limit
+		ticker := time.NewTicker(limit / looks)
 		defer ticker.Stop()
 		// Most commands end before the first tick, and need no look at all processes.
 		var last life
-		since := time.Now()
+		quiet := 0 // looks without a sign of life
 		for {
 			select {
 			case <-done:
@@ -51,10 +52,12 @@ func watch(session int, limit time.Duration, giveUp func()) (stop func()) {
 			now := readLife(session)
 			switch {
 			case now.newer(last, limit):
-				last, since = now, time.Now()
-			case time.Since(since) >= limit:
+				last, quiet = now, 0
+			case quiet+1 == looks:
 				giveUp()
 				return
+			default:
+				quiet++
 			}
 		}
 	}()
