@@ -114,22 +114,32 @@ func located(file string, err error) error {
 	return err
 }
 
+// newEngine makes the engine and the solvers of an attempt. The caller closes the engine.
+func (b *builder) newEngine(ctx context.Context, shared *build.Shared) (*build.Engine, error) {
+	all := b.all
+	imports, err := importRecords(ctx, all.parts.Artifacts, &b.opts, b.plans, b.shared)
+	if err != nil {
+		return nil, err
+	}
+	e := build.New(build.Config{
+		Parts: all.parts.Engine, Layers: b.attempt.layers, State: all.state, Imports: imports,
+		Ran: &all.ran, Epoch: b.writer.Options.Epoch, Shared: shared, Sink: b.opts.Sink,
+		NotBefore: b.opts.Cache.notBefore(),
+	})
+	b.attempt.engine = e
+	b.setSolvers(ctx)
+	return e, nil
+}
+
 // run runs all builds at once.
 func (a *batch) run(ctx context.Context) (err error) {
 	shared := build.NewShared(a.jobs)
 	for _, b := range a.running() {
-		imports, err := importRecords(ctx, a.parts.Artifacts, &b.opts, b.plans, b.shared)
-		if err != nil {
-			return b.failed(err)
+		e, err1 := b.newEngine(ctx, shared)
+		if err1 != nil {
+			return b.failed(err1)
 		}
-		e := build.New(build.Config{
-			Parts: a.parts.Engine, Layers: b.attempt.layers, State: a.state, Imports: imports,
-			Ran: &a.ran, Epoch: b.writer.Options.Epoch, Shared: shared, Sink: b.opts.Sink,
-			NotBefore: b.opts.Cache.notBefore(),
-		})
 		defer func() { err = errors.Join(err, e.Close()) }()
-		b.attempt.engine = e
-		b.setSolvers(ctx)
 	}
 	a.expect(ctx)
 	g, gctx := errgroup.WithContext(ctx)

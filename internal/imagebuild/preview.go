@@ -30,18 +30,11 @@ func (a *batch) previews(ctx context.Context, lazy *layers.Lazy, res []*Result) 
 		}
 		b.shared = newShared(&b.opts, b.file.name)
 		b.seal(ctx, lazy, &layers.Sealings{})
-		imports, err := importRecords(ctx, a.parts.Artifacts, &b.opts, b.plans, b.shared)
-		if err != nil {
-			return b.failed(err)
+		e, err1 := b.newEngine(ctx, shared)
+		if err1 != nil {
+			return b.failed(err1)
 		}
-		e := build.New(build.Config{
-			Parts: a.parts.Engine, Layers: b.attempt.layers, State: a.state, Imports: imports,
-			Ran: &a.ran, Epoch: b.writer.Options.Epoch, Shared: shared, Sink: b.opts.Sink,
-			NotBefore: b.opts.Cache.notBefore(),
-		})
 		defer func() { err = errors.Join(err, e.Close()) }()
-		b.attempt.engine = e
-		b.setSolvers(ctx)
 		ran := b.account.Earlier().Steps
 		for k, s := range b.attempt.solvers {
 			stages, err := s.Preview(ctx)
