@@ -99,7 +99,7 @@ const taskRunTemplate = `    - pipelineTaskName: "<name>"
 const containerTemplate = `image: <image>
 env:
   - {name: DOCKER_CONFIG, value: /credentials}
-  - {name: LAYERBUILD_ROOT, value: /work/state}
+  - {name: LAYERBUILD_ROOT, value: /scratch/state}
   - {name: LAYERBUILD_BRACE, value: "{"}
   - {name: LAYERBUILD_DOLLAR, value: "$"}
 securityContext:
@@ -109,11 +109,11 @@ securityContext:
   seccompProfile: {type: Unconfined}
   appArmorProfile: {type: Unconfined}
 volumeMounts:
-  - {name: work, mountPath: /work}
+  - {name: scratch, mountPath: /scratch}
   - {name: credentials, mountPath: /credentials, readOnly: true}
 `
 
-const volumesTemplate = `- name: work
+const volumesTemplate = `- name: scratch
   emptyDir: {}
 - name: credentials
   secret:
