@@ -247,7 +247,7 @@ func TestLeasesOfTwo(t *testing.T) {
 type noLeases struct{ remotecache.Store }
 
 func (noLeases) Lease(context.Context, string) (io.Closer, error) {
-	return nil, errors.New("not implemented")
+	return nil, errors.New("501 Not Implemented")
 }
 
 // TestLeaseNot checks when no lease is taken.
